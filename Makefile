@@ -1,0 +1,34 @@
+# `make repro` regenerates every result, `make test` runs the tests; both make .venv if need be.
+PYTHON ?= python3
+PROFILE ?=
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: repro test lint lock
+.DELETE_ON_ERROR:
+
+repro: .venv/installed
+	$(if $(PROFILE),python -m pipelines.select_profile $(PROFILE))
+	dvc repro
+	python -m deeplab_bench.report.page
+	python -m deeplab_bench.report.tables $(PROFILE)
+
+test: .venv/installed
+	python -m pytest
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+	mypy
+
+# The project itself is installed without its dependencies, which the lock file pins by hash.
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --require-hashes -r requirements.lock
+	python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Needs uv (https://docs.astral.sh/uv).
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev \
+		--generate-hashes --no-header --output-file requirements.lock

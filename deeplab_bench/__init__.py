@@ -1,0 +1,1 @@
+"""Reproducibility benchmark for the DeepLab line of semantic segmentation."""

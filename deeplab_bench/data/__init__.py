@@ -1,0 +1,1 @@
+"""Data sets in Pascal VOC's layout: fetching, generating, checking, reading, batching."""

@@ -1,0 +1,113 @@
+"""Splits as flat arrays, decoded once, so that a batch is made without reading an image file."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, read_image, read_label
+
+SPLITS = ("train", "val")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images and labels of a split, memory-mapped.
+
+    ``sizes`` are (height, width) in pixels.
+    """
+
+    names: list[str]
+    sizes: list[tuple[int, int]]
+    classes: list[str]
+    images: Pixels
+    labels: Pixels
+    starts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Pixels:
+        """RGB (H, W, 3)"""
+        height, width = self.sizes[index]
+        start = 3 * self.starts[index]
+        return self.images[start : start + 3 * height * width].reshape(height, width, 3)
+
+    def label(self, index: int) -> Pixels:
+        """Class indices (H, W), void 255."""
+        height, width = self.sizes[index]
+        start = self.starts[index]
+        return self.labels[start : start + height * width].reshape(height, width)
+
+
+def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], folder: Path) -> None:
+    """Decode every pair of ``source`` into ``folder``; the manifest, written last, vouches for it.
+
+    The manifest holds names, sizes and a digest of every split's pixels.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    contents = {split: _pack_split(source, split, names, folder) for split, names in splits.items()}
+    manifest = {"classes": classes, "splits": contents}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _pack_split(source: VocFolder, split: str, names: Sequence[str], folder: Path) -> Any:
+    digest, sizes = hashlib.sha256(), []
+    images_path, labels_path = _array_files(folder, split)
+    with images_path.open("wb") as images, labels_path.open("wb") as labels:
+        for name in tqdm(names, desc=f"packing {split}", unit="image"):
+            image = read_image(source.image_path(name))
+            label = read_label(source.label_path(name))
+            images.write(image.tobytes())
+            labels.write(label.tobytes())
+            sizes.append(list(label.shape))
+            for part in (f"{name} {label.shape}\n".encode(), image.tobytes(), label.tobytes()):
+                digest.update(part)
+    return {"sha256": digest.hexdigest(), "names": list(names), "sizes": sizes}
+
+
+def load_split(folder: Path, split: str) -> Split:
+    """
+    Raises:
+        DataError: ``prepare`` has not written this split, or not all of it.
+    """
+    manifest = read_manifest(folder)
+    content = manifest["splits"][split]
+    sizes = [(height, width) for height, width in content["sizes"]]
+    areas = [height * width for height, width in sizes]
+    total = sum(areas)
+    images, labels = (
+        _mapped(path, size, folder)
+        for path, size in zip(_array_files(folder, split), (3 * total, total), strict=True)
+    )
+    starts = [0, *np.cumsum(areas).tolist()[:-1]]
+    return Split(content["names"], sizes, manifest["classes"], images, labels, starts)
+
+
+def read_manifest(folder: Path) -> Any:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{path} is missing: run `dvc repro prepare@{folder.name}`")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def data_sha256(folder: Path) -> str:
+    """A digest of all that training and evaluation see."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def _array_files(folder: Path, split: str) -> tuple[Path, Path]:
+    return folder / f"{split}.images.bin", folder / f"{split}.labels.bin"
+
+
+def _mapped(path: Path, size: int, folder: Path) -> Pixels:
+    if not path.is_file() or path.stat().st_size != size:
+        raise DataError(f"{path} is not whole: run `dvc repro --force prepare@{folder.name}`")
+    return np.memmap(path, dtype=np.uint8, mode="r")

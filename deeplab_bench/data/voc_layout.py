@@ -1,0 +1,141 @@
+"""Folders in Pascal VOC's layout: paths, reading, writing, and the check of every pair.
+
+``JPEGImages/<name>.jpg`` (or ``.png``), ``SegmentationClass/<name>.png`` whose pixel values are
+class indices, ``ImageSets/Segmentation/<split>.txt`` with a name a line, and 255 for void.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from deeplab_bench.errors import UserError
+
+VOID = 255
+
+Pixels = NDArray[np.uint8]
+
+
+class DataError(UserError):
+    """A data set is not what it should be; the message names the files and what to do."""
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """A folder in Pascal VOC's layout."""
+
+    root: Path
+
+    def names(self, split: str) -> list[str]:
+        """The image names of a split, in the file's order."""
+        path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: list the names of the {split} images in it")
+        names = path.read_text(encoding="utf-8").split()
+        if not names:
+            raise DataError(f"{path} is empty: list the names of the {split} images in it")
+        if len(set(names)) < len(names):
+            repeated = [name for name in names if names.count(name) > 1]
+            raise DataError(f"{path} repeats names: {_listed(dict.fromkeys(repeated))}")
+        return names
+
+    def classes(self) -> list[str]:
+        """The class names of ``classes.txt``, a line each, in the order of their indices."""
+        path = self.root / "classes.txt"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: list the class names in it, index 0 first")
+        return path.read_text(encoding="utf-8").split()
+
+    def image_path(self, name: str) -> Path:
+        folder = self.root / "JPEGImages"
+        png = folder / f"{name}.png"
+        return png if png.is_file() else folder / f"{name}.jpg"
+
+    def label_path(self, name: str) -> Path:
+        return self.root / "SegmentationClass" / f"{name}.png"
+
+
+def read_image(path: Path) -> Pixels:
+    """RGB (H, W, 3)"""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_label(path: Path) -> Pixels:
+    """Class indices (H, W), never converted through the palette.
+
+    Raises:
+        DataError: the PNG is neither a palette nor a grey one.
+    """
+    with Image.open(path) as image:
+        if image.mode not in ("P", "L"):
+            raise DataError(f"{path} is a {image.mode} image")
+        return np.asarray(image)
+
+
+def write_label(path: Path, label: Pixels) -> None:
+    """Palette PNG of class indices (H, W), in Pascal VOC's colours."""
+    image = Image.fromarray(label)
+    image.putpalette(voc_palette())
+    image.save(path, optimize=True)
+
+
+def voc_palette() -> bytes:
+    """Pascal VOC's colour map (VOClabelcolormap), 256 RGB triples, void in cream."""
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for index in range(256):
+        for bit in range(8):
+            for channel in range(3):
+                palette[index, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    palette[VOID] = (224, 224, 192)
+    return palette.tobytes()
+
+
+def check(folder: VocFolder, names: Iterable[str], num_classes: int, *, title: str) -> None:
+    """Check every pair of image and label.
+
+    Raises:
+        DataError: files are missing, sizes differ, a label has a value that is neither a class
+            nor void, or is not a palette or grey PNG; up to ten files are named.
+    """
+    problems: dict[str, list[str]] = {}
+    for name in tqdm(list(names), desc=f"checking {title}", unit="image"):
+        for remedy, finding in _check_pair(folder, name, num_classes):
+            problems.setdefault(remedy, []).append(finding)
+    if problems:
+        reports = [f"{remedy}: {_listed(findings)}" for remedy, findings in problems.items()]
+        raise DataError(f"{folder.root}: " + "; ".join(reports))
+
+
+def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tuple[str, str]]:
+    image_path, label_path = folder.image_path(name), folder.label_path(name)
+    missing = [path for path in (image_path, label_path) if not path.is_file()]
+    if missing:
+        for path in missing:
+            yield "add the missing files, or take their names off the split", str(path)
+        return
+    with Image.open(image_path) as image:
+        size = image.size
+    try:
+        label = read_label(label_path)
+    except DataError as error:
+        yield "save labels as palette or grey PNGs of class indices", str(error)
+        return
+    if label.shape[::-1] != size:
+        finding = f"{label_path} {label.shape[::-1]}, its image {size}"
+        yield "give label and image the same (width, height)", finding
+    values = np.unique(label)
+    outside = values[(values >= num_classes) & (values != VOID)]
+    if outside.size:
+        remedy = f"use labels 0 to {num_classes - 1}, and {VOID} for void"
+        yield remedy, f"{label_path} has {', '.join(map(str, outside))}"
+
+
+def _listed(findings: Iterable[str], limit: int = 10) -> str:
+    findings = list(findings)
+    more = f" and {len(findings) - limit} more" if len(findings) > limit else ""
+    return f"{len(findings)} found: " + ", ".join(findings[:limit]) + more

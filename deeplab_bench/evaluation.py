@@ -1,0 +1,167 @@
+"""Scoring one trained model at the original resolution of every image."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from deeplab_bench import metrics
+from deeplab_bench.data.batches import normalise
+from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.voc_layout import Pixels, write_label
+from deeplab_bench.errors import UserError
+from deeplab_bench.models import build_model, count_parameters
+from deeplab_bench.object_size import BINS, area_edges, object_areas, size_bins
+from deeplab_bench.params import Experiment
+from deeplab_bench.provenance import code_sha256
+from deeplab_bench.samples import SAMPLES, tile
+from deeplab_bench.training import (
+    make_deterministic,
+    pick_device,
+    training_provenance,
+    training_timing,
+)
+
+
+class EvaluationError(UserError):
+    """A checkpoint cannot be scored; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Confusion matrices of a split: per image (N, C, C), per object size (len(BINS), C, C)."""
+
+    per_image: metrics.Confusion
+    per_size: metrics.Confusion
+    area_edges: list[float]
+
+
+def evaluate(
+    experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, samples: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The result of a run and its timing, ready for JSON; sample predictions go to ``samples``.
+
+    Nothing in the result varies between two identical runs.
+
+    Raises:
+        EvaluationError: the checkpoint was made from other settings, code or data.
+    """
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
+    split = load_split(data_folder, "val")
+    make_deterministic(seed)
+    model = build_model(
+        experiment.architecture, experiment.arguments, num_classes=len(split.classes)
+    )
+    model.load_state_dict(state["model"])
+    title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
+    predictions = predict(model, split, title)
+    shown: list[Pixels] = []
+    started = time.monotonic()
+    scores = score(split, keep_first(predictions, SAMPLES, shown))
+    seconds = time.monotonic() - started
+    samples.parent.mkdir(parents=True, exist_ok=True)
+    write_label(samples, tile(shown))
+    result = {
+        "profile": experiment.profile,
+        "model": experiment.model,
+        "seed": seed,
+        "architecture": experiment.architecture,
+        "settings": experiment.model_dump(mode="json", include={"arguments", "training"}),
+        "provenance": state["provenance"] | {"code_sha256": code_sha256(__name__)},
+        "parameters": count_parameters(model),
+        **summary(scores, split),
+        "training": state["history"],
+        "images": per_image(scores, split),
+    }
+    return result, training_timing(checkpoint) | {"evaluation_seconds": round(seconds, 2)}
+
+
+def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: Path) -> Any:
+    """A checkpoint, once its provenance is what it should be."""
+    if not path.is_file():
+        raise EvaluationError(f"{path} is missing: run `dvc repro`")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for what, digest in training_provenance(experiment, seed, data_folder).items():
+        if state["provenance"][what] != digest:
+            raise EvaluationError(
+                f"{path} was trained with other {what.removesuffix('_sha256')} than there are now: "
+                f"run `dvc repro --force train@{experiment.profile}-{experiment.model}-{seed}`"
+            )
+    return state
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, title: str) -> Iterator[Pixels]:
+    """Class indices (H, W) of every image, each at its own size."""
+    device = pick_device()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    for index in tqdm(range(len(split)), desc=title, unit="image"):
+        image = torch.from_numpy(split.image(index).transpose(2, 0, 1)[None].copy())
+        logits = model(normalise(image.to(device)))
+        yield logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+def keep_first(items: Iterator[Pixels], count: int, kept: list[Pixels]) -> Iterator[Pixels]:
+    for item in items:
+        if len(kept) < count:
+            kept.append(item)
+        yield item
+
+
+def score(split: Split, predictions: Iterator[Pixels]) -> Scores:
+    """Count the confusions of a split, prediction by prediction."""
+    classes = len(split.classes)
+    background = split.classes.index("background") if "background" in split.classes else None
+    areas = [object_areas(split.label(index), background) for index in range(len(split))]
+    edges = area_edges(areas)
+    per_image = np.zeros((len(split), classes, classes), dtype=np.int64)
+    per_size = np.zeros((len(BINS), classes, classes), dtype=np.int64)
+    for index, prediction in enumerate(predictions):
+        label = split.label(index)
+        per_image[index] = metrics.confusion_matrix(label, prediction, classes)
+        bins = size_bins(areas[index], edges)
+        for size in range(len(BINS)) if bins is not None else ():
+            here = bins == size
+            per_size[size] += metrics.confusion_matrix(label[here], prediction[here], classes)
+    return Scores(per_image, per_size, edges)
+
+
+def summary(scores: Scores, split: Split) -> dict[str, Any]:
+    """The figures of a run as fractions; null where there was nothing to measure."""
+    confusion = scores.per_image.sum(axis=0)
+    iou = dict(zip(split.classes, map(fraction, metrics.iou(confusion)), strict=True))
+    return {
+        "classes": split.classes,
+        "metrics": {
+            "miou": fraction(metrics.miou(confusion)),
+            "pixel_accuracy": fraction(metrics.pixel_accuracy(confusion)),
+            "mean_accuracy": fraction(metrics.mean_accuracy(confusion)),
+            "frequency_weighted_iou": fraction(metrics.frequency_weighted_iou(confusion)),
+        },
+        "iou": iou,
+        "absent_classes": [name for name, value in iou.items() if value is None],
+        "object_size": {
+            "edges_px": [round(math.sqrt(edge), 2) for edge in scores.area_edges],
+            "miou": [fraction(metrics.miou(per_size)) for per_size in scores.per_size],
+        },
+    }
+
+
+def per_image(scores: Scores, split: Split) -> dict[str, list[list[int]]]:
+    """By image, [class, intersection, union] in pixels of every class whose union is not empty."""
+    intersections, unions = metrics.intersection_and_union(scores.per_image)
+    return {
+        name: [[int(c), int(inter[c]), int(union[c])] for c in np.flatnonzero(union)]
+        for name, inter, union in zip(split.names, intersections, unions, strict=True)
+    }
+
+
+def fraction(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)

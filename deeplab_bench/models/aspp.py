@@ -1,0 +1,79 @@
+"""Atrous spatial pyramid pooling with image-level features (DeepLabv3, Section 3.3, Figure 5)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
+from deeplab_bench.models.layers import conv_bn_relu, resize_like
+
+
+class ASPP(nn.Module):
+    """Parallel atrous convolutions over the last feature map, concatenated and projected.
+
+    Args:
+        atrous_rates: of the 3x3 branches; the paper's (6, 12, 18) belong to ``output_stride`` 16
+            and double at 8.
+        image_pooling: add the branch of image-level features.
+        multi_grid: unit rates within block4.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: BackboneName,
+        width: Positive,
+        output_stride: OutputStride,
+        atrous_rates: Sequence[Rate],
+        head_channels: Count,
+        image_pooling: bool = True,
+        multi_grid: Sequence[Rate] = (1, 2, 4),
+    ) -> None:
+        super().__init__()
+        self.backbone = ResNet(
+            backbone, output_stride=output_stride, width=width, multi_grid=multi_grid
+        )
+        self.pyramid = AtrousPyramid(
+            self.backbone.stage_channels[-1], head_channels, atrous_rates, image_pooling
+        )
+        self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
+        return resize_like(self.classifier(self.pyramid(self.backbone(images)[-1])), images)
+
+
+class AtrousPyramid(nn.Module):
+    """1x1 convolution, a 3x3 one for every rate, image-level features; 1x1 projection."""
+
+    def __init__(
+        self, in_channels: int, channels: int, atrous_rates: Sequence[Rate], image_pooling: bool
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                conv_bn_relu(in_channels, channels, kernel_size=1),
+                *(conv_bn_relu(in_channels, channels, kernel_size=3, rate=r) for r in atrous_rates),
+            ]
+        )
+        if image_pooling:
+            self.branches.append(ImageLevelFeatures(in_channels, channels))
+        self.project = conv_bn_relu(len(self.branches) * channels, channels, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels, h, w) -> (N, channels, h, w)"""
+        return self.project(torch.cat([branch(features) for branch in self.branches], dim=1))
+
+
+class ImageLevelFeatures(nn.Sequential):
+    """Global average pooling, 1x1 convolution, spread over the whole map."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(
+            nn.AdaptiveAvgPool2d(1), conv_bn_relu(in_channels, channels, kernel_size=1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).expand(-1, -1, *features.shape[-2:])

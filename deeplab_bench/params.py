@@ -1,0 +1,252 @@
+"""params.yaml, checked as a whole before any work, as frozen settings.
+
+``load_params`` is the only reader of the file. A mistake anywhere in it is one ``ParamsError`` that
+names the key, the value and the nearest valid one.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from deeplab_bench.errors import UserError
+from deeplab_bench.models import ARCHITECTURES, arguments_of, check_arguments
+
+PARAMS_FILE = Path("params.yaml")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ParamsError(UserError):
+    """params.yaml asks for something that cannot be; the message is one line for its author."""
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ShapesData(Settings):
+    """The generated set (``deeplab_bench.data.shapes``); sizes in pixels."""
+
+    dataset: Literal["shapes"]
+    seed: Annotated[int, Field(ge=0)]
+    image_size: Annotated[int, Field(ge=32)]
+    train_images: PositiveInt
+    val_images: PositiveInt
+
+
+class CamVidData(Settings):
+    """CamVid as the SegNet tutorial distributes it, or a VOC-layout folder of it at ``root``."""
+
+    dataset: Literal["camvid"]
+    mirrors: tuple[str, ...] = ()
+    root: str | None = None
+
+
+class FolderData(Settings):
+    """Any folder in Pascal VOC's layout, its class names in ``classes.txt``."""
+
+    dataset: Literal["folder"]
+    root: str
+
+
+Data = Annotated[ShapesData | CamVidData | FolderData, Field(discriminator="dataset")]
+
+
+class Training(Settings):
+    """The schedule: SGD with the poly policy. Sizes in pixels, ``crop_size`` is (height, width)."""
+
+    iterations: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    crop_size: tuple[PositiveInt, PositiveInt]
+    base_lr: PositiveFloat
+    poly_power: Annotated[float, Field(ge=0)]
+    momentum: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    random_scale: tuple[PositiveFloat, PositiveFloat]
+    horizontal_flip: bool
+    precision: Literal["float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _scales_ascend(self) -> "Training":
+        if self.random_scale[0] > self.random_scale[1]:
+            raise ValueError(f"random_scale {list(self.random_scale)} is not [smallest, largest]")
+        return self
+
+
+class Profile(Settings):
+    """A data set with the backbone and schedule under which all models are compared on it.
+
+    ``model`` holds arguments of architectures, by name; each architecture takes those it knows.
+    """
+
+    data: Data
+    model: dict[str, Any]
+    training: Training
+
+
+class Run(Settings):
+    """What ``dvc repro`` runs."""
+
+    profiles: tuple[str, ...]
+    models: tuple[str, ...]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    hardware: tuple[str, ...]
+
+
+class Experiment(Settings):
+    """One model under one profile, every setting resolved."""
+
+    profile: str
+    model: str
+    architecture: str
+    arguments: dict[str, Any]
+    training: Training
+
+
+class Params(Settings):
+    run: Run
+    profile: dict[str, Profile]
+    models: dict[str, dict[str, Any]]
+
+    def experiment(self, profile: str, model: str) -> Experiment:
+        """The settings of a declared model under a profile.
+
+        Raises:
+            ParamsError: either is undefined, or the model's block does not fit its architecture.
+        """
+        settings = self.profile[_known(profile, self.profile, "run.profiles")]
+        block = dict(self.models[_known(model, self.models, "run.models")])
+        where = f"models.{model}"
+        if "architecture" not in block:
+            raise ParamsError(f"{where} needs the key 'architecture'")
+        architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
+        schedule = settings.training.model_dump() | _mapping(block.pop("training", {}), where)
+        return Experiment(
+            profile=profile,
+            model=model,
+            architecture=architecture,
+            arguments=_arguments(architecture, settings.model, block, where),
+            training=_validated(Training, schedule, f"{where}.training."),
+        )
+
+    def check(self) -> None:
+        """Check that the entries fit each other, those that no run uses included."""
+        for key, values in self.run.model_dump().items():
+            if len(set(values)) < len(values):
+                raise ParamsError(f"run.{key} {list(values)} names one of them twice")
+        known_arguments = {name for a in ARCHITECTURES for name in arguments_of(a)}
+        for profile, settings in self.profile.items():
+            for key in settings.model:
+                _known(key, known_arguments, f"profile.{profile}.model")
+            for model in self.models:
+                self.experiment(profile, model)
+        for profile in self.run.profiles:
+            for model in self.run.models:
+                experiment = self.experiment(profile, model)
+                try:
+                    check_arguments(experiment.architecture, experiment.arguments)
+                except ValueError as error:
+                    raise ParamsError(f"models.{model} under profile.{profile}: {error}") from None
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        ParamsError: anything in the file is wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        params = _validated(Params, content)
+        params.check()
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
+    return params
+
+
+def _arguments(
+    architecture: str, defaults: Mapping[str, Any], block: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """The profile's values for what the architecture takes, overridden by the model's block."""
+    parameters = arguments_of(architecture)
+    chosen = {name: value for name, value in defaults.items() if name in parameters} | dict(block)
+    fields: dict[str, Any] = {
+        name: (p.annotation, ... if p.default is p.empty else p.default)
+        for name, p in parameters.items()
+    }
+    schema = create_model(architecture, __base__=Settings, **fields)
+    arguments = _validated(schema, chosen, f"{where}.").model_dump(mode="json")
+    if "atrous_rates" in arguments and "atrous_rates" not in block:
+        arguments["atrous_rates"] = _rates_at(
+            arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
+        )
+    return arguments
+
+
+def _rates_at(output_stride: int, rates: list[int], given_for: int, where: str) -> list[int]:
+    """The profile's atrous rates, ``given_for`` its output stride, at the model's.
+
+    They double as the stride halves (DeepLabv3, Section 3.3).
+    """
+    scaled = [rate * given_for / output_stride for rate in rates]
+    if any(rate != int(rate) for rate in scaled):
+        raise ParamsError(
+            f"{where}.output_stride {output_stride} turns the profile's atrous_rates {rates} "
+            f"into {scaled}: give {where}.atrous_rates as whole numbers"
+        )
+    return [int(rate) for rate in scaled]
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def _validated(schema: type[Schema], content: Any, where: str = "") -> Schema:
+    try:
+        return schema.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise ParamsError(_one_line(first, schema, where)) from None
+
+
+def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
+    key = where + ".".join(str(part) for part in error["loc"])
+    key = re.sub(r"\bdata\.(shapes|camvid|folder)\b", "data", key)
+    if error["type"] == "extra_forbidden":
+        sections = (Run, Profile, Training, ShapesData, CamVidData, FolderData)
+        nested = {field for section in sections for field in section.model_fields}
+        valid = schema.model_fields if len(error["loc"]) == 1 else nested
+        return f"{key} is not a known key{_nearest(str(error['loc'][-1]), valid)}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key} is {json.dumps(error['input'])}: {message}"
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ParamsError(f"{where}.training is {json.dumps(value)}: it should be a mapping")
+    return value
+
+
+def _known(name: Any, valid: Collection[str], where: str) -> str:
+    if name not in valid:
+        raise ParamsError(f"{where}: {name!r} is not defined{_nearest(str(name), valid)}")
+    return str(name)
+
+
+def _nearest(name: str, valid: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
+    return f"; the nearest valid one is {close[0]!r}" if close else ""

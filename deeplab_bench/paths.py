@@ -1,0 +1,49 @@
+"""Where everything lies, relative to the repository's root, said once."""
+
+from pathlib import Path
+
+RESULTS = Path("results")
+
+
+DOWNLOADS = Path("data") / "downloads"
+
+
+def download_record(profile: str) -> Path:
+    """What ``download`` fetched for a profile."""
+    return DOWNLOADS / f"{profile}.json"
+
+
+def data_folder(profile: str) -> Path:
+    """What ``prepare`` writes: ``manifest.json`` and the packed splits."""
+    return Path("data") / profile
+
+
+def checkpoint_file(profile: str, model: str, seed: int) -> Path:
+    return Path("checkpoints") / profile / f"{model}-{seed}.pt"
+
+
+def run_file(profile: str, model: str, seed: int) -> Path:
+    """The metrics of one run; nothing in it varies between two identical runs."""
+    return RESULTS / profile / "runs" / f"{model}-{seed}.json"
+
+
+def timing_file(profile: str, model: str, seed: int) -> Path:
+    """How long a run took, on what."""
+    return RESULTS / profile / "timings" / f"{model}-{seed}.json"
+
+
+def samples_file(profile: str, model: str, seed: int) -> Path:
+    """Predicted labels of the first validation images, side by side, as a palette PNG."""
+    return RESULTS / profile / "samples" / f"{model}-{seed}.png"
+
+
+def sample_images_file(profile: str) -> Path:
+    return RESULTS / profile / "samples" / "images.png"
+
+
+def sample_labels_file(profile: str) -> Path:
+    return RESULTS / profile / "samples" / "labels.png"
+
+
+def speed_file(profile: str, hardware: str, model: str) -> Path:
+    return RESULTS / profile / "speed" / hardware / f"{model}.json"

@@ -1,0 +1,108 @@
+"""What a table shows and how it was measured, in sentences."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from deeplab_bench.report.results import Environment, Results
+
+
+def accuracy(results: Results) -> str:
+    trained = environments(timing.environment for timing in results.timings)
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}: one confusion matrix of all "
+        "images, each at its own size and at one scale.",
+        classes(results),
+        spread(results),
+        sizes(results),
+        best(results),
+        f"Trained on {trained}.",
+    )
+
+
+def per_class(results: Results) -> str:
+    return _joined(
+        f"IoU in percent on {images(results)}, mean of n = {seeds(results)}.",
+        classes(results),
+        best(results),
+    )
+
+
+def speed(results: Results) -> str:
+    batch = results.speeds[0].batch_size
+    passes = min(speed.latency_ms.samples for speed in results.speeds)
+    machines = (
+        f"{name} is {environments(s.environment for s in results.speeds if s.hardware == name)}."
+        for name in results.params.run.hardware
+    )
+    return _joined(
+        "Latency: the forward pass of one image, float32, from the normalised image in the "
+        "device's memory to the logits at its size; median (p50) and 90th percentile of at least "
+        f"{passes} passes after warming up. Images/s: the same of a batch of {batch}. Reading, "
+        "copying and normalising images and the arg max of the logits are not timed. GFLOPs: one "
+        "image, a multiply-add as two, convolutions and matrix products alone. Peak memory: of "
+        "torch's allocator on a GPU, of the whole process on a CPU.",
+        best(results),
+        *machines,
+    )
+
+
+def spread(results: Results) -> str:
+    count = len(results.seeds)
+    if count == 1:
+        return "One seed: there is neither a standard deviation nor an interval."
+    return (
+        "± is the standard deviation over seeds, the interval Student's t at 95 % for their mean "
+        f"({count - 1} degrees of freedom): it covers the randomness of training, not the choice "
+        "of images."
+    )
+
+
+def sizes(results: Results) -> str:
+    edges = results.runs[0].object_size.edges_px
+    if len(edges) != 2:
+        return ""
+    return (
+        "Small, medium, large: mIoU of the pixels nearest to objects whose area has a square root "
+        f"of up to {edges[0]:.0f} px, up to {edges[1]:.0f} px, and more, a third of the objects "
+        "each."
+    )
+
+
+def classes(results: Results) -> str:
+    """Which classes the means leave out."""
+    runs, count = len(results.runs), len(results.runs[0].classes)
+    absent = Counter(name for run in results.runs for name in run.absent_classes)
+    if not absent:
+        return f"All {count} classes count."
+    names = ", ".join(
+        name if times == runs else f"{name} ({times} of {runs} runs)"
+        for name, times in sorted(absent.items())
+    )
+    return f"Of {count} classes those in neither ground truth nor prediction are left out: {names}."
+
+
+def best(results: Results) -> str:
+    several = len(results.models) > 1
+    return "Bold: the best, whether or not the difference is significant." if several else ""
+
+
+def images(results: Results) -> str:
+    return f"{len(results.runs[0].images)} validation images"
+
+
+def seeds(results: Results) -> str:
+    return "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+
+
+def environments(found: Iterable[Environment]) -> str:
+    """Each different one once."""
+    return "; ".join(dict.fromkeys(map(_environment, found)))
+
+
+def _environment(found: Environment) -> str:
+    versions = [f"{key} {value}" for key, value in found.items() if key != "device" and value]
+    return ", ".join([str(found.get("device", "an unnamed device")), *versions])
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))

@@ -1,0 +1,295 @@
+"""Figures as SVG and PNG, the same bytes from the same results."""
+
+import math
+from collections.abc import Callable, Mapping
+from io import BytesIO
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+from deeplab_bench.report.results import SIZES, Results, Speed
+from deeplab_bench.report.samples import DPI, panel, panel_file
+from deeplab_bench.report.tables import class_means, history, summarise
+
+# Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
+# first 56 models look different from each other.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+MARKERS = "osD^vphX"
+LINES = ("-", "--", ":", "-.")
+STYLE = {
+    "axes.edgecolor": "0.3",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.dpi": 100,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "font.size": 9,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "deeplab-bench",
+    "xtick.color": "0.3",
+    "xtick.labelcolor": "black",
+    "ytick.color": "0.3",
+    "ytick.labelcolor": "black",
+}
+MOST_LABELS = 14
+# Where a label may stand: points to the right and up, horizontal and vertical alignment.
+PLACES = (
+    (7, 0, "left", "center"),
+    (7, 7, "left", "bottom"),
+    (7, -7, "left", "top"),
+    (-7, 0, "right", "center"),
+    (-7, 7, "right", "bottom"),
+    (-7, -7, "right", "top"),
+    (7, 18, "left", "bottom"),
+    (7, -18, "left", "top"),
+    (-7, 18, "right", "bottom"),
+    (-7, -18, "right", "top"),
+)
+
+
+def render(results: Results) -> dict[str, bytes]:
+    """Every figure of a profile, by file name."""
+    figures: dict[str, Callable[[Results], Figure]] = {
+        "miou": miou,
+        "per_class": per_class,
+        "training_curves": training_curves,
+        "object_size": object_size,
+    }
+    if results.speeds:
+        figures["latency"] = latency
+    files = {}
+    with matplotlib.style.context(STYLE, after_reset=True):
+        for name, draw in figures.items():
+            figure = draw(results)
+            for suffix in ("svg", "png"):
+                files[f"plots/{name}.{suffix}"] = encoded(figure, suffix)
+        files[panel_file(results)] = encoded(panel(results), "png", dpi=DPI)
+    return files
+
+
+def encoded(figure: Figure, suffix: str, dpi: float = 160) -> bytes:
+    buffer = BytesIO()
+    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+    figure.savefig(buffer, format=suffix, metadata=metadata, dpi=dpi)
+    return buffer.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def look(results: Results, model: str) -> tuple[str, str, str]:
+    """A model's colour, marker and line style, the same in every figure and profile."""
+    index = list(results.params.models).index(model)
+    lines = LINES[index // len(COLOURS) % len(LINES)]
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], lines
+
+
+def miou(results: Results) -> Figure:
+    scores = results.scores()
+    order = ranking(scores)
+    figure = new_figure(6.4, 1.3 + 0.34 * len(order))
+    axes = figure.subplots()
+    dots(axes, results, scores, "miou", order)
+    means = [f"{mean:.1f}" for mean in summarise(scores, "miou").loc[order, "mean"]]
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(range(len(order)), means)
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+    label = legend_of_dots(results).replace("symbol", "symbol and number")
+    axes.set(title=f"{results.profile}: mean IoU", xlabel=f"mIoU (%)\n{label}")
+    return figure
+
+
+def object_size(results: Results) -> Figure:
+    scores = results.scores()
+    order = ranking(scores)
+    figure = new_figure(7.6, 1.7 + 0.34 * len(order))
+    title = f"{results.profile}: mean IoU by object size (square root of area)"
+    figure.suptitle(title, ha="left", x=0.01)
+    panels = figure.subplots(1, len(SIZES), sharex=True, sharey=True)
+    for axes, size, label in zip(panels, SIZES, size_labels(results), strict=True):
+        dots(axes, results, scores, f"miou_{size}", order)
+        axes.set_title(label, weight="normal")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    figure.supxlabel(f"mIoU (%)\n{legend_of_dots(results)}", fontsize=9)
+    return figure
+
+
+def ranking(scores: pd.DataFrame) -> list[str]:
+    """The models from the lowest to the highest mean mIoU."""
+    return list(summarise(scores, "miou").sort_values("mean", kind="stable").index)
+
+
+def dots(axes: Axes, results: Results, scores: pd.DataFrame, column: str, order: list[str]) -> None:
+    """A row per model: each seed's score, their mean and its interval."""
+    summary = summarise(scores, column)
+    for position, model in enumerate(order):
+        colour, marker, _ = look(results, model)
+        seeds = scores.loc[scores["model"] == model, column]
+        row = summary.loc[model]
+        axes.plot([row["ci95_low"], row["ci95_high"]], [position] * 2, color=colour, lw=2)
+        if len(seeds) > 1:
+            axes.plot(seeds, [position + 0.24] * len(seeds), ".", color=colour, ms=4, alpha=0.7)
+        axes.plot(row["mean"], position, marker, color=colour, ms=7, mec="white", mew=0.8)
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.grid(axis="y", visible=False)
+
+
+def legend_of_dots(results: Results) -> str:
+    seeds = len(results.seeds)
+    if seeds == 1:
+        return "symbol: the one seed's score"
+    return f"dots: {seeds} seeds · symbol: mean · line: its 95 % Student-t interval"
+
+
+def size_labels(results: Results) -> list[str]:
+    edges = [f"{edge:.0f}" for edge in results.runs[0].object_size.edges_px]
+    if len(edges) != 2:
+        return list(SIZES)
+    ranges = (f"up to {edges[0]}", f"{edges[0]} to {edges[1]}", f"over {edges[1]}")
+    return [f"{size}: {span} px" for size, span in zip(SIZES, ranges, strict=True)]
+
+
+def per_class(results: Results) -> Figure:
+    means = class_means(results).loc[ranking(results.scores())[::-1]]
+    figure = new_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    sns.heatmap(
+        means,
+        ax=axes,
+        annot=True,
+        fmt=".1f",
+        cmap="cividis",
+        linewidths=0.6,
+        cbar_kws={"label": "IoU (%)"},
+    )
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    if max(len(str(name)) for name in means) > 10:
+        axes.set_xticklabels(
+            axes.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor"
+        )
+    axes.set(title=f"{results.profile}: IoU by class", xlabel="", ylabel="")
+    if means.isna().any(axis=None):
+        axes.set_xlabel("grey: in neither ground truth nor prediction")
+    return figure
+
+
+def training_curves(results: Results) -> Figure:
+    curves = history(results).groupby(["model", "iteration"], sort=False)["loss"]
+    band = curves.agg(["mean", "min", "max"])
+    columns = legend_columns(results)
+    figure = new_figure(5.3 + 1.9 * columns, 3.6 if columns == 1 else 5.4)
+    axes = figure.subplots()
+    for model in results.models:
+        colour, _, line = look(results, model)
+        curve = band.loc[model]
+        axes.plot(curve.index, curve["mean"], line, color=colour, lw=1.4, label=model)
+        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, lw=0)
+    figure.legend(loc="outside right upper", ncols=columns)
+    seeds = len(results.seeds)
+    spread = f"\nline: mean of {seeds} seeds · band: lowest to highest" if seeds > 1 else ""
+    axes.set_yscale("log")
+    axes.yaxis.set(
+        major_locator=LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)),
+        major_formatter="{x:g}",
+        minor_locator=NullLocator(),
+    )
+    axes.set(title=f"{results.profile}: training loss", ylabel="Cross-entropy")
+    axes.set_xlabel(f"Iteration{spread}")
+    axes.margins(x=0.01)
+    return figure
+
+
+def legend_columns(results: Results) -> int:
+    return math.ceil(len(results.models) / 20)
+
+
+def latency(results: Results) -> Figure:
+    hardware = results.params.run.hardware
+    summary = summarise(results.scores(), "miou")
+    many = len(results.models) > MOST_LABELS
+    columns = legend_columns(results) if many else 0
+    figure = new_figure(1.6 + 3.8 * len(hardware) + 1.9 * columns, 5.4 if many else 4.2)
+    panels = figure.subplots(1, len(hardware), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, hardware, strict=True):
+        speeds = {speed.model: speed for speed in results.speeds if speed.hardware == name}
+        latency_points(axes, results, summary, speeds)
+        size = "x".join(map(str, next(iter(speeds.values())).input_size))
+        axes.set_title(f"{name}, {size} px", weight="normal")
+    panels[0].set_ylabel("mIoU (%)")
+    figure.suptitle(f"{results.profile}: accuracy and latency", ha="left", x=0.01)
+    figure.supxlabel(latency_label(results), fontsize=9)
+    if many:
+        lines, names = panels[0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside right upper", ncols=columns)
+        return figure
+    figure.draw_without_rendering()
+    for axes in panels:
+        place_labels(axes)
+    return figure
+
+
+def latency_label(results: Results) -> str:
+    vertical = "\nvertical line: 95 % Student-t interval" if len(results.seeds) > 1 else ""
+    symbols = "symbol: median · horizontal line: to the 90th percentile"
+    return f"Latency of one image (ms)\n{symbols}{vertical}"
+
+
+def latency_points(
+    axes: Axes, results: Results, summary: pd.DataFrame, speeds: Mapping[str, Speed]
+) -> None:
+    for model, speed in speeds.items():
+        colour, marker, _ = look(results, model)
+        row, passes = summary.loc[model], speed.latency_ms
+        interval = [row["ci95_low"], row["ci95_high"]]
+        axes.plot([passes.p50] * 2, interval, color=colour, lw=1.4)
+        axes.plot([passes.p50, passes.p90], [row["mean"]] * 2, color=colour, lw=1.4)
+        point = (passes.p50, row["mean"])
+        axes.plot(*point, marker, color=colour, ms=7, mec="white", mew=0.8, label=model)
+    axes.margins(x=0.2, y=0.1)
+
+
+def place_labels(axes: Axes) -> None:
+    """Name the labelled points of a laid-out figure beside them, where least is covered."""
+    points = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    taken = [line.get_window_extent().padded(1) for line in axes.lines]
+    for point in points:
+        x, y = np.asarray(point.get_xydata())[0]
+        label = axes.annotate(
+            str(point.get_label()), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8
+        )
+        place = min(PLACES, key=lambda place: covered(moved(label, place), taken, axes))
+        taken.append(moved(label, place))
+
+
+def moved(label: Annotation, place: tuple[int, int, str, str]) -> Bbox:
+    right, up, side, level = place
+    label.xyann = (right, up)
+    label.set(ha=side, va=level)
+    return label.get_window_extent()
+
+
+def covered(box: Bbox, taken: list[Bbox], axes: Axes) -> int:
+    inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
+    return int(box.count_overlaps(taken)) + (0 if inside else 100)

@@ -1,0 +1,221 @@
+"""The result files of a profile: what is declared is read and checked, all else on disk ignored."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from deeplab_bench.errors import UserError
+from deeplab_bench.params import Params
+from deeplab_bench.paths import RESULTS, run_file, speed_file, timing_file
+
+SIZES = ("small", "medium", "large")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Environment = dict[str, str | int | float | bool | None]
+
+
+class ReportError(UserError):
+    """A report cannot be made; the message is one line that says what to do."""
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class Metrics(Record):
+    miou: Fraction
+    pixel_accuracy: Fraction
+    mean_accuracy: Fraction
+    frequency_weighted_iou: Fraction
+
+
+class ObjectSize(Record):
+    """By the square root of an object's area, in pixels; ``miou`` in the order of ``SIZES``."""
+
+    edges_px: tuple[float, ...]
+    miou: tuple[Fraction | None, Fraction | None, Fraction | None]
+
+
+class History(Record):
+    iteration: tuple[int, ...]
+    loss: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _as_long(self) -> "History":
+        if len(self.iteration) != len(self.loss):
+            raise ValueError(f"{len(self.iteration)} iterations but {len(self.loss)} losses")
+        return self
+
+
+class Run(Record):
+    profile: str
+    model: str
+    seed: int
+    architecture: str
+    settings: dict[str, Any]
+    provenance: dict[str, str]
+    parameters: int
+    classes: tuple[str, ...]
+    metrics: Metrics
+    iou: dict[str, Fraction | None]
+    absent_classes: tuple[str, ...]
+    object_size: ObjectSize
+    images: dict[str, tuple[tuple[int, int, int], ...]]
+    training: History
+
+    @field_validator("iou")
+    @classmethod
+    def _of_every_class(cls, iou: dict[str, Any], info: Any) -> dict[str, Any]:
+        if list(iou) != list(info.data.get("classes", iou)):
+            raise ValueError(f"it is of {list(iou)}, the classes are {list(info.data['classes'])}")
+        return iou
+
+
+class Timing(Record):
+    training_seconds: float
+    evaluation_seconds: float
+    environment: Environment
+
+
+class Latency(Record):
+    p50: float
+    p90: float
+    samples: int
+
+
+class Speed(Record):
+    """Latency is of one image, throughput of a batch of ``batch_size``."""
+
+    profile: str
+    model: str
+    hardware: str
+    input_size: tuple[int, int]
+    parameters: int
+    flops: float
+    batch_size: int
+    latency_ms: Latency
+    images_per_second: float
+    peak_memory_mib: float | None
+    environment: Environment
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a profile's results, runs and speeds in declared order."""
+
+    params: Params
+    profile: str
+    runs: list[Run]
+    timings: list[Timing]
+    speeds: list[Speed]
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.profile
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.params.run.models
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.params.run.seeds
+
+    @property
+    def generated(self) -> bool:
+        """Whether the images are the project's own, free to be shown."""
+        return self.params.profile[self.profile].data.dataset == "shapes"
+
+    def scores(self) -> pd.DataFrame:
+        """A row per run: ``model``, ``seed``, and every score in percent."""
+        return pd.DataFrame([_scores(run) for run in self.runs])
+
+
+def load_results(params: Params, profile: str) -> Results:
+    """
+    Raises:
+        ReportError: a declared file is missing, malformed, or of something else.
+    """
+    if profile not in params.profile:
+        raise ReportError(f"profile {profile!r} is not in params.yaml: {', '.join(params.profile)}")
+    return Results(
+        params,
+        profile,
+        load_runs(params, profile),
+        load_timings(params, profile),
+        load_speeds(params, profile),
+    )
+
+
+def load_runs(params: Params, profile: str) -> list[Run]:
+    runs: list[Run] = []
+    for model, seed in _declared(params):
+        path = run_file(profile, model, seed)
+        run = _load(path, Run)
+        _require(path, run, profile=profile, model=model, seed=seed)
+        if runs and run.classes != runs[0].classes:
+            raise ReportError(f"{path} has other classes than the runs before: run `dvc repro`")
+        runs.append(run)
+    if not runs:
+        raise ReportError("params.yaml: run.models and run.seeds need an entry each")
+    return runs
+
+
+def load_timings(params: Params, profile: str) -> list[Timing]:
+    return [_load(timing_file(profile, *run), Timing) for run in _declared(params)]
+
+
+def load_speeds(params: Params, profile: str) -> list[Speed]:
+    speeds = []
+    for hardware in params.run.hardware:
+        for model in params.run.models:
+            path = speed_file(profile, hardware, model)
+            speed = _load(path, Speed)
+            _require(path, speed, profile=profile, hardware=hardware, model=model)
+            speeds.append(speed)
+    return speeds
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file that under this name is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _declared(params: Params) -> Iterable[tuple[str, int]]:
+    return ((model, seed) for model in params.run.models for seed in params.run.seeds)
+
+
+def _scores(run: Run) -> dict[str, Any]:
+    by_size = {f"miou_{s}": v for s, v in zip(SIZES, run.object_size.miou, strict=True)}
+    fractions = run.metrics.model_dump() | by_size | {f"iou_{c}": v for c, v in run.iou.items()}
+    percents = {k: float("nan") if v is None else 100 * v for k, v in fractions.items()}
+    return {"model": run.model, "seed": run.seed} | percents
+
+
+Loaded = TypeVar("Loaded", bound=Record)
+
+
+def _load(path: Path, schema: type[Loaded]) -> Loaded:
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing: run `dvc repro`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
+
+
+def _require(path: Path, record: Record, **expected: str | int) -> None:
+    for key, value in expected.items():
+        if getattr(record, key) != value:
+            raise ReportError(
+                f"{path} is of {key} {getattr(record, key)!r}, not {value!r}: run `dvc repro`"
+            )

@@ -1,0 +1,238 @@
+"""Tables as CSV, Markdown and LaTeX; ``python -m deeplab_bench.report.tables`` prints one."""
+
+import argparse
+import json
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import stats
+
+from deeplab_bench.errors import UserError
+from deeplab_bench.params import Params, load_params
+from deeplab_bench.paths import RESULTS
+from deeplab_bench.report import notes
+from deeplab_bench.report.results import SIZES, ReportError, Results
+
+HEADINGS = {
+    "model": "Model",
+    "architecture": "Architecture",
+    "seeds": "Seeds",
+    "hardware": "Hardware",
+    "input": "Input (px)",
+    "params_m": "Parameters (M)",
+    "gflops": "GFLOPs",
+    "miou_mean": "mIoU (%)",
+    "interval": "95 % interval",
+    "pixel_accuracy_mean": "Pixel accuracy (%)",
+    **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
+    "latency_p50_ms": "Latency, p50 (ms)",
+    "latency_p90_ms": "p90 (ms)",
+    "images_per_second": "Images/s",
+    "peak_memory_mib": "Peak memory (MiB)",
+}
+HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
+LOWEST = {"latency_p50_ms", "latency_p90_ms"}
+DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
+LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """``data`` for machines; ``text`` for people, bold where ``best``, a ``note`` beneath."""
+
+    title: str
+    data: pd.DataFrame
+    text: pd.DataFrame
+    best: pd.DataFrame
+    note: str
+
+
+def render(results: Results) -> dict[str, str]:
+    """Every table of a profile, by file name."""
+    tables = {"accuracy": accuracy(results), "per_class": per_class(results)}
+    if results.speeds:
+        tables["speed"] = speed(results)
+    files = {"metrics.json": metrics_json(results)}
+    files["tables/training_curves.csv"] = csv(history(results))
+    for name, table in tables.items():
+        files[f"tables/{name}.csv"] = csv(table.data)
+        files[f"tables/{name}.md"] = markdown(table)
+        files[f"tables/{name}.tex"] = latex(table, f"tab:{results.profile}-{name}")
+    return files
+
+
+def summarise(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Per model: ``mean``, ``std`` and the 95 % Student-t interval of the mean over seeds.
+
+    Of one seed there is but the mean; the others are NaN.
+    """
+    seeds = scores.groupby("model", sort=False)[column]
+    mean, half = seeds.mean(), stats.t.ppf(0.975, seeds.count() - 1) * seeds.sem()
+    return pd.DataFrame(
+        {"mean": mean, "std": seeds.std(), "ci95_low": mean - half, "ci95_high": mean + half}
+    )
+
+
+def accuracy(results: Results) -> Table:
+    data = accuracy_data(results)
+    text, several = formatted(data), data["miou_std"].notna()
+    text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
+    interval = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
+    text["miou_std"] = interval
+    text = text.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
+    title = f"Accuracy on the profile {results.profile}"
+    return Table(title, data, text, best_of(data, text.columns), notes.accuracy(results))
+
+
+def accuracy_data(results: Results) -> pd.DataFrame:
+    runs = {run.model: run for run in results.runs}
+    scores = results.scores()
+    miou = summarise(scores, "miou").rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    means = scores.groupby("model", sort=False).mean()
+    columns = {
+        "architecture": {model: run.architecture for model, run in runs.items()},
+        "seeds": scores.groupby("model", sort=False).size(),
+        "params_m": {model: run.parameters / 1e6 for model, run in runs.items()},
+        **miou,
+        "pixel_accuracy_mean": means["pixel_accuracy"],
+        **{f"miou_{size}": means[f"miou_{size}"] for size in SIZES},
+    }
+    return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
+
+
+def per_class(results: Results) -> Table:
+    means = class_means(results)
+    data = means.reset_index(names="model")
+    best = best_of(data, data.columns, highest=means.columns)
+    title = f"IoU by class on the profile {results.profile}"
+    return Table(title, data, formatted(data), best, notes.per_class(results))
+
+
+def class_means(results: Results) -> pd.DataFrame:
+    """IoU in percent, (model, class), NaN for a class that no run of the model could score."""
+    names = {f"iou_{name}": name for name in results.runs[0].classes}
+    means = results.scores().groupby("model", sort=False)[list(names)].mean()
+    return means.rename(columns=names)
+
+
+def speed(results: Results) -> Table:
+    rows = [
+        {
+            "model": speed.model,
+            "hardware": speed.hardware,
+            "input": "x".join(map(str, speed.input_size)),
+            "params_m": speed.parameters / 1e6,
+            "gflops": speed.flops / 1e9,
+            "latency_p50_ms": speed.latency_ms.p50,
+            "latency_p90_ms": speed.latency_ms.p90,
+            "images_per_second": speed.images_per_second,
+            "peak_memory_mib": speed.peak_memory_mib,
+        }
+        for speed in results.speeds
+    ]
+    data = pd.DataFrame(rows).astype({"peak_memory_mib": float})
+    groups = [part for _, part in data.groupby("hardware", sort=False)]
+    best = pd.concat([best_of(part, data.columns) for part in groups])
+    return Table(
+        f"Speed on the profile {results.profile}", data, formatted(data), best, notes.speed(results)
+    )
+
+
+def history(results: Results) -> pd.DataFrame:
+    """A row per logged point: ``model``, ``seed``, ``iteration``, ``loss``."""
+    parts = [
+        pd.DataFrame({"model": run.model, "seed": run.seed, **run.training.model_dump()})
+        for run in results.runs
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def metrics_json(results: Results) -> str:
+    """For ``dvc metrics``, which passes over lists and nulls."""
+    miou = summarise(results.scores(), "miou").drop(columns="std").rename(columns={"mean": "miou"})
+    rows = (miou / 100).round(6).iterrows()
+    return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
+
+
+def best_of(
+    data: pd.DataFrame, shown: Collection[str], highest: Collection[str] = HIGHEST
+) -> pd.DataFrame:
+    """Which cells are the best of their column as it is printed; none where there is no other."""
+    best = pd.DataFrame(False, index=data.index, columns=pd.Index(shown))
+    for column in shown if len(data) > 1 else ():
+        if column in highest:
+            best[column] = data[column].round(2) == data[column].round(2).max()
+        elif column in LOWEST:
+            best[column] = data[column].round(2) == data[column].round(2).min()
+    return best
+
+
+def formatted(data: pd.DataFrame) -> pd.DataFrame:
+    """As strings, decimals by column, NaN as nothing."""
+    text = data.astype(str)
+    for column in data.select_dtypes("float"):
+        digits = DECIMALS.get(str(column), 2)
+        text[column] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in data[column]]
+    return text
+
+
+def csv(data: pd.DataFrame) -> str:
+    return formatted(data).to_csv(index=False, lineterminator="\n")
+
+
+def markdown(table: Table) -> str:
+    bold = table.text.mask(table.best, "**" + table.text + "**").rename(columns=HEADINGS)
+    lines = bold.to_markdown(index=False, disable_numparse=True, colalign=alignment(table))
+    return f"{lines}\n\n{table.note}\n"
+
+
+def latex(table: Table, label: str) -> str:
+    cells = table.text.rename(columns=HEADINGS).map(lambda cell: cell.translate(LATEX))
+    cells = cells.mask(table.best.to_numpy(), r"\textbf{" + cells + "}")
+    cells.columns = cells.columns.map(lambda name: name.translate(LATEX))
+    form = "".join(side[0] for side in alignment(table))
+    body = cells.style.hide(axis="index").to_latex(hrules=True, column_format=form)
+    return (
+        "% \\usepackage{booktabs}\n\\begin{table}\n\\centering\\footnotesize\n"
+        f"\\caption{{{table.title.translate(LATEX)}}}\n\\label{{{label}}}\n"
+        f"\\setlength{{\\tabcolsep}}{{3pt}}\n{body}\n\\par\\smallskip\n"
+        f"{table.note.translate(LATEX)}\n\\end{{table}}\n"
+    )
+
+
+def alignment(table: Table) -> list[str]:
+    words = {"model", "architecture", "hardware"}
+    return ["left" if column in words else "right" for column in table.text]
+
+
+def accuracy_text(params: Params, profile: str) -> str:
+    """The accuracy table for a terminal.
+
+    Raises:
+        ReportError: it is not there, or of other models than are declared.
+    """
+    path = RESULTS / profile / "tables" / "accuracy.csv"
+    if not path.is_file():
+        raise ReportError(f"{path} is missing: run `dvc repro`")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if tuple(table["model"]) != params.run.models:
+        raise ReportError(f"{path} is not of the models of params.yaml: run `dvc repro`")
+    text = table.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    return f"{path.parent.parent}: scores in percent\n\n{text}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print the accuracy table of each profile.")
+    parser.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: run.profiles")
+    chosen = parser.parse_args().profiles
+    try:
+        params = load_params()
+        print("\n".join(accuracy_text(params, name) for name in chosen or params.run.profiles))
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

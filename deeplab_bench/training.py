@@ -1,0 +1,243 @@
+"""Training one model: SGD with the poly policy, resumable, bit-identical from its seed."""
+
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from deeplab_bench.data.batches import normalise, training_batches
+from deeplab_bench.data.packed import data_sha256, load_split
+from deeplab_bench.data.voc_layout import VOID
+from deeplab_bench.errors import UserError
+from deeplab_bench.files import write_json
+from deeplab_bench.models import build_model
+from deeplab_bench.params import Experiment, Training
+from deeplab_bench.provenance import code_sha256, environment, settings_sha256
+
+SNAPSHOT_SECONDS = 120
+HISTORY_POINTS = 100
+
+
+class TrainingError(UserError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+def train(
+    experiment: Experiment,
+    seed: int,
+    data_folder: Path,
+    checkpoint: Path,
+    workers: int | None = None,
+) -> None:
+    """Train a model and write its ``checkpoint``, with the run's timing beside it.
+
+    An interrupted run goes on from its last snapshot, to the same result as one that was not.
+
+    Raises:
+        DataError: the data have not been prepared.
+        TrainingError: the loss is no longer finite, or the same run is under way elsewhere.
+    """
+    split = load_split(data_folder, "train")
+    provenance = training_provenance(experiment, seed, data_folder)
+    device = pick_device()
+    make_deterministic(seed)
+    model = build_model(
+        experiment.architecture, experiment.arguments, num_classes=len(split.classes)
+    ).to(device)
+    model = model.to(memory_format=torch.channels_last)
+    trainer = Trainer(model, experiment.training, device)
+
+    snapshot = checkpoint.with_name(f"{checkpoint.stem}.{digest_of(provenance)}.snapshot")
+    with locked(checkpoint):
+        trainer.resume(snapshot)
+        if workers is None:
+            workers = default_workers(device)
+        batches = training_batches(
+            split, experiment.training, seed, first_iteration=trainer.iteration, workers=workers
+        )
+        title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
+        trainer.run(batches, snapshot, title)
+        write_atomically(
+            checkpoint,
+            {
+                "model": model.state_dict(),
+                "provenance": provenance,
+                "history": trainer.history(),
+                "classes": split.classes,
+            },
+        )
+        timing = {"training_seconds": round(trainer.seconds, 2), "environment": environment(device)}
+        write_json(timing_beside(checkpoint), timing)
+        snapshot.unlink(missing_ok=True)
+
+
+def timing_beside(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".timing.json")
+
+
+def training_timing(checkpoint: Path) -> Any:
+    """How long a checkpoint's training took, on what."""
+    return json.loads(timing_beside(checkpoint).read_text(encoding="utf-8"))
+
+
+def training_provenance(experiment: Experiment, seed: int, data_folder: Path) -> dict[str, str]:
+    """Digests of all that makes a checkpoint what it is."""
+    return {
+        "settings_sha256": settings_sha256(experiment, seed),
+        "code_sha256": code_sha256(__name__),
+        "data_sha256": data_sha256(data_folder),
+    }
+
+
+class Trainer:
+    """The state of a run, step by step; what is in ``state`` is all of it."""
+
+    def __init__(self, model: nn.Module, training: Training, device: torch.device) -> None:
+        self.model, self.training, self.device = model.train(), training, device
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=training.base_lr,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.PolynomialLR(
+            self.optimizer, total_iters=training.iterations, power=training.poly_power
+        )
+        self.losses: list[Tensor] = []
+        self.seconds = 0.0
+
+    @property
+    def iteration(self) -> int:
+        return len(self.losses)
+
+    def run(self, batches: Any, snapshot: Path, title: str) -> None:
+        started = saved = time.monotonic()
+        before = self.seconds
+        bar = tqdm(batches, desc=title, unit="step", initial=self.iteration, total=None)
+        bar.total = self.training.iterations
+        for images, labels in bar:
+            self.step(images, labels)
+            if self.iteration % 20 == 0:
+                self.require_finite_loss()
+                bar.set_postfix(loss=f"{self.losses[-1].item():.3f}")
+            self.seconds = before + time.monotonic() - started
+            if time.monotonic() - saved > SNAPSHOT_SECONDS:
+                write_atomically(snapshot, self.state())
+                saved = time.monotonic()
+        self.require_finite_loss()
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        images = normalise(images.to(self.device, non_blocking=True))
+        labels = labels.to(self.device, non_blocking=True).long()
+        autocast = self.training.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            logits = self.model(images)
+        loss = segmentation_loss(logits.float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.losses.append(loss.detach())
+
+    def require_finite_loss(self) -> None:
+        if not math.isfinite(self.losses[-1].item()):
+            raise TrainingError(
+                f"the loss is {self.losses[-1].item()} after {self.iteration} iterations: "
+                f"lower training.base_lr, now {self.training.base_lr}"
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": torch.stack(self.losses),
+            "seconds": self.seconds,
+        }
+
+    def resume(self, snapshot: Path) -> None:
+        """Take up the state in ``snapshot``, if there is one."""
+        if not snapshot.is_file():
+            return
+        state = torch.load(snapshot, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.losses, self.seconds = list(state["losses"]), state["seconds"]
+
+    def history(self) -> dict[str, list[float]]:
+        """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations."""
+        losses = torch.stack(self.losses).cpu()
+        stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
+        ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0)
+        means = torch.stack([stretch.mean() for stretch in stretches])
+        return {"iteration": ends.tolist(), "loss": [round(x, 5) for x in means.tolist()]}
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, the mean over the valid pixels of the batch; zero where there are none.
+
+    Logits (N, C, H, W), labels int64 (N, H, W) with void 255. Pixels are flattened because torch
+    has no deterministic loss over images on a GPU.
+    """
+    pixels = logits.permute(0, 2, 3, 1).flatten(end_dim=2)
+    total = F.cross_entropy(pixels, labels.flatten(), ignore_index=VOID, reduction="sum")
+    return total / (labels != VOID).sum().clamp(min=1)
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_workers(device: torch.device) -> int:
+    """Processes that make batches; on a CPU one suffices, and more would take cores from it."""
+    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 1
+
+
+def make_deterministic(seed: int) -> None:
+    """Same seed, same machine, same bits."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.manual_seed(seed)
+
+
+def digest_of(provenance: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(provenance).encode()).hexdigest()[:12]
+
+
+def write_atomically(path: Path, content: Any) -> None:
+    """Save tensors so that a file under this name is always whole, its bytes free of the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    partial.write_bytes(buffer.getbuffer())
+    partial.replace(path)
+
+
+@contextmanager
+def locked(checkpoint: Path) -> Iterator[None]:
+    """Keep a second process off the same checkpoint, as after a killed ``dvc repro``."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"{checkpoint} is being trained by another process: wait for it or end it"
+            ) from None
+        yield

@@ -1,0 +1,1 @@
+"""One thin script a stage: arguments, one call, files."""

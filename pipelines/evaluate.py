@@ -1,0 +1,23 @@
+"""Stage ``evaluate``: a checkpoint to its metrics, its timing and its sample predictions."""
+
+from deeplab_bench.evaluation import evaluate
+from deeplab_bench.files import write_json
+from deeplab_bench.params import load_params
+from deeplab_bench.paths import checkpoint_file, data_folder, run_file, samples_file, timing_file
+from pipelines.stage import run
+
+
+def main(profile: str, model: str, seed: int) -> None:
+    result, timing = evaluate(
+        load_params().experiment(profile, model),
+        seed,
+        data_folder(profile),
+        checkpoint_file(profile, model, seed),
+        samples_file(profile, model, seed),
+    )
+    write_json(run_file(profile, model, seed), result)
+    write_json(timing_file(profile, model, seed), timing)
+
+
+if __name__ == "__main__":
+    run(main, "profile", "model", "seed")

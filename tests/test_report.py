@@ -1,0 +1,379 @@
+"""The report on synthetic results, whose statistics are known by hand."""
+
+import json
+import re
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from deeplab_bench.data.voc_layout import VOID, write_label
+from deeplab_bench.models import ARCHITECTURES
+from deeplab_bench.params import Params
+from deeplab_bench.paths import run_file, samples_file, speed_file, timing_file
+from deeplab_bench.report import ReportError, page, tables, write_report
+from deeplab_bench.report.results import load_results, write
+
+CLASSES = ("background", "disc_shape", "ring")
+MIOU = {"aspp": (0.70, 0.72, 0.74), "image_pyramid": (0.6, 0.6, 0.6)}
+ENVIRONMENT = {"device": "A & B CPU", "threads": 2, "python": "3.11.9", "torch": "2.6.0"}
+FIGURES = {"miou", "per_class", "training_curves", "object_size", "latency"}
+
+
+def declare(
+    models: Sequence[str] = ("aspp", "image_pyramid"),
+    seeds: Sequence[int] = (0, 1, 2),
+    hardware: Sequence[str] = ("cpu",),
+    data: dict[str, Any] | None = None,
+) -> Params:
+    shapes = {"dataset": "shapes", "seed": 0, "image_size": 32}
+    training = {
+        "iterations": 20,
+        "batch_size": 4,
+        "crop_size": [32, 32],
+        "base_lr": 0.05,
+        "poly_power": 0.9,
+        "momentum": 0.9,
+        "weight_decay": 0.0001,
+        "random_scale": [0.5, 2.0],
+        "horizontal_flip": True,
+        "precision": "float32",
+    }
+    profile = {
+        "data": data or shapes | {"train_images": 8, "val_images": 4},
+        "model": {},
+        "training": training,
+    }
+    known = {name: {"architecture": name} for name in ARCHITECTURES}
+    run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
+    blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
+    content = {"run": run, "profile": {"quick": profile}, "models": blocks}
+    return Params.model_validate_json(json.dumps(content))
+
+
+def run_record(model: str, seed: int, miou: float) -> dict[str, Any]:
+    return {
+        "profile": "quick",
+        "model": model,
+        "seed": seed,
+        "architecture": model,
+        "settings": {"arguments": {}, "training": {}},
+        "provenance": {"settings_sha256": "0", "code_sha256": "1", "data_sha256": "2"},
+        "parameters": 1_234_567,
+        "classes": CLASSES,
+        "metrics": {
+            "miou": miou,
+            "pixel_accuracy": miou + 0.1,
+            "mean_accuracy": miou,
+            "frequency_weighted_iou": miou,
+        },
+        "iou": dict.fromkeys(CLASSES, miou),
+        "absent_classes": [],
+        "object_size": {"edges_px": [8.2, 15.7], "miou": [miou - 0.2, miou, miou + 0.05]},
+        "images": {f"val_{index}": [[0, 3, 4]] for index in range(4)},
+        "training": {"iteration": [10, 20], "loss": [2.0, 1.0 + seed / 10]},
+    }
+
+
+def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
+    return {
+        "profile": "quick",
+        "model": model,
+        "hardware": hardware,
+        "input_size": [32, 32],
+        "parameters": 1_234_567,
+        "flops": 2_500_000_000,
+        "batch_size": 1,
+        "latency_ms": {"p50": p50, "p90": 1.2 * p50, "samples": 30},
+        "images_per_second": 1000 / p50,
+        "peak_memory_mib": None,
+        "environment": ENVIRONMENT,
+    }
+
+
+def dump(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    dump(path, json.loads(path.read_text(encoding="utf-8")) | changes)
+
+
+def write_results(params: Params) -> None:
+    timing = {"training_seconds": 61.3, "evaluation_seconds": 4.0, "environment": ENVIRONMENT}
+    for index, model in enumerate(params.run.models):
+        mious = MIOU.get(model, [0.3 + index / 100 + seed / 200 for seed in range(3)])
+        for seed, miou in zip(params.run.seeds, mious, strict=False):
+            dump(run_file("quick", model, seed), run_record(model, seed, miou))
+            dump(timing_file("quick", model, seed), timing)
+        for hardware in params.run.hardware:
+            dump(speed_file("quick", hardware, model), speed_record(model, hardware, 5.0 + index))
+    write_strips(params)
+
+
+def write_strips(params: Params) -> None:
+    label = np.arange(32 * 64, dtype=np.uint8).reshape(32, 64) % len(CLASSES)
+    label[:4] = VOID
+    folder = samples_file("quick", "", 0).parent
+    folder.mkdir(parents=True)
+    Image.fromarray(np.stack([label * 50] * 3, axis=-1)).save(folder / "images.png")
+    write_label(folder / "labels.png", label)
+    for model in params.run.models:
+        write_label(samples_file("quick", model, params.run.seeds[0]), label)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results" / "quick"
+
+
+def report(params: Params) -> None:
+    write_results(params)
+    write_report(params, "quick")
+
+
+def texts(params: Params) -> dict[str, str]:
+    """The tables by file name, of what is on disk."""
+    return tables.render(load_results(params, "quick"))
+
+
+def made(params: Params) -> dict[str, str]:
+    write_results(params)
+    return texts(params)
+
+
+def frame(files: dict[str, str], name: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(files[f"tables/{name}.csv"]), index_col="model")
+
+
+def test_mean_spread_and_interval() -> None:
+    aspp = frame(made(declare()), "accuracy").loc["aspp"]
+    # 70, 72, 74: deviation 2, standard error 2 / sqrt 3, t of 2 degrees of freedom 4.30265
+    assert aspp["miou_mean"] == 72.0
+    assert aspp["miou_std"] == 2.0
+    assert (aspp["ci95_low"], aspp["ci95_high"]) == (67.03, 76.97)
+    assert (aspp["seeds"], aspp["params_m"], aspp["architecture"]) == (3, 1.235, "aspp")
+    assert aspp["pixel_accuracy_mean"] == 82.0
+    assert (aspp["miou_small"], aspp["miou_medium"], aspp["miou_large"]) == (52.0, 72.0, 77.0)
+
+
+def test_seeds_that_agree_have_an_interval_of_no_width() -> None:
+    pyramid = frame(made(declare()), "accuracy").loc["image_pyramid"]
+    assert (pyramid["miou_std"], pyramid["ci95_low"], pyramid["ci95_high"]) == (0.0, 60.0, 60.0)
+
+
+def test_metrics_for_dvc_are_numbers_by_name() -> None:
+    metrics = json.loads(made(declare())["metrics.json"])
+    assert metrics["aspp"] == {"miou": 0.72, "ci95_low": 0.670317, "ci95_high": 0.769683}
+
+
+def test_rows_are_the_declared_models_in_their_order() -> None:
+    write_results(declare(models=["psp", "fcn", "aspp"]))
+    files = texts(declare(models=["fcn", "aspp"]))
+    assert list(frame(files, "accuracy").index) == ["fcn", "aspp"]
+    assert not any("psp" in text for text in files.values())
+
+
+def test_speed_is_of_every_model_on_every_hardware() -> None:
+    table = frame(made(declare(hardware=["gpu", "cpu"])), "speed")
+    assert list(zip(table.index, table["hardware"], strict=True)) == [
+        ("aspp", "gpu"),
+        ("image_pyramid", "gpu"),
+        ("aspp", "cpu"),
+        ("image_pyramid", "cpu"),
+    ]
+    assert table["gflops"].unique().tolist() == [2.5]
+    assert table["latency_p90_ms"].tolist() == [6.0, 7.2, 6.0, 7.2]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        run_file("quick", "aspp", 1),
+        timing_file("quick", "aspp", 1),
+        speed_file("quick", "cpu", "aspp"),
+        samples_file("quick", "aspp", 0),
+    ],
+    ids=str,
+)
+def test_a_missing_file_is_named_and_nothing_is_written(folder: Path, missing: Path) -> None:
+    write_results(declare())
+    missing.unlink()
+    with pytest.raises(ReportError, match=rf"^{re.escape(str(missing))} is missing.*`dvc repro`$"):
+        write_report(declare(), "quick")
+    assert not (folder / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "psp"}, "is of model 'psp', not 'aspp'"),
+        ({"parameters": "many"}, "parameters: "),
+        ({"classes": ["a"]}, "iou: "),
+        ({"training": {"iteration": [1], "loss": []}}, "training: .*1 iterations but 0 losses"),
+    ],
+)
+def test_an_unfit_file_is_named_with_the_fault(changes: dict[str, Any], message: str) -> None:
+    write_results(declare())
+    path = run_file("quick", "aspp", 1)
+    edit(path, **changes)
+    with pytest.raises(ReportError, match=f"{re.escape(str(path))}.*{message}.*`dvc repro`$"):
+        load_results(declare(), "quick")
+
+
+def test_runs_of_different_classes_are_refused() -> None:
+    write_results(declare())
+    edit(run_file("quick", "aspp", 1), classes=["a"], iou={"a": 0.5})
+    with pytest.raises(ReportError, match=r"aspp-1\.json has other classes"):
+        load_results(declare(), "quick")
+
+
+def test_an_undefined_profile_is_refused() -> None:
+    with pytest.raises(ReportError, match="'quack' is not in params"):
+        write_report(declare(), "quack")
+
+
+def test_one_seed_has_no_spread_and_says_so() -> None:
+    files = made(declare(seeds=[0]))
+    row = frame(files, "accuracy").loc["aspp"]
+    assert row["miou_mean"] == 70.0
+    assert row[["miou_std", "ci95_low", "ci95_high"]].isna().all()
+    assert "One seed" in files["tables/accuracy.md"]
+    assert "±" not in files["tables/accuracy.md"]
+    assert json.loads(files["metrics.json"])["aspp"] == {"miou": 0.7}
+
+
+def test_an_absent_class_is_empty_and_named() -> None:
+    write_results(declare())
+    for model in MIOU:
+        for seed in range(3):
+            iou = {"background": 0.7, "disc_shape": None, "ring": 0.5}
+            edit(run_file("quick", model, seed), iou=iou, absent_classes=["disc_shape"])
+    files = texts(declare())
+    classes = frame(files, "per_class")
+    assert classes["disc_shape"].isna().all()
+    assert (classes["ring"] == 50.0).all()
+    for name in ("accuracy", "per_class"):
+        assert "left out: disc_shape." in files[f"tables/{name}.md"]
+
+
+def test_a_class_absent_from_some_runs_is_the_mean_of_the_others() -> None:
+    write_results(declare())
+    iou = {"background": 0.7, "disc_shape": None, "ring": 0.5}
+    edit(run_file("quick", "aspp", 2), iou=iou, absent_classes=["disc_shape"])
+    files = texts(declare())
+    assert frame(files, "per_class").loc["aspp", "disc_shape"] == 71.0
+    assert "disc_shape (1 of 6 runs)" in files["tables/per_class.md"]
+
+
+def test_the_best_are_bold() -> None:
+    files = made(declare())
+    bold = re.compile(r"\*\*(.*?)\*\*")
+    scores = ["72.00 ± 2.00", "82.00", "52.00", "72.00", "77.00"]
+    assert bold.findall(files["tables/accuracy.md"]) == scores
+    assert bold.findall(files["tables/speed.md"]) == ["5.00", "6.00", "200.00"]
+
+
+def test_latex_is_escaped_and_balanced() -> None:
+    files = made(declare())
+    for name in ("accuracy", "per_class", "speed"):
+        text = files[f"tables/{name}.tex"]
+        body = re.sub(r"(?m)^%.*|\\label\{.*?\}", "", text)
+        assert not re.search(r"(?<!\\)[_%#]", body)
+        assert text.count("{") == text.count("}")
+        assert r"\toprule" in text
+        assert r"image\_pyramid" in text
+        widths = {line.count(" & ") for line in text.splitlines() if line.endswith(r" \\")}
+        assert len(widths) == 1
+    assert r"A \& B CPU" in text
+
+
+def test_identical_results_give_identical_bytes(folder: Path) -> None:
+    report(declare())
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_report(declare(), "quick")
+    second = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert first == second
+    assert {path.stem for path in folder.glob("plots/*.svg")} == FIGURES
+    assert {path.stem for path in folder.glob("plots/*.png")} == FIGURES | {"samples"}
+
+
+def test_photographs_stay_out_of_the_plots(folder: Path) -> None:
+    report(declare(data={"dataset": "folder", "root": "somewhere"}))
+    assert (folder / "samples" / "panel.png").is_file()
+    assert not (folder / "plots" / "samples.png").exists()
+    assert "](plots/samples.png)" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("models", "seeds"), [(1, 1), (1, 3), (40, 1)])
+def test_any_number_of_models_and_seeds(folder: Path, models: int, seeds: int) -> None:
+    names = [f"ablation_{index}" for index in range(models)]
+    report(declare(models=names, seeds=range(seeds), hardware=["cpu", "gpu"]))
+    assert (folder / "tables" / "accuracy.csv").read_text("utf-8").count("\n") == 1 + models
+
+
+def test_speed_is_left_out_without_hardware(folder: Path) -> None:
+    report(declare(hardware=[]))
+    assert not list(folder.glob("*/speed.*")) + list(folder.glob("*/latency.*"))
+    assert "Speed" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
+    write_results(declare())
+    (folder / "NOTES.md").write_text("By hand.\n", encoding="utf-8")
+    write_report(declare(), "quick")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for name in ("accuracy", "per_class", "speed"):
+        assert (folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() in text
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (folder / link).exists()
+    assert "make repro PROFILE=quick" in text
+    assert text.index("protocol") < text.index("By hand.") < text.index("## Accuracy")
+
+
+def test_curves_are_long_form() -> None:
+    lines = made(declare())["tables/training_curves.csv"].splitlines()
+    assert lines[0] == "model,seed,iteration,loss"
+    assert lines[4] == "aspp,1,20,1.10000"
+
+
+def test_terminal_text(folder: Path) -> None:
+    with pytest.raises(ReportError, match=r"accuracy\.csv is missing: run `dvc repro`"):
+        tables.accuracy_text(declare(), "quick")
+    for name, content in made(declare()).items():
+        write(folder / name, content.encode())
+    text = tables.accuracy_text(declare(), "quick")
+    assert re.search(r"image_pyramid +image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
+    with pytest.raises(ReportError, match="not of the models of params"):
+        tables.accuracy_text(declare(models=["aspp"]), "quick")
+
+
+def test_readme_is_stale_until_updated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["page", "--check"])
+    for name, content in made(declare()).items():
+        write(folder / name, content.encode())
+    readme = Path("README.md")
+    readme.write_text(f"# Title\n{page.BEGIN}\nold\n{page.END}\nThe end\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"^README\.md is stale: run `python -m [a-z_.]+`$"):
+        page.main()
+    page.update_readme(readme, Path("results"))
+    page.main()
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n")
+    assert text.endswith("\nThe end\n")
+    assert "72.00 ± 2.00" in text
+    assert "old\n" not in text
+    assert "](results/quick/plots/miou.svg)" in text
+
+
+def test_readme_without_markers_is_refused() -> None:
+    Path("README.md").write_text("# Title\n", encoding="utf-8")
+    with pytest.raises(ReportError, match="needs the lines"):
+        page.update_readme(Path("README.md"), Path("results"))
