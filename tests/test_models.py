@@ -24,7 +24,7 @@ from deeplab_bench.models import (
     count_parameters,
 )
 from deeplab_bench.models.aspp import AtrousPyramid
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import average_over_grid, conv_bn_relu, resize_like
 
 NUM_CLASSES = 5
 # Small, and what every architecture needs; each takes those it knows.
@@ -406,6 +406,15 @@ def adaptive_average(features: np.ndarray, bins: int) -> np.ndarray:
     return pooled
 
 
+@pytest.mark.parametrize("size", [(7, 10), (12, 6), (6, 9), (4, 2), (1, 1)])
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_average_over_grid_is_adaptive_average_pooling(size: tuple[int, int], bins: int) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    expected = torch.from_numpy(adaptive_average(x.numpy(), bins))
+    torch.testing.assert_close(average_over_grid(x, bins), expected)
+    torch.testing.assert_close(nn.AdaptiveAvgPool2d(bins)(x), expected)
+
+
 @pytest.mark.parametrize("size", [(97, 145), (65, 80)])
 @torch.no_grad()
 def test_psp_equals_pooling_cell_by_cell(size: tuple[int, int]) -> None:
@@ -413,11 +422,10 @@ def test_psp_equals_pooling_cell_by_cell(size: tuple[int, int]) -> None:
     images = random_images(2, *size)
     features = model.backbone(images)[-1]
     context = [features]
-    for level, bins in zip(model.levels, (1, 2, 3, 6), strict=True):
-        convolution = level[1]
+    for reduce, bins in zip(model.reductions, (1, 2, 3, 6), strict=True):
+        pooled = reduce(torch.from_numpy(adaptive_average(features.numpy(), bins)))
         # "the dimension ... to 1/N of the original one if the level size of pyramid is N"
-        assert convolution[0].weight.shape == (features.shape[1] // 4, features.shape[1], 1, 1)
-        pooled = convolution(torch.from_numpy(adaptive_average(features.numpy(), bins)))
+        assert pooled.shape[1] == features.shape[1] // 4
         context.append(F.interpolate(pooled, size=features.shape[-2:], mode="bilinear"))
     logits = model.classifier(torch.cat(context, dim=1))
     expected = F.interpolate(logits, size=size, mode="bilinear")

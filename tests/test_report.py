@@ -307,7 +307,7 @@ def test_identical_results_give_identical_bytes(folder: Path) -> None:
 
 def test_photographs_stay_out_of_the_plots(folder: Path) -> None:
     report(declare(data={"dataset": "folder", "root": "somewhere"}))
-    assert (folder / "samples" / "panel.png").is_file()
+    assert (folder / "photographs.png").is_file()
     assert not (folder / "plots" / "samples.png").exists()
     assert "](plots/samples.png)" not in (folder / "README.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import conv_bn_relu, upsample_logits
 
 
 class ASPP(nn.Module):
@@ -42,7 +42,7 @@ class ASPP(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
-        return resize_like(self.classifier(self.pyramid(self.backbone(images)[-1])), images)
+        return upsample_logits(self.classifier(self.pyramid(self.backbone(images)[-1])), images)
 
 
 class AtrousPyramid(nn.Module):

@@ -7,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import resize_like
+from deeplab_bench.models.layers import upsample_logits
 
 
 class Cascade(nn.Module):
@@ -41,4 +41,4 @@ class Cascade(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
-        return resize_like(self.classifier(self.backbone(images)[-1]), images)
+        return upsample_logits(self.classifier(self.backbone(images)[-1]), images)

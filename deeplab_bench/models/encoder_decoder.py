@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import conv_bn_relu, resize_like, upsample_logits
 
 
 class EncoderDecoder(nn.Module):
@@ -39,4 +39,4 @@ class EncoderDecoder(nn.Module):
         for features, lateral, merge in shallower:
             skip = lateral(features)
             x = merge(resize_like(x, skip) + skip)
-        return resize_like(self.classifier(x), images)
+        return upsample_logits(self.classifier(x), images)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import conv_bn_relu, upsample_logits
 
 
 class FCN(nn.Module):
@@ -30,4 +30,4 @@ class FCN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
-        return resize_like(self.classifier(self.backbone(images)[-1]), images)
+        return upsample_logits(self.classifier(self.backbone(images)[-1]), images)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import conv_bn_relu, resize_like, upsample_logits
 
 
 class ImagePyramid(nn.Module):
@@ -59,7 +59,7 @@ class ImagePyramid(nn.Module):
             aligned = torch.cat([resize_like(x, features[-1]) for x in features], dim=1)
             weights = self.attention(aligned).softmax(dim=1)
             logits = torch.einsum("snchw,nshw->nchw", scores, weights)
-        return resize_like(logits, images)
+        return upsample_logits(logits, images)
 
 
 def rescale(images: Tensor, scale: float) -> Tensor:

@@ -24,6 +24,11 @@ def resize_like(x: Tensor, reference: Tensor) -> Tensor:
     return F.interpolate(x, size=reference.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def upsample_logits(logits: Tensor, images: Tensor) -> Tensor:
+    """(N, C, h, w) -> float32 (N, C, H, W), the size of the images, whatever the precision."""
+    return resize_like(logits.float(), images)
+
+
 def average_over_grid(x: Tensor, cells: int) -> Tensor:
     """(N, C, H, W) -> (N, C, cells, cells): ``nn.AdaptiveAvgPool2d``, as two matrix products.
 

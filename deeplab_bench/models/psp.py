@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import average_over_grid, conv_bn_relu, resize_like
+from deeplab_bench.models.layers import (
+    average_over_grid,
+    conv_bn_relu,
+    resize_like,
+    upsample_logits,
+)
 
 
 class PSP(nn.Module):
@@ -46,4 +51,4 @@ class PSP(nn.Module):
             resize_like(reduce(average_over_grid(features, cells)), features)
             for cells, reduce in zip(self.bins, self.reductions, strict=True)
         ]
-        return resize_like(self.classifier(torch.cat([features, *levels], dim=1)), images)
+        return upsample_logits(self.classifier(torch.cat([features, *levels], dim=1)), images)

@@ -25,7 +25,7 @@ LEGEND_COLUMNS = 6
 
 def panel_file(results: Results) -> str:
     """Beside the other figures if it may be published: photographs stay out of the repository."""
-    return "plots/samples.png" if results.generated else "samples/panel.png"
+    return "plots/samples.png" if results.generated else "photographs.png"
 
 
 def panel(results: Results) -> Figure:
