@@ -7,18 +7,20 @@ names the key, the value and the nearest valid one.
 import difflib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import ARCHITECTURES, arguments_of, check_arguments
 
 PARAMS_FILE = Path("params.yaml")
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -29,7 +31,7 @@ class ParamsError(UserError):
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ShapesData(Settings):
@@ -95,10 +97,19 @@ class Profile(Settings):
 class Run(Settings):
     """What ``dvc repro`` runs."""
 
-    profiles: tuple[str, ...]
-    models: tuple[str, ...]
-    seeds: tuple[Annotated[int, Field(ge=0)], ...]
-    hardware: tuple[str, ...]
+    profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
+    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    hardware: tuple[Name, ...]
+
+
+SECTIONS: dict[str, type[Settings]] = {
+    "run": Run,
+    "training": Training,
+    "shapes": ShapesData,
+    "camvid": CamVidData,
+    "folder": FolderData,
+}
 
 
 class Experiment(Settings):
@@ -113,8 +124,8 @@ class Experiment(Settings):
 
 class Params(Settings):
     run: Run
-    profile: dict[str, Profile]
-    models: dict[str, dict[str, Any]]
+    profile: dict[Name, Profile]
+    models: dict[Name, dict[str, Any]]
 
     def experiment(self, profile: str, model: str) -> Experiment:
         """The settings of a declared model under a profile.
@@ -142,15 +153,21 @@ class Params(Settings):
         for key, values in self.run.model_dump().items():
             if len(set(values)) < len(values):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
-        known_arguments = {name for a in ARCHITECTURES for name in arguments_of(a)}
+        for model in self.run.models:
+            _known(model, self.models, "run.models")
+        every_argument = {
+            name: (p.annotation, None)
+            for architecture in ARCHITECTURES
+            for name, p in arguments_of(architecture).items()
+        }
+        schema = create_model("model", __base__=Settings, **cast(Any, every_argument))
         for profile, settings in self.profile.items():
-            for key in settings.model:
-                _known(key, known_arguments, f"profile.{profile}.model")
+            _validated(schema, settings.model, f"profile.{profile}.model.")
             for model in self.models:
                 self.experiment(profile, model)
         for profile in self.run.profiles:
-            for model in self.run.models:
-                experiment = self.experiment(profile, model)
+            for model in self.models:
+                experiment = self.experiment(_known(profile, self.profile, "run.profiles"), model)
                 try:
                     check_arguments(experiment.architecture, experiment.arguments)
                 except ValueError as error:
@@ -164,10 +181,12 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ParamsError: anything in the file is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the repository's root") from None
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} cannot be read: {error}") from None
+    except YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         params = _validated(Params, content)
@@ -190,6 +209,10 @@ def _arguments(
     schema = create_model(architecture, __base__=Settings, **fields)
     arguments = _validated(schema, chosen, f"{where}.").model_dump(mode="json")
     if "atrous_rates" in arguments and "atrous_rates" not in block:
+        if "output_stride" not in defaults:
+            raise ParamsError(
+                f"{where}.atrous_rates is missing: the profile's are of no stated output_stride"
+            )
         arguments["atrous_rates"] = _rates_at(
             arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
         )
@@ -215,24 +238,35 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 def _validated(schema: type[Schema], content: Any, where: str = "") -> Schema:
     try:
-        return schema.model_validate_json(json.dumps(content, default=str))
+        text = json.dumps(content, default=str)
+    except TypeError as error:
+        raise ParamsError(f"{where or 'a section'} has a key that is not text: {error}") from None
+    try:
+        return schema.model_validate_json(text)
     except ValidationError as error:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise ParamsError(_one_line(first, schema, where)) from None
 
 
 def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
-    key = where + ".".join(str(part) for part in error["loc"])
+    key = (where + ".".join(str(part) for part in error["loc"])).rstrip(".") or "its content"
     key = re.sub(r"\bdata\.(shapes|camvid|folder)\b", "data", key)
     if error["type"] == "extra_forbidden":
-        sections = (Run, Profile, Training, ShapesData, CamVidData, FolderData)
-        nested = {field for section in sections for field in section.model_fields}
-        valid = schema.model_fields if len(error["loc"]) == 1 else nested
-        return f"{key} is not a known key{_nearest(str(error['loc'][-1]), valid)}"
+        *section, name = error["loc"]
+        return f"{key} is not a known key{_nearest(str(name), _keys_of(section, schema))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key} is {json.dumps(error['input'])}: {message}"
+
+
+def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collection[str]:
+    """The keys that a section of ``schema`` may have."""
+    if section:
+        return SECTIONS.get(str(section[-1]), Profile).model_fields
+    if schema.__name__ in ARCHITECTURES:
+        return {*schema.model_fields, "architecture", "training"}
+    return schema.model_fields
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -242,9 +276,9 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def _known(name: Any, valid: Collection[str], where: str) -> str:
-    if name not in valid:
+    if not isinstance(name, str) or name not in valid:
         raise ParamsError(f"{where}: {name!r} is not defined{_nearest(str(name), valid)}")
-    return str(name)
+    return name
 
 
 def _nearest(name: str, valid: Collection[str]) -> str:

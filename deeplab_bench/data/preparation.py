@@ -73,10 +73,11 @@ def source_folder(data: Data, downloads: Path, folder: Path) -> VocFolder:
             camvid.convert(unpacked, own.root)
             shutil.rmtree(unpacked)
             return own
-        case CamVidData(root=str(root)) | FolderData(root=root):
-            if not Path(root).is_dir():
+        case _:
+            root = Path(str(data.root))
+            if not root.is_dir():
                 raise DataError(f"data.root {root} is not a folder: give one in VOC's layout")
-            return VocFolder(Path(root))
+            return VocFolder(root)
 
 
 def class_names(data: Data, source: VocFolder) -> list[str]:

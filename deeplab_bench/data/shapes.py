@@ -23,6 +23,7 @@ GROUND, FIGURE = (20, 80), (130, 210)
 
 Grid = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Pixel = NDArray[np.int64]
 
 
 def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str, int]) -> None:
@@ -63,7 +64,7 @@ def draw_scene(random: np.random.RandomState, size: int) -> tuple[Pixels, Pixels
 
 
 def object_mask(
-    random: np.random.RandomState, name: str, x: NDArray, y: NDArray, radius: float
+    random: np.random.RandomState, name: str, x: Pixel, y: Pixel, radius: float
 ) -> Mask:
     """Where an object of this class lies, turned at random, its centre inside the image."""
     size = len(x)
@@ -78,17 +79,17 @@ def outline(name: str, u: Grid, v: Grid) -> Mask:
     wide, high, squared = np.abs(u), np.abs(v), u * u + v * v
     match name:
         case "disc":
-            return squared <= 0.8
+            return np.asarray(squared <= 0.8)
         case "ring":
             return (squared <= 1.0) & (squared >= 0.3)
         case "square":
-            return (wide <= 0.8) & (high <= 0.8)
+            return np.maximum(wide, high) <= 0.8
         case "cross":
             return ((wide <= 1.1) & (high <= 0.35)) | ((high <= 1.1) & (wide <= 0.35))
     raise ValueError(f"no outline for class {name!r}")
 
 
-def scrap_mask(random: np.random.RandomState, x: NDArray, y: NDArray, size: int) -> Mask:
+def scrap_mask(random: np.random.RandomState, x: Pixel, y: Pixel, size: int) -> Mask:
     """Clutter: a sliver of no class, as fine as the smallest objects' parts."""
     cosine, sine = rotation(random)
     dx, dy = x - float(random.randint(size)), y - float(random.randint(size))
@@ -105,7 +106,7 @@ def rotation(random: np.random.RandomState) -> tuple[float, float]:
 
 
 def texture(
-    random: np.random.RandomState, x: NDArray, y: NDArray, shades: tuple[int, int]
+    random: np.random.RandomState, x: Pixel, y: Pixel, shades: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Stripes of two colours, period and direction random, at pixels (x, y): (..., 3), 0-255."""
     a, b = random.randint(-8, 9, size=2)
@@ -124,7 +125,7 @@ def rim(mask: Mask) -> Mask:
     return windows.any(axis=(2, 3)) & ~windows.all(axis=(2, 3))
 
 
-def expose(random: np.random.RandomState, image: NDArray, x: NDArray, y: NDArray) -> Pixels:
+def expose(random: np.random.RandomState, image: Pixel, x: Pixel, y: Pixel) -> Pixels:
     """Light that falls off across the image, and noise."""
     size = len(x)
     across, down = random.randint(-96, 97, size=2)

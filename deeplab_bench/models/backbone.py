@@ -67,6 +67,8 @@ class ResNet(nn.Module):
             )
 
         channels = round(STAGE_PLANES[0] * width)
+        if channels < 1:
+            raise ValueError(f"width {width} leaves no channels")
         self.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)

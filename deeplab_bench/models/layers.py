@@ -34,14 +34,13 @@ def average_over_grid(x: Tensor, cells: int) -> Tensor:
 
     On a GPU its gradient is the same every time, which torch's is not.
     """
-    rows, columns = (averaging_matrix(cells, size).to(x) for size in x.shape[-2:])
+    rows, columns = (averaging_matrix(cells, size, x) for size in x.shape[-2:])
     return rows @ x @ columns.T
 
 
-def averaging_matrix(cells: int, size: int) -> Tensor:
+def averaging_matrix(cells: int, size: int, like: Tensor) -> Tensor:
     """(cells, size), whose rows average the stretch of positions that belongs to each cell."""
-    position = torch.arange(size)
-    start = torch.arange(cells) * size // cells
-    end = -(-torch.arange(1, cells + 1) * size // cells)
-    inside = (position >= start[:, None]) & (position < end[:, None])
-    return inside / inside.sum(dim=1, keepdim=True)
+    position = torch.arange(size, device=like.device)
+    cell = torch.arange(cells, device=like.device)[:, None]
+    inside = (position >= cell * size // cells) & (position < -(-(cell + 1) * size // cells))
+    return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)

@@ -34,7 +34,9 @@ class PSP(nn.Module):
         super().__init__()
         self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
         channels = self.backbone.stage_channels[-1]
-        reduced = channels // len(bins)
+        reduced = channels // max(1, len(bins))
+        if not bins or not reduced:
+            raise ValueError(f"bins {list(bins)} cannot share {channels} channels")
         self.bins = tuple(bins)
         self.reductions = nn.ModuleList(
             conv_bn_relu(channels, reduced, kernel_size=1) for _ in bins
