@@ -52,8 +52,10 @@ def evaluate(
 
     Raises:
         EvaluationError: the checkpoint was made from other settings, code or data.
+        TrainingError: its timing is missing.
     """
     state = load_checkpoint(experiment, seed, data_folder, checkpoint)
+    timing = training_timing(checkpoint)
     split = load_split(data_folder, "val")
     make_deterministic(seed)
     model = build_model(
@@ -80,7 +82,7 @@ def evaluate(
         "training": state["history"],
         "images": per_image(scores, split),
     }
-    return result, training_timing(checkpoint) | {"evaluation_seconds": round(seconds, 2)}
+    return result, timing | {"evaluation_seconds": round(seconds, 2)}
 
 
 def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: Path) -> Any:

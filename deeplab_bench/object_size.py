@@ -9,19 +9,21 @@ from scipy import ndimage
 from deeplab_bench.data.voc_layout import VOID, Pixels
 
 BINS = ("small", "medium", "large")
+LEAST_SHARE = 1e-4
 
 
 def object_areas(label: Pixels, background: int | None) -> NDArray[np.int64]:
     """Area in pixels of every object, (H, W) int64; 0 outside objects.
 
-    An object is a 4-connected component of one class, neither void nor ``background``.
+    An object is a 4-connected component of one class, neither void nor ``background``, that covers
+    a ten-thousandth of the image at least: less is a slip of the annotation.
     """
     areas = np.zeros(label.shape, dtype=np.int64)
     for index in np.unique(label):
         if index not in (VOID, background):
             components, _ = ndimage.label(label == index)
             areas += np.where(components, np.bincount(components.ravel())[components], 0)
-    return areas
+    return np.where(areas >= LEAST_SHARE * label.size, areas, 0)
 
 
 def area_edges(areas: Sequence[NDArray[np.int64]]) -> list[float]:

@@ -38,7 +38,7 @@ class ShapesData(Settings):
     """The generated set (``deeplab_bench.data.shapes``); sizes in pixels."""
 
     dataset: Literal["shapes"]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     image_size: Annotated[int, Field(ge=32)]
     train_images: PositiveInt
     val_images: PositiveInt

@@ -73,7 +73,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "torchvision", "numpy", "pillow")},
+        "torch": torch.__version__,
+        **{package: version(package) for package in ("torchvision", "numpy", "pillow")},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
 

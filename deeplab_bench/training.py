@@ -80,7 +80,8 @@ def train(
         )
         timing = {"training_seconds": round(trainer.seconds, 2), "environment": environment(device)}
         write_json(timing_beside(checkpoint), timing)
-        snapshot.unlink(missing_ok=True)
+        for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
+            left.unlink()
 
 
 def timing_beside(checkpoint: Path) -> Path:
@@ -88,8 +89,15 @@ def timing_beside(checkpoint: Path) -> Path:
 
 
 def training_timing(checkpoint: Path) -> Any:
-    """How long a checkpoint's training took, on what."""
-    return json.loads(timing_beside(checkpoint).read_text(encoding="utf-8"))
+    """How long a checkpoint's training took, on what.
+
+    Raises:
+        TrainingError: it was not written down.
+    """
+    path = timing_beside(checkpoint)
+    if not path.is_file():
+        raise TrainingError(f"{path} is missing: run `dvc repro`")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def training_provenance(experiment: Experiment, seed: int, data_folder: Path) -> dict[str, str]:
@@ -115,12 +123,9 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.PolynomialLR(
             self.optimizer, total_iters=training.iterations, power=training.poly_power
         )
-        self.losses: list[Tensor] = []
+        self.losses = torch.zeros(training.iterations, device=device)
+        self.iteration = 0
         self.seconds = 0.0
-
-    @property
-    def iteration(self) -> int:
-        return len(self.losses)
 
     def run(self, batches: Any, snapshot: Path, title: str) -> None:
         started = saved = time.monotonic()
@@ -131,7 +136,7 @@ class Trainer:
             self.step(images, labels)
             if self.iteration % 20 == 0:
                 self.require_finite_loss()
-                bar.set_postfix(loss=f"{self.losses[-1].item():.3f}")
+                bar.set_postfix(loss=f"{self.last_loss():.3f}")
             self.seconds = before + time.monotonic() - started
             if time.monotonic() - saved > SNAPSHOT_SECONDS:
                 write_atomically(snapshot, self.state())
@@ -149,12 +154,16 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.losses.append(loss.detach())
+        self.losses[self.iteration] = loss.detach()
+        self.iteration += 1
+
+    def last_loss(self) -> float:
+        return self.losses[self.iteration - 1].item()
 
     def require_finite_loss(self) -> None:
-        if not math.isfinite(self.losses[-1].item()):
+        if not math.isfinite(self.last_loss()):
             raise TrainingError(
-                f"the loss is {self.losses[-1].item()} after {self.iteration} iterations: "
+                f"the loss is {self.last_loss()} after {self.iteration} iterations: "
                 f"lower training.base_lr, now {self.training.base_lr}"
             )
 
@@ -163,7 +172,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "losses": torch.stack(self.losses),
+            "losses": self.losses,
+            "iteration": self.iteration,
             "seconds": self.seconds,
         }
 
@@ -175,11 +185,12 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.losses, self.seconds = list(state["losses"]), state["seconds"]
+        self.losses, self.iteration = state["losses"], state["iteration"]
+        self.seconds = state["seconds"]
 
     def history(self) -> dict[str, list[float]]:
         """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations."""
-        losses = torch.stack(self.losses).cpu()
+        losses = self.losses.cpu()
         stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
         ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0)
         means = torch.stack([stretch.mean() for stretch in stretches])
@@ -194,8 +205,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     valid = labels != VOID
     log_probabilities = F.log_softmax(logits, dim=1)
-    of_truth = log_probabilities.gather(1, labels.where(valid, 0).unsqueeze(1)).squeeze(1)
-    return -(of_truth * valid).sum() / valid.sum().clamp(min=1)
+    losses = -log_probabilities.gather(1, labels.where(valid, 0).unsqueeze(1)).squeeze(1)
+    return (losses * valid).sum() / valid.sum().clamp(min=1)
 
 
 def pick_device() -> torch.device:
@@ -204,7 +215,7 @@ def pick_device() -> torch.device:
 
 def default_workers(device: torch.device) -> int:
     """Processes that make batches; on a CPU one suffices, and more would take cores from it."""
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 1
+    return min(8, len(os.sched_getaffinity(0))) if device.type == "cuda" else 1
 
 
 def make_deterministic(seed: int) -> None:

@@ -164,9 +164,9 @@ def test_atrous_features_subsampled_are_the_strided_ones(
     name: Any, output_stride: Any, size: tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
-    strided = ResNet(name, output_stride=32, width=0.125).double().eval()
+    strided = ResNet(name, output_stride=32, width=0.25).double().eval()
     randomise_batch_norm(strided)
-    atrous = ResNet(name, output_stride=output_stride, width=0.125).double().eval()
+    atrous = ResNet(name, output_stride=output_stride, width=0.25).double().eval()
     atrous.load_state_dict(strided.state_dict())
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     steps = [a // b for a, b in zip(strided.stage_strides, atrous.stage_strides, strict=True)]
@@ -179,7 +179,7 @@ def test_atrous_features_subsampled_are_the_strided_ones(
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("size", [(65, 97), (50, 71)])
 def test_every_stage_has_the_stride_it_states(output_stride: Any, size: tuple[int, int]) -> None:
-    model = on_meta("resnet18", output_stride=output_stride, width=0.125, cascaded_blocks=1)
+    model = on_meta("resnet18", output_stride=output_stride, width=0.25, cascaded_blocks=1)
     assert model.stage_strides == [min(s, output_stride) for s in (4, 8, 16, 32, 32)]
     features = model(torch.empty(2, 3, *size, device="meta"))
     for feature, channels, stride in zip(

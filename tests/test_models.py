@@ -30,7 +30,7 @@ NUM_CLASSES = 5
 # Small, and what every architecture needs; each takes those it knows.
 SETTINGS: dict[str, Any] = {
     "backbone": "resnet18",
-    "width": 0.125,
+    "width": 0.25,
     "output_stride": 16,
     "head_channels": 8,
     "atrous_rates": (1, 2, 3),

@@ -27,7 +27,7 @@ profile:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}
     model:
       backbone: resnet18
-      width: 0.125
+      width: 0.25
       output_stride: 16
       head_channels: 8
       atrous_rates: [2, 4, 6]
@@ -479,10 +479,10 @@ def test_fractional_rates_are_refused_with_what_to_do() -> None:
 
 
 def test_a_model_overrides_its_profile() -> None:
-    changes = {"models.aspp.width": 0.25, "models.aspp.training": {"iterations": 7, "base_lr": 1}}
+    changes = {"models.aspp.width": 0.5, "models.aspp.training": {"iterations": 7, "base_lr": 1}}
     params = load(edited(changes))
     aspp, other = params.experiment("small", "aspp"), params.experiment("small", "psp")
-    assert (aspp.arguments["width"], other.arguments["width"]) == (0.25, 0.125)
+    assert (aspp.arguments["width"], other.arguments["width"]) == (0.5, 0.25)
     assert other.training == params.profile["small"].training
     assert aspp.training == other.training.model_copy(update={"iterations": 7, "base_lr": 1.0})
 
@@ -493,7 +493,7 @@ def test_an_experiment_has_every_setting() -> None:
     assert experiment.architecture == "aspp"
     assert experiment.arguments == {
         "backbone": "resnet18",
-        "width": 0.125,
+        "width": 0.25,
         "output_stride": 16,
         "atrous_rates": [2, 4, 6],
         "head_channels": 8,
@@ -507,7 +507,7 @@ def test_an_experiment_has_every_setting() -> None:
 
 def test_a_model_takes_only_what_it_knows() -> None:
     arguments = load(VALID).experiment("small", "fcn").arguments
-    assert arguments == {"backbone": "resnet18", "width": 0.125, "output_stride": 32}
+    assert arguments == {"backbone": "resnet18", "width": 0.25, "output_stride": 32}
 
 
 def test_settings_are_frozen() -> None:

@@ -16,6 +16,7 @@ from deeplab_bench.data.voc_layout import VOID, write_label
 from deeplab_bench.models import ARCHITECTURES
 from deeplab_bench.params import Params
 from deeplab_bench.paths import run_file, samples_file, speed_file, timing_file
+from deeplab_bench.provenance import code_sha256, settings_sha256
 from deeplab_bench.report import ReportError, page, tables, write_report
 from deeplab_bench.report.results import load_results, write
 
@@ -46,7 +47,13 @@ def declare(
     }
     profile = {
         "data": data or shapes | {"train_images": 8, "val_images": 4},
-        "model": {},
+        "model": {
+            "backbone": "resnet18",
+            "width": 0.25,
+            "output_stride": 16,
+            "head_channels": 8,
+            "atrous_rates": [1, 2],
+        },
         "training": training,
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
@@ -56,14 +63,18 @@ def declare(
     return Params.model_validate_json(json.dumps(content))
 
 
-def run_record(model: str, seed: int, miou: float) -> dict[str, Any]:
+def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
     return {
         "profile": "quick",
         "model": model,
         "seed": seed,
         "architecture": model,
         "settings": {"arguments": {}, "training": {}},
-        "provenance": {"settings_sha256": "0", "code_sha256": "1", "data_sha256": "2"},
+        "provenance": {
+            "settings_sha256": settings_sha256(params.experiment("quick", model), seed),
+            "code_sha256": code_sha256("deeplab_bench.evaluation"),
+            "data_sha256": "data",
+        },
         "parameters": 1_234_567,
         "classes": CLASSES,
         "metrics": {
@@ -110,7 +121,7 @@ def write_results(params: Params) -> None:
     for index, model in enumerate(params.run.models):
         mious = MIOU.get(model, [0.3 + index / 100 + seed / 200 for seed in range(3)])
         for seed, miou in zip(params.run.seeds, mious, strict=False):
-            dump(run_file("quick", model, seed), run_record(model, seed, miou))
+            dump(run_file("quick", model, seed), run_record(params, model, seed, miou))
             dump(timing_file("quick", model, seed), timing)
         for hardware in params.run.hardware:
             dump(speed_file("quick", hardware, model), speed_record(model, hardware, 5.0 + index))
@@ -228,11 +239,15 @@ def test_an_unfit_file_is_named_with_the_fault(changes: dict[str, Any], message:
         load_results(declare(), "quick")
 
 
-def test_runs_of_different_classes_are_refused() -> None:
-    write_results(declare())
-    edit(run_file("quick", "aspp", 1), classes=["a"], iou={"a": 0.5})
-    with pytest.raises(ReportError, match=r"aspp-1\.json has other classes"):
-        load_results(declare(), "quick")
+@pytest.mark.parametrize("what", ["settings", "code", "data"])
+def test_runs_of_other_settings_code_or_data_are_refused(what: str) -> None:
+    params = declare()
+    write_results(params)
+    path = run_file("quick", "aspp", 1)
+    provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
+    with pytest.raises(ReportError, match=rf"aspp-1\.json .* other {what}"):
+        write_report(params, "quick")
 
 
 def test_an_undefined_profile_is_refused() -> None:

@@ -33,6 +33,7 @@ def training_batches(
         Crops(split, training, seed),
         batch_sampler=Draws(len(split), training, seed, first_iteration),
         num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
     )
 

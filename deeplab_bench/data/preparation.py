@@ -46,6 +46,9 @@ def prepare(data: Data, downloads: Path, folder: Path) -> None:
         DataError: the data are not what they should be; nothing is packed then.
         DownloadError: an archive cannot be unpacked.
     """
+    root = None if isinstance(data, ShapesData) else data.root
+    if root is not None and Path(root).resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"data.root {root} lies in {folder}, which is made anew: move it elsewhere")
     shutil.rmtree(folder, ignore_errors=True)
     source = source_folder(data, downloads, folder)
     classes = class_names(data, source)

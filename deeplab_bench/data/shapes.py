@@ -1,8 +1,8 @@
 """A generated segmentation set that needs multi-scale context.
 
 Every class shares its texture with all others and with the clutter, so that only an object's
-global outline tells its class: a pixel inside a square and one inside a disc look alike until both
-of the object's ends are seen. Objects go from a tenth of the image to larger than it.
+global outline tells its class: a pixel inside a triangle and one inside a disc look alike until the
+object's corners are seen. Objects go from a tenth of the image to larger than it.
 
 Pixels come from integers, IEEE's exactly rounded operations and a frozen random stream alone, so
 that they are the same on every machine.
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
 
-CLASSES = ("background", "disc", "ring", "square", "cross")
+CLASSES = ("background", "disc", "ring", "triangle", "cross")
 RADII = (0.06, 0.08, 0.11, 0.15, 0.2, 0.27, 0.36, 0.48, 0.62)  # of the image's side
 VOID_RIM_PX = 1
 CLUTTER = 8
@@ -79,23 +79,23 @@ def outline(name: str, u: Grid, v: Grid) -> Mask:
     wide, high, squared = np.abs(u), np.abs(v), u * u + v * v
     match name:
         case "disc":
-            return np.asarray(squared <= 0.8)
+            return squared <= 0.8
         case "ring":
             return (squared <= 1.0) & (squared >= 0.3)
-        case "square":
-            return np.maximum(wide, high) <= 0.8
+        case "triangle":
+            return (v <= 0.7) & (wide * 1.5 <= v + 1.1)
         case "cross":
             return ((wide <= 1.1) & (high <= 0.35)) | ((high <= 1.1) & (wide <= 0.35))
     raise ValueError(f"no outline for class {name!r}")
 
 
 def scrap_mask(random: np.random.RandomState, x: Pixel, y: Pixel, size: int) -> Mask:
-    """Clutter: a sliver of no class, as fine as the smallest objects' parts."""
+    """Clutter: a splinter of no class, as fine as the smallest objects' parts."""
     cosine, sine = rotation(random)
     dx, dy = x - float(random.randint(size)), y - float(random.randint(size))
     u, v = dx * cosine + dy * sine, dy * cosine - dx * sine
-    length, breadth = random.randint(3, 10), random.randint(1, 4)
-    return (np.abs(u) <= length) & (v >= 0) & (v * length <= (length - u) * breadth)
+    length, breadth = random.randint(3, 10), random.randint(1, 3)
+    return (np.abs(u) <= length) & (np.abs(v) <= breadth / 2)
 
 
 def rotation(random: np.random.RandomState) -> tuple[float, float]:
@@ -122,7 +122,8 @@ def rim(mask: Mask) -> Mask:
     padded = np.pad(mask, VOID_RIM_PX, mode="edge")
     span = 2 * VOID_RIM_PX + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, (span, span))
-    return windows.any(axis=(2, 3)) & ~windows.all(axis=(2, 3))
+    some, every = windows.any(axis=(2, 3)), windows.all(axis=(2, 3))
+    return np.not_equal(some, every)
 
 
 def expose(random: np.random.RandomState, image: Pixel, x: Pixel, y: Pixel) -> Pixels:

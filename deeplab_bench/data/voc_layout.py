@@ -4,6 +4,7 @@
 class indices, ``ImageSets/Segmentation/<split>.txt`` with a name a line, and 255 for void.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,22 +34,12 @@ class VocFolder:
     def names(self, split: str) -> list[str]:
         """The image names of a split, in the file's order."""
         path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        if not path.is_file():
-            raise DataError(f"{path} is missing: list the names of the {split} images in it")
-        names = path.read_text(encoding="utf-8").split()
-        if not names:
-            raise DataError(f"{path} is empty: list the names of the {split} images in it")
-        if len(set(names)) < len(names):
-            repeated = [name for name in names if names.count(name) > 1]
-            raise DataError(f"{path} repeats names: {_listed(dict.fromkeys(repeated))}")
-        return names
+        return _lines(path, f"list the names of the {split} images in it")
 
     def classes(self) -> list[str]:
         """The class names of ``classes.txt``, a line each, in the order of their indices."""
         path = self.root / "classes.txt"
-        if not path.is_file():
-            raise DataError(f"{path} is missing: list the class names in it, index 0 first")
-        return path.read_text(encoding="utf-8").split()
+        return _lines(path, "list the class names in it, index 0 first")
 
     def image_path(self, name: str) -> Path:
         folder = self.root / "JPEGImages"
@@ -57,6 +48,19 @@ class VocFolder:
 
     def label_path(self, name: str) -> Path:
         return self.root / "SegmentationClass" / f"{name}.png"
+
+
+def _lines(path: Path, remedy: str) -> list[str]:
+    """The names in a file, a line each, of which there must be some and no two alike."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: {remedy}")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line for line in lines if line]
+    if not names:
+        raise DataError(f"{path} is empty: {remedy}")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{path} repeats names: {_listed(repeated)}")
+    return names
 
 
 def read_image(path: Path) -> Pixels:
@@ -85,13 +89,12 @@ def write_label(path: Path, label: Pixels) -> None:
 
 
 def voc_palette() -> bytes:
-    """Pascal VOC's colour map (VOClabelcolormap), 256 RGB triples, void in cream."""
+    """Pascal VOC's colour map (VOClabelcolormap), 256 RGB triples."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     for index in range(256):
         for bit in range(8):
             for channel in range(3):
                 palette[index, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    palette[VOID] = (224, 224, 192)
     return palette.tobytes()
 
 
@@ -118,13 +121,17 @@ def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tupl
         for path in missing:
             yield "add the missing files, or take their names off the split", str(path)
         return
-    with Image.open(image_path) as image:
-        size = image.size
+    for path in (image_path, label_path):
+        if damaged(path):
+            yield "replace the damaged files", str(path)
+            return
     try:
         label = read_label(label_path)
     except DataError as error:
         yield "save labels as palette or grey PNGs of class indices", str(error)
         return
+    with Image.open(image_path) as image:
+        size = image.size
     if label.shape[::-1] != size:
         finding = f"{label_path} {label.shape[::-1]}, its image {size}"
         yield "give label and image the same (width, height)", finding
@@ -133,6 +140,16 @@ def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tupl
     if outside.size:
         remedy = f"use labels 0 to {num_classes - 1}, and {VOID} for void"
         yield remedy, f"{label_path} has {', '.join(map(str, outside))}"
+
+
+def damaged(path: Path) -> bool:
+    """Whether an image cannot be decoded to its end."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError):
+        return True
+    return False
 
 
 def _listed(findings: Iterable[str], limit: int = 10) -> str:

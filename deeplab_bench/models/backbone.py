@@ -14,6 +14,9 @@ DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 STAGE_PLANES = (64, 128, 256, 512)
+# torch 2.15 corrupts memory in the strided 1x1 convolution of 8 or 12 channels, channels last, on
+# a CPU (its oneDNN).
+LEAST_CHANNELS = 16
 
 # What an architecture's constructor may be given; the settings are checked against these.
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
@@ -33,7 +36,7 @@ class ResNet(nn.Module):
         name: one of ``DEPTHS``.
         output_stride: input resolution over that of the last feature map, one of
             8, 16 and 32.
-        width: factor on the number of channels of every layer.
+        width: factor on the number of channels of every layer, a quarter or more.
         multi_grid: unit rates of the last stage and of every cascaded block, one for each of their
             residual units (further ones are ignored: ResNet-18 has two units where the paper's
             networks have three). ``None`` leaves them at 1 and, as torchvision does, lets the
@@ -67,8 +70,10 @@ class ResNet(nn.Module):
             )
 
         channels = round(STAGE_PLANES[0] * width)
-        if channels < 1:
-            raise ValueError(f"width {width} leaves no channels")
+        if channels < LEAST_CHANNELS:
+            raise ValueError(
+                f"width {width} leaves {channels} channels in the stem, {LEAST_CHANNELS} are least"
+            )
         self.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params
 from deeplab_bench.paths import RESULTS, run_file, speed_file, timing_file
+from deeplab_bench.provenance import code_sha256, settings_sha256
 
 SIZES = ("small", "medium", "large")
 
@@ -153,12 +154,14 @@ def load_results(params: Params, profile: str) -> Results:
 
 def load_runs(params: Params, profile: str) -> list[Run]:
     runs: list[Run] = []
+    code = code_sha256("deeplab_bench.evaluation")
     for model, seed in _declared(params):
         path = run_file(profile, model, seed)
         run = _load(path, Run)
         _require(path, run, profile=profile, model=model, seed=seed)
-        if runs and run.classes != runs[0].classes:
-            raise ReportError(f"{path} has other classes than the runs before: run `dvc repro`")
+        _require_current(path, run, params, code)
+        if runs and run.provenance["data_sha256"] != runs[0].provenance["data_sha256"]:
+            raise ReportError(f"{path} is of other data than the runs before: run `dvc repro`")
         runs.append(run)
     if not runs:
         raise ReportError("params.yaml: run.models and run.seeds need an entry each")
@@ -211,6 +214,20 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
+
+
+def _require_current(path: Path, run: Run, params: Params, code: str) -> None:
+    """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
+    current = {
+        "settings": settings_sha256(params.experiment(run.profile, run.model), run.seed),
+        "code": code,
+    }
+    for what, digest in current.items():
+        if run.provenance[f"{what}_sha256"] != digest:
+            raise ReportError(
+                f"{path} was made from other {what} than there are now: run "
+                f"`dvc repro --force train@{run.profile}-{run.model}-{run.seed}`, then `dvc repro`"
+            )
 
 
 def _require(path: Path, record: Record, **expected: str | int) -> None:

@@ -1,0 +1,73 @@
+"""A tiny data set and the settings of a tiny model, for tests that train, score or time one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deeplab_bench.data.packed import pack
+from deeplab_bench.data.shapes import CLASSES, draw_scene
+from deeplab_bench.data.voc_layout import VocFolder, write_label
+from deeplab_bench.params import Experiment, Training
+
+SIDE = 48
+SIZES = {  # of the images, (height, width)
+    "train": [(48, 48), (40, 48), (48, 36), (32, 32), (48, 48), (45, 41), (48, 48)],
+    "val": [(40, 48), (33, 47), (48, 48), (48, 32), (41, 41), (32, 40), (45, 38), (48, 33)],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch_settings() -> Iterator[None]:
+    """One thread, as maps this small are slower on several, and no setting left behind."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packed splits of generated images of several sizes; no image shows the last class."""
+    root = tmp_path_factory.mktemp("data")
+    source = VocFolder(root / "voc")
+    for sub in ("JPEGImages", "SegmentationClass"):
+        (source.root / sub).mkdir(parents=True)
+    names: dict[str, list[str]] = {}
+    for stream, (split, sizes) in enumerate(SIZES.items()):
+        names[split] = [f"{split}_{index}" for index in range(len(sizes))]
+        for index, (height, width) in enumerate(sizes):
+            image, label = draw_scene(np.random.RandomState([0, stream, index]), SIDE)
+            name = names[split][index]
+            Image.fromarray(image[:height, :width]).save(
+                source.image_path(name).with_suffix(".png")
+            )
+            write_label(source.label_path(name), label[:height, :width])
+    pack(source, names, [*CLASSES, "star"], root / "toy")
+    return root / "toy"
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Experiment:
+    return Experiment(
+        profile="toy",
+        model="plain",
+        architecture="fcn",
+        arguments={"backbone": "resnet18", "width": 0.25, "output_stride": 16},
+        training=Training(
+            iterations=6,
+            batch_size=2,
+            crop_size=(32, 40),
+            base_lr=0.05,
+            poly_power=0.9,
+            momentum=0.9,
+            weight_decay=0.0001,
+            random_scale=(0.5, 2.0),
+            horizontal_flip=True,
+            precision="float32",
+        ),
+    )
