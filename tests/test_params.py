@@ -369,7 +369,7 @@ def test_a_reversed_scale_is_refused(section: str) -> None:
         ("models.scales.scales", [0.5]),
         ("models.scales.scales", []),
         ("models.psp.bins", []),
-        ("models.psp.bins", [1] * 65),  # 64 channels
+        ("models.psp.bins", [1] * 129),  # 128 channels
         ("models.fcn.width", 0.005),  # 0.3 channels
     ],
 )
