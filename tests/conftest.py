@@ -59,7 +59,7 @@ def experiment() -> Experiment:
         architecture="fcn",
         arguments={"backbone": "resnet18", "width": 0.25, "output_stride": 16},
         training=Training(
-            iterations=10,
+            iterations=6,
             batch_size=2,
             crop_size=(32, 40),
             base_lr=0.05,
