@@ -9,14 +9,14 @@ from scipy import ndimage
 from deeplab_bench.data.voc_layout import VOID, Pixels
 
 BINS = ("small", "medium", "large")
-LEAST_SHARE = 1e-4
+LEAST_SHARE = 5e-4
 
 
 def object_areas(label: Pixels, background: int | None) -> NDArray[np.int64]:
     """Area in pixels of every object, (H, W) int64; 0 outside objects.
 
     An object is a 4-connected component of one class, neither void nor ``background``, that covers
-    a ten-thousandth of the image at least: less is a slip of the annotation.
+    a two-thousandth of the image at least: less is a scrap left by occlusion or annotation.
     """
     areas = np.zeros(label.shape, dtype=np.int64)
     for index in np.unique(label):

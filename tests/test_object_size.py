@@ -150,3 +150,12 @@ def test_bins_partition_the_image(seed: int) -> None:
     assert bins is not None
     assert set(np.unique(bins)) <= set(range(len(BINS)))
     assert sum(np.count_nonzero(bins == size) for size in range(len(BINS))) == areas.size
+
+
+def test_scraps_are_no_objects() -> None:
+    """Of 100x100 pixels, less than five are a slip; the pixels then belong to what is near."""
+    label = np.zeros((100, 100), dtype=np.uint8)
+    label[:2, :2], label[50:55, 50] = 1, 1
+    areas = object_areas(label, 0)
+    assert areas[0, 0] == 0
+    assert set(areas[50:55, 50].tolist()) == {5}
