@@ -179,6 +179,23 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
     assert "PROFILE=othr" in refused.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+def test_a_stage_dies_with_its_parent(tmp_path: Path) -> None:
+    """As when `dvc repro` alone is killed."""
+    child = (
+        "import time; from pipelines.stage import die_with_parent; die_with_parent(); "
+        "print('up', flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        assert process.stdout.read() == ""  # returns once the child, too, has closed its end
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_cover_what_a_stage_is_made_of(stage: str) -> None:
     deps = STAGES[stage]["deps"]

@@ -64,7 +64,7 @@ def sizes(results: Results) -> str:
     return (
         "Small, medium, large: mIoU of the pixels nearest to objects whose area has a square root "
         f"of up to {edges[0]:.0f} px, up to {edges[1]:.0f} px, and more, a third of the objects "
-        "each."
+        "each; scraps of less than a two-thousandth of the image are none."
     )
 
 
