@@ -184,7 +184,7 @@ def test_a_stage_dies_with_its_parent(tmp_path: Path) -> None:
     """As when `dvc repro` alone is killed."""
     child = (
         "import time; from pipelines.stage import die_with_parent; die_with_parent(); "
-        "print('up', flush=True); time.sleep(60)"
+        "print('up', flush=True); time.sleep(20); print('still here')"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen(
