@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from deeplab_bench.models import ARCHITECTURES, build_model
 from deeplab_bench.params import Params, ParamsError, load_params
@@ -68,7 +68,9 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def edited(changes: dict[str, Any]) -> str:
     """``VALID`` with values changed, added or ``REMOVED``, by their keys joined with dots."""
-    content = json.loads(json.dumps(yaml.safe_load(VALID)))  # nothing shared between profiles
+    content = json.loads(
+        json.dumps(YAML(typ="safe").load(VALID))
+    )  # nothing shared between profiles
     for key, value in changes.items():
         *path, last = key.split(".")
         section = content
@@ -78,7 +80,7 @@ def edited(changes: dict[str, Any]) -> str:
             del section[last]
         else:
             section[last] = value
-    return yaml.safe_dump(content)
+    return json.dumps(content, indent=1)
 
 
 def load(content: str) -> Params:
