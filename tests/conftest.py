@@ -13,6 +13,14 @@ from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
 from deeplab_bench.params import Experiment, Training
 
+# What any architecture may need, as small as it goes.
+ARGUMENTS = {
+    "backbone": "resnet18",
+    "width": 0.25,
+    "output_stride": 16,
+    "head_channels": 8,
+    "atrous_rates": (1, 2),
+}
 SIDE = 48
 SIZES = {  # of the images, (height, width)
     "train": [(48, 48), (40, 48), (48, 36), (32, 32), (48, 48), (45, 41), (48, 48)],

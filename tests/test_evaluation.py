@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ARGUMENTS
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -25,13 +26,6 @@ from deeplab_bench.object_size import BINS, object_areas
 from deeplab_bench.params import Experiment
 from deeplab_bench.samples import SAMPLES, write_samples
 
-ARGUMENTS = {
-    "backbone": "resnet18",
-    "width": 0.25,
-    "output_stride": 16,
-    "head_channels": 8,
-    "atrous_rates": (1, 2),
-}
 Result = tuple[dict[str, Any], dict[str, Any]]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ARGUMENTS
 from torch import Tensor, nn
 
 from deeplab_bench import speed
@@ -15,14 +16,6 @@ from deeplab_bench.files import format_json
 from deeplab_bench.models import ARCHITECTURES, arguments_of, build_model
 from deeplab_bench.params import Experiment
 from deeplab_bench.speed import SpeedError, count_flops, device_for, measure
-
-ARGUMENTS = {
-    "backbone": "resnet18",
-    "width": 0.25,
-    "output_stride": 16,
-    "head_channels": 8,
-    "atrous_rates": (1, 2),
-}
 
 
 @pytest.fixture

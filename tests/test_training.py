@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from conftest import ARGUMENTS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,13 +26,6 @@ from deeplab_bench.training import (
 )
 
 CPU = torch.device("cpu")
-ARGUMENTS = {
-    "backbone": "resnet18",
-    "width": 0.25,
-    "output_stride": 16,
-    "head_channels": 8,
-    "atrous_rates": (1, 2),
-}
 
 # Both depend on the machine: the second is of Python 3.12 and later.
 pytestmark = [
