@@ -46,11 +46,9 @@ def prepare(data: Data, downloads: Path, folder: Path) -> None:
         DataError: the data are not what they should be; nothing is packed then.
         DownloadError: an archive cannot be unpacked.
     """
-    root = None if isinstance(data, ShapesData) else data.root
-    if root is not None and Path(root).resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"data.root {root} lies in {folder}, which is made anew: move it elsewhere")
+    given = given_folder(data, folder)
     shutil.rmtree(folder, ignore_errors=True)
-    source = source_folder(data, downloads, folder)
+    source = given or made_folder(data, downloads, folder)
     classes = class_names(data, source)
     splits = {split: source.names(split) for split in SPLITS}
     both = sorted(set(splits["train"]) & set(splits["val"]))
@@ -61,26 +59,32 @@ def prepare(data: Data, downloads: Path, folder: Path) -> None:
     pack(source, splits, classes, folder)
 
 
-def source_folder(data: Data, downloads: Path, folder: Path) -> VocFolder:
-    """The data set in Pascal VOC's layout, generated or converted first if need be."""
+def given_folder(data: Data, folder: Path) -> VocFolder | None:
+    """The user's own data at ``data.root``, if the settings name it."""
+    if isinstance(data, ShapesData) or data.root is None:
+        return None
+    root = Path(data.root)
+    if root.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"data.root {root} lies in {folder}, which is made anew: move it elsewhere")
+    if not root.is_dir():
+        raise DataError(f"data.root {root} is not a folder: give one in VOC's layout")
+    return VocFolder(root)
+
+
+def made_folder(data: Data, downloads: Path, folder: Path) -> VocFolder:
+    """The data set generated, or converted from its archive, in Pascal VOC's layout."""
     own = VocFolder(folder / "voc")
     match data:
         case ShapesData():
             images = {"train": data.train_images, "val": data.val_images}
             shapes.generate(own, seed=data.seed, image_size=data.image_size, images=images)
-            return own
-        case CamVidData(root=None):
+        case CamVidData():
             unpacked = folder / "unpacked"
             archive = downloads / camvid.ARCHIVE.filename
             unpack(archive, unpacked, members_under=camvid.MEMBERS_UNDER)
             camvid.convert(unpacked, own.root)
             shutil.rmtree(unpacked)
-            return own
-        case _:
-            root = Path(str(data.root))
-            if not root.is_dir():
-                raise DataError(f"data.root {root} is not a folder: give one in VOC's layout")
-            return VocFolder(root)
+    return own
 
 
 def class_names(data: Data, source: VocFolder) -> list[str]:

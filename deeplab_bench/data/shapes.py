@@ -50,18 +50,17 @@ def draw_scene(random: np.random.RandomState, size: int) -> tuple[Pixels, Pixels
     y, x = np.mgrid[:size, :size]
     image = texture(random, x, y, GROUND)
     label = np.zeros((size, size), dtype=np.uint8)
-    owner = np.zeros((size, size), dtype=np.int64)
     for _ in range(CLUTTER):
         scrap = scrap_mask(random, x, y, size)
         image[scrap] = texture(random, x[scrap], y[scrap], FIGURE)
     count = random.randint(1, 4)
     radii = sorted(random.choice(RADII, size=count), reverse=True)
-    for number, radius in enumerate(radii, start=1):
+    for radius in radii:
         index = random.randint(1, len(CLASSES))
         mask = object_mask(random, CLASSES[index], x, y, radius * size)
         image[mask] = texture(random, x[mask], y[mask], FIGURE)
-        label[mask], owner[mask] = index, number
-    label[rim(owner)] = VOID
+        label[mask] = index
+        label[rim(mask)] = VOID
     return expose(random, image, x, y), label
 
 
@@ -119,9 +118,9 @@ def texture(
     return np.where(stripes[..., None], light, dark)
 
 
-def rim(owner: Pixel) -> Mask:
-    """The pixels within ``VOID_RIM_PX`` of one that belongs to another object or to none."""
-    padded = np.pad(owner, VOID_RIM_PX, mode="edge")
+def rim(mask: Mask) -> Mask:
+    """The pixels within ``VOID_RIM_PX`` of the mask's outline, on both sides."""
+    padded = np.pad(mask, VOID_RIM_PX, mode="edge")
     span = 2 * VOID_RIM_PX + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, (span, span))
     return np.not_equal(windows.max(axis=(2, 3)), windows.min(axis=(2, 3)))
