@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import ARCHITECTURES, arguments_of, check_arguments
+from deeplab_bench.models.backbone import OutputStride
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -63,15 +64,31 @@ Data = Annotated[ShapesData | CamVidData | FolderData, Field(discriminator="data
 
 
 class Training(Settings):
-    """The schedule: SGD with the poly policy. Sizes in pixels, ``crop_size`` is (height, width)."""
+    """The schedule of SGD. Sizes in pixels, ``crop_size`` is (height, width).
+
+    ``lr_policy`` is ``poly``, to zero over all iterations, or ``step``, a factor of ``step_factor``
+    every ``step_iterations``. ``head_lr_multiplier`` is for layers that no pretrained network
+    initialises. ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay
+    of 0.9997 is 0.0003. The loss compares at the size of the image or, the labels subsampled, at
+    that of the network's ``scores``. ``weights`` is ``none``, ``imagenet``, or the path of a
+    classification network's state dict.
+    """
 
     iterations: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     crop_size: tuple[PositiveInt, PositiveInt]
     base_lr: PositiveFloat
-    poly_power: Annotated[float, Field(ge=0)]
+    lr_policy: Literal["poly", "step"] = "poly"
+    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    step_iterations: PositiveInt = 2000
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    head_lr_multiplier: PositiveFloat = 1.0
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
+    batch_norm: Literal["train", "frozen"] = "train"
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    weights: str = "none"
+    loss_resolution: Literal["image", "scores"] = "image"
     random_scale: tuple[PositiveFloat, PositiveFloat]
     horizontal_flip: bool
     precision: Literal["float32", "bfloat16"]
@@ -81,6 +98,13 @@ class Training(Settings):
         if self.random_scale[0] > self.random_scale[1]:
             raise ValueError(f"random_scale {list(self.random_scale)} is not [smallest, largest]")
         return self
+
+
+class Then(Settings):
+    """A second phase of training, from the first one's result: what it changes."""
+
+    output_stride: OutputStride | None = None
+    training: dict[str, Any]
 
 
 class Profile(Settings):
@@ -101,6 +125,7 @@ class Run(Settings):
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     hardware: tuple[Name, ...]
+    inference: tuple[Name, ...] = ()
 
 
 SECTIONS: dict[str, type[Settings]] = {
@@ -112,20 +137,62 @@ SECTIONS: dict[str, type[Settings]] = {
 }
 
 
+class Inference(Settings):
+    """How a trained network is used on an image (DeepLabv3, Section 4.1 and Table 4).
+
+    ``output_stride`` replaces the training's, and atrous rates follow; probabilities are averaged
+    over ``scales`` of the image and, with ``flip``, its mirror images.
+    """
+
+    output_stride: OutputStride | None = None
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+
+
+class Phase(Settings):
+    """A schedule, and the architecture's arguments under it."""
+
+    arguments: dict[str, Any]
+    training: Training
+
+
 class Experiment(Settings):
-    """One model under one profile, every setting resolved."""
+    """One model under one profile, every setting resolved.
+
+    ``then`` goes on from the result of the first phase.
+    """
 
     profile: str
     model: str
     architecture: str
     arguments: dict[str, Any]
     training: Training
+    then: Phase | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        first = Phase(arguments=self.arguments, training=self.training)
+        return (first,) if self.then is None else (first, self.then)
+
+    def arguments_for(self, inference: Inference) -> dict[str, Any]:
+        """The arguments of the trained network at the output stride of ``inference``.
+
+        Raises:
+            ParamsError: the architecture has no output stride, or its rates cannot follow.
+        """
+        arguments = self.phases[-1].arguments
+        if inference.output_stride is None:
+            return arguments
+        where = f"models.{self.model}"
+        return _at_output_stride(arguments, inference.output_stride, where)
 
 
 class Params(Settings):
     run: Run
     profile: dict[Name, Profile]
     models: dict[Name, dict[str, Any]]
+    inference: dict[Name, Inference] = {}
+    studies: dict[Name, tuple[Name, ...]] = {}
 
     def experiment(self, profile: str, model: str) -> Experiment:
         """The settings of a declared model under a profile.
@@ -140,13 +207,18 @@ class Params(Settings):
             raise ParamsError(f"{where} needs the key 'architecture'")
         architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
         schedule = settings.training.model_dump() | _mapping(block.pop("training", {}), where)
-        return Experiment(
+        then = block.pop("then", None)
+        experiment = Experiment(
             profile=profile,
             model=model,
             architecture=architecture,
             arguments=_arguments(architecture, settings.model, block, where),
             training=_validated(Training, schedule, f"{where}.training."),
         )
+        if then is None:
+            return experiment
+        second = _second_phase(experiment, _validated(Then, then, f"{where}.then."), where)
+        return experiment.model_copy(update={"then": second})
 
     def check(self) -> None:
         """Check that the entries fit each other, those that no run uses included."""
@@ -155,6 +227,11 @@ class Params(Settings):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
         for model in self.run.models:
             _known(model, self.models, "run.models")
+        for name in self.run.inference:
+            _known(name, self.inference, "run.inference")
+        for study, models in self.studies.items():
+            for model in models:
+                _known(model, self.models, f"studies.{study}")
         every_argument = {
             name: (p.annotation, None)
             for architecture in ARCHITECTURES
@@ -168,8 +245,14 @@ class Params(Settings):
         for profile in self.run.profiles:
             for model in self.models:
                 experiment = self.experiment(_known(profile, self.profile, "run.profiles"), model)
+                used = [phase.arguments for phase in experiment.phases]
+                if model in self.run.models:
+                    used += [
+                        experiment.arguments_for(self.inference[i]) for i in self.run.inference
+                    ]
                 try:
-                    check_arguments(experiment.architecture, experiment.arguments)
+                    for arguments in used:
+                        check_arguments(experiment.architecture, arguments)
                 except ValueError as error:
                     raise ParamsError(f"models.{model} under profile.{profile}: {error}") from None
 
@@ -208,7 +291,7 @@ def _arguments(
     }
     schema = create_model(architecture, __base__=Settings, **fields)
     arguments = _validated(schema, chosen, f"{where}.").model_dump(mode="json")
-    if "atrous_rates" in arguments and "atrous_rates" not in block:
+    if {"atrous_rates", "output_stride"} <= arguments.keys() and "atrous_rates" not in block:
         if "output_stride" not in defaults:
             raise ParamsError(
                 f"{where}.atrous_rates is missing: the profile's are of no stated output_stride"
@@ -217,6 +300,33 @@ def _arguments(
             arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
         )
     return arguments
+
+
+def _second_phase(first: Experiment, then: Then, where: str) -> Phase:
+    """What ``then`` says, and the first phase's settings where it is silent."""
+    schedule = first.training.model_dump() | {"weights": "none"} | then.training
+    arguments = first.arguments
+    if then.output_stride is not None:
+        arguments = _at_output_stride(arguments, then.output_stride, f"{where}.then")
+    return Phase(
+        arguments=arguments, training=_validated(Training, schedule, f"{where}.then.training.")
+    )
+
+
+def _at_output_stride(
+    arguments: Mapping[str, Any], output_stride: int, where: str
+) -> dict[str, Any]:
+    """The arguments with another output stride; the atrous rates follow."""
+    if "output_stride" not in arguments:
+        raise ParamsError(
+            f"{where}: the architecture has no output_stride to set to {output_stride}"
+        )
+    changed = dict(arguments) | {"output_stride": output_stride}
+    if "atrous_rates" in arguments:
+        changed["atrous_rates"] = _rates_at(
+            output_stride, arguments["atrous_rates"], arguments["output_stride"], where
+        )
+    return changed
 
 
 def _rates_at(output_stride: int, rates: list[int], given_for: int, where: str) -> list[int]:
@@ -265,7 +375,7 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
     if section:
         return SECTIONS.get(str(section[-1]), Profile).model_fields
     if schema.__name__ in ARCHITECTURES:
-        return {*schema.model_fields, "architecture", "training"}
+        return {*schema.model_fields, "architecture", "training", "then"}
     return schema.model_fields
 
 

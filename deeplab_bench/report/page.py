@@ -38,6 +38,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         "## Accuracy by size of the objects",
         figure("object_size", "mIoU of every model for small, medium and large objects"),
         notes.sizes(results),
+        *(["## Ways of inference", files["tables/inference.md"]] if results.inferences else []),
         *speed_blocks(results, files),
         "## Training",
         figure("training_curves", "training loss of every model"),
