@@ -203,10 +203,12 @@ class Params(Settings):
         settings = self.profile[_known(profile, self.profile, "run.profiles")]
         block = dict(self.models[_known(model, self.models, "run.models")])
         where = f"models.{model}"
+        block = _under(profile, block, self.profile, where)
         if "architecture" not in block:
             raise ParamsError(f"{where} needs the key 'architecture'")
         architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
-        schedule = settings.training.model_dump() | _mapping(block.pop("training", {}), where)
+        overrides = _mapping(block.pop("training", {}), f"{where}.training")
+        schedule = settings.training.model_dump() | overrides
         then = block.pop("then", None)
         experiment = Experiment(
             profile=profile,
@@ -302,6 +304,22 @@ def _arguments(
     return arguments
 
 
+def _under(
+    profile: str, block: Mapping[str, Any], profiles: Collection[str], where: str
+) -> dict[str, Any]:
+    """A model's block with what it says of this profile alone put over the rest."""
+    merged = dict(block)
+    particular = _mapping(merged.pop("under", {}), f"{where}.under")
+    for name in particular:
+        _known(name, profiles, f"{where}.under")
+    own = _mapping(particular.get(profile, {}), f"{where}.under.{profile}")
+    training = _mapping(merged.get("training", {}), f"{where}.training")
+    merged |= own
+    if "training" in own:
+        merged["training"] = training | _mapping(own["training"], f"{where}.under.{profile}")
+    return merged
+
+
 def _second_phase(first: Experiment, then: Then, where: str) -> Phase:
     """What ``then`` says, and the first phase's settings where it is silent."""
     schedule = first.training.model_dump() | {"weights": "none"} | then.training
@@ -375,13 +393,13 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
     if section:
         return SECTIONS.get(str(section[-1]), Profile).model_fields
     if schema.__name__ in ARCHITECTURES:
-        return {*schema.model_fields, "architecture", "training", "then"}
+        return {*schema.model_fields, "architecture", "training", "then", "under"}
     return schema.model_fields
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ParamsError(f"{where}.training is {json.dumps(value)}: it should be a mapping")
+        raise ParamsError(f"{where} is {json.dumps(value)}: it should be a mapping")
     return value
 
 

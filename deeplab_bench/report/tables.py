@@ -70,9 +70,9 @@ def render(results: Results) -> dict[str, str]:
 
 
 def summarise(scores: pd.DataFrame, column: str, by: str | list[str] = "model") -> pd.DataFrame:
-    """Per model, or group of ``by``: ``mean``, ``std`` and the 95 % Student-t interval of the mean over seeds.
+    """Per model, or group of ``by``, over seeds: ``mean``, ``std``, 95 % Student-t interval.
 
-    Of one seed there is but the mean; the others are NaN.
+    The interval is of the mean. Of one seed there is but the mean; the others are NaN.
     """
     seeds = scores.groupby(by, sort=False)[column]
     mean, half = seeds.mean(), stats.t.ppf(0.975, seeds.count() - 1) * seeds.sem()
