@@ -531,6 +531,81 @@ def test_an_experiment_leaves_the_settings_alone() -> None:
     assert params.experiment("small", "aspp").arguments["atrous_rates"] == [2, 4, 6]
 
 
+# What a model says of one profile, of a second phase, of inference
+
+
+def test_a_model_may_differ_under_one_profile() -> None:
+    under = {"spare": {"width": 0.5, "training": {"iterations": 7}}}
+    changes = {"models.aspp.under": under, "models.aspp.training": {"base_lr": 1}}
+    params = load(edited(changes))
+    small, spare = (params.experiment(profile, "aspp") for profile in ("small", "spare"))
+    assert (small.arguments["width"], spare.arguments["width"]) == (0.25, 0.5)
+    assert (small.training.iterations, spare.training.iterations) == (4, 7)
+    assert small.training.base_lr == spare.training.base_lr == 1.0
+
+
+def test_a_second_phase_changes_what_it_says() -> None:
+    then = {"output_stride": 8, "training": {"iterations": 2, "batch_norm": "frozen"}}
+    first, second = load(edited({"models.aspp.then": then})).experiment("small", "aspp").phases
+    assert first.arguments["output_stride"] == 16
+    assert second.arguments == first.arguments | {"output_stride": 8, "atrous_rates": [4, 8, 12]}
+    changed = {"iterations": 2, "batch_norm": "frozen"}
+    assert second.training == first.training.model_copy(update=changed)
+
+
+def test_a_second_phase_does_not_load_weights_again() -> None:
+    changes = {"models.aspp.training": {"weights": "imagenet"}, "models.aspp.then": {"training": {}}}
+    first, second = load(edited(changes)).experiment("small", "aspp").phases
+    assert (first.training.weights, second.training.weights) == ("imagenet", "none")
+
+
+def test_one_phase_is_the_rule() -> None:
+    (phase,) = load(VALID).experiment("small", "aspp").phases
+    assert phase.arguments["output_stride"] == 16
+
+
+def test_rates_follow_the_output_stride_of_inference() -> None:
+    inference = {"os8": {"output_stride": 8}, "flip": {"flip": True}}
+    params = load(edited({"inference": inference, "run.inference": ["os8", "flip"]}))
+    aspp = params.experiment("small", "aspp")
+    assert aspp.arguments_for(params.inference["flip"]) == aspp.arguments
+    changed = {"output_stride": 8, "atrous_rates": [4, 8, 12]}
+    assert aspp.arguments_for(params.inference["os8"]) == aspp.arguments | changed
+
+
+def test_inference_follows_the_second_phase() -> None:
+    changes = {"models.aspp.then": {"output_stride": 8, "training": {}}, "inference": {"plain": {}}}
+    params = load(edited(changes))
+    arguments = params.experiment("small", "aspp").arguments_for(params.inference["plain"])
+    assert arguments["output_stride"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"models.aspp.under": {"smal": {}}}, ("models.aspp.under", "'smal'", "'small'")),
+        ({"models.aspp.under": 3}, ("models.aspp.under is 3", "mapping")),
+        ({"models.aspp.under": {"small": 3}}, ("models.aspp.under.small is 3", "mapping")),
+        (
+            {"models.aspp.under": {"small": {"widht": 1}}},
+            ("models.aspp.widht is not a known key", "'width'"),
+        ),
+        ({"models.aspp.then": {"training": {"base": 1}}}, ("models.aspp.then.training.base",)),
+        ({"models.aspp.then": {"widht": 1, "training": {}}}, ("models.aspp.then.widht",)),
+        ({"models.aspp.then": {"output_stride": 5, "training": {}}}, ("output_stride is 5",)),
+        ({"run.inference": ["os8"]}, ("run.inference: 'os8' is not defined",)),
+        ({"inference": {"os8": {"scales": []}}}, ("inference.os8.scales is []",)),
+        ({"studies": {"all": ["fcn", "asp"]}}, ("studies.all: 'asp'", "'aspp'")),
+        ({"models.fcn.training": {"lr_policy": "cosine"}}, ("lr_policy", "cosine", "poly")),
+        ({"models.fcn.training": {"batch_norm": False}}, ("batch_norm", "false", "frozen")),
+    ],
+)
+def test_mistakes_in_them_are_one_line(changes: dict[str, Any], named: tuple[str, ...]) -> None:
+    message = refusal(edited(changes))
+    for part in named:
+        assert part in message
+
+
 # The committed file
 
 
