@@ -22,6 +22,7 @@ from deeplab_bench.models.backbone import OutputStride
 PARAMS_FILE = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
+Address = Annotated[str, Field(pattern=r"^https?://")]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -49,8 +50,23 @@ class CamVidData(Settings):
     """CamVid as the SegNet tutorial distributes it, or a VOC-layout folder of it at ``root``."""
 
     dataset: Literal["camvid"]
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[Address, ...] = ()
     root: str | None = None
+
+
+class VocData(Settings):
+    """Pascal VOC 2012, for ``trainaug`` with SBD's labels; each ``root`` replaces one download.
+
+    ``root`` is an extracted ``VOCdevkit`` or its ``VOC2012``, also one that lists ``trainaug`` and
+    has its labels; ``sbd_root`` is an extracted ``benchmark_RELEASE``.
+    """
+
+    dataset: Literal["voc2012"]
+    train_split: Literal["train", "trainaug"]
+    mirrors: tuple[Address, ...] = ()
+    sbd_mirrors: tuple[Address, ...] = ()
+    root: str | None = None
+    sbd_root: str | None = None
 
 
 class FolderData(Settings):
@@ -60,7 +76,7 @@ class FolderData(Settings):
     root: str
 
 
-Data = Annotated[ShapesData | CamVidData | FolderData, Field(discriminator="dataset")]
+Data = Annotated[ShapesData | CamVidData | VocData | FolderData, Field(discriminator="dataset")]
 
 
 class Training(Settings):
@@ -128,11 +144,11 @@ class Run(Settings):
     inference: tuple[Name, ...] = ()
 
 
-SECTIONS: dict[str, type[Settings]] = {
-    "run": Run,
-    "training": Training,
+SECTIONS: dict[str, type[Settings]] = {"run": Run, "training": Training}
+DATASETS: dict[str, type[Settings]] = {
     "shapes": ShapesData,
     "camvid": CamVidData,
+    "voc2012": VocData,
     "folder": FolderData,
 }
 
@@ -378,7 +394,7 @@ def _validated(schema: type[Schema], content: Any, where: str = "") -> Schema:
 
 def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
     key = (where + ".".join(str(part) for part in error["loc"])).rstrip(".") or "its content"
-    key = re.sub(r"\bdata\.(shapes|camvid|folder)\b", "data", key)
+    key = re.sub(rf"\bdata\.({'|'.join(DATASETS)})\b", "data", key)
     if error["type"] == "extra_forbidden":
         *section, name = error["loc"]
         return f"{key} is not a known key{_nearest(str(name), _keys_of(section, schema))}"
@@ -391,7 +407,9 @@ def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
 def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collection[str]:
     """The keys that a section of ``schema`` may have."""
     if section:
-        return SECTIONS.get(str(section[-1]), Profile).model_fields
+        parent, name = ("", *map(str, section))[-2:]
+        known = {"data": DATASETS, "profile": {name: Profile}}.get(parent, SECTIONS)
+        return known[name].model_fields
     if schema.__name__ in ARCHITECTURES:
         return {*schema.model_fields, "architecture", "training", "then", "under"}
     return schema.model_fields

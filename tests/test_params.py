@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from deeplab_bench.models import ARCHITECTURES, build_model
-from deeplab_bench.params import Params, ParamsError, load_params
+from deeplab_bench.params import Params, ParamsError, VocData, load_params
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 
@@ -173,6 +173,33 @@ def test_unknown_key_is_named_with_the_nearest_valid_one(key: str, nearest: str)
     section, _, name = key.rpartition(".")
     assert section in message and name in message
     assert message.endswith(f"; the nearest valid one is '{nearest}'")
+
+
+@pytest.mark.parametrize("profile", ["camvid", "run", "training"])
+def test_a_profile_may_be_called_like_a_section(profile: str) -> None:
+    spare = json.loads(edited({}))["profile"]["spare"]
+    message = refusal(edited({f"profile.{profile}": spare | {"modle": 1}}))
+    assert message == (
+        f"params.yaml: profile.{profile}.modle is not a known key; the nearest valid one is 'model'"
+    )
+
+
+def test_keys_of_voc2012() -> None:
+    data = {"dataset": "voc2012", "train_split": "trainaug"}
+    for key, value, told in (
+        ("sdb_root", "x", "sdb_root is not a known key; the nearest valid one is 'sbd_root'"),
+        (
+            "train_split",
+            "trainval",
+            'train_split is "trainval": Input should be',
+        ),
+        ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
+    ):
+        message = refusal(edited({"profile.spare.data": data | {key: value}}))
+        assert message.startswith(f"params.yaml: profile.spare.data.{told}")
+    assert load(edited({"profile.spare.data": data})).profile["spare"].data == VocData(
+        dataset="voc2012", train_split="trainaug"
+    )
 
 
 def test_a_key_of_another_architecture_is_unknown() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import CamVidData, FolderData, ShapesData
+from deeplab_bench.params import CamVidData, FolderData, ShapesData, VocData
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import ReportError, Results, write
@@ -77,6 +77,8 @@ def data_set(results: Results) -> str:
             )
         case CamVidData():
             return f"CamVid, street scenes photographed from a car ({images})"
+        case VocData() as data:
+            return f"Pascal VOC 2012, trained on its split `{data.train_split}` ({images})"
         case FolderData() as data:
             return f"the images of `{data.root}` ({images})"
 
