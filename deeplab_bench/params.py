@@ -4,7 +4,6 @@
 names the key, the value and the nearest valid one.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -15,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from deeplab_bench.errors import UserError
+from deeplab_bench.errors import UserError, nearest
 from deeplab_bench.models import ARCHITECTURES, arguments_of, check_arguments
 from deeplab_bench.models.backbone import OutputStride
+from deeplab_bench.published import Citation, PublishedError, published_value
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -223,6 +223,7 @@ class Params(Settings):
         if "architecture" not in block:
             raise ParamsError(f"{where} needs the key 'architecture'")
         architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
+        block.pop("published", None)  # a citation is no setting
         overrides = _mapping(block.pop("training", {}), f"{where}.training")
         schedule = settings.training.model_dump() | overrides
         then = block.pop("then", None)
@@ -237,6 +238,16 @@ class Params(Settings):
             return experiment
         second = _second_phase(experiment, _validated(Then, then, f"{where}.then."), where)
         return experiment.model_copy(update={"then": second})
+
+    def citations(self, model: str) -> list[Citation]:
+        """The published rows that a model's block names, one or a list of them.
+
+        Raises:
+            ParamsError: one of them is not a citation.
+        """
+        given = self.models[model].get("published", [])
+        entries = given if isinstance(given, list) else [given]
+        return [_validated(Citation, entry, f"models.{model}.published.") for entry in entries]
 
     def check(self) -> None:
         """Check that the entries fit each other, those that no run uses included."""
@@ -260,6 +271,12 @@ class Params(Settings):
             _validated(schema, settings.model, f"profile.{profile}.model.")
             for model in self.models:
                 self.experiment(profile, model)
+        for model in self.models:
+            for citation in self.citations(model):
+                try:
+                    published_value(citation)
+                except PublishedError as error:
+                    raise ParamsError(f"models.{model}.published: {error}") from None
         for profile in self.run.profiles:
             for model in self.models:
                 experiment = self.experiment(_known(profile, self.profile, "run.profiles"), model)
@@ -397,7 +414,7 @@ def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
     key = re.sub(rf"\bdata\.({'|'.join(DATASETS)})\b", "data", key)
     if error["type"] == "extra_forbidden":
         *section, name = error["loc"]
-        return f"{key} is not a known key{_nearest(str(name), _keys_of(section, schema))}"
+        return f"{key} is not a known key{nearest(str(name), _keys_of(section, schema))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -411,7 +428,7 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
         known = {"data": DATASETS, "profile": {name: Profile}}.get(parent, SECTIONS)
         return known[name].model_fields
     if schema.__name__ in ARCHITECTURES:
-        return {*schema.model_fields, "architecture", "training", "then", "under"}
+        return {*schema.model_fields, "architecture", "published", "training", "then", "under"}
     return schema.model_fields
 
 
@@ -423,10 +440,5 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _known(name: Any, valid: Collection[str], where: str) -> str:
     if not isinstance(name, str) or name not in valid:
-        raise ParamsError(f"{where}: {name!r} is not defined{_nearest(str(name), valid)}")
+        raise ParamsError(f"{where}: {name!r} is not defined{nearest(str(name), valid)}")
     return name
-
-
-def _nearest(name: str, valid: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
-    return f"; the nearest valid one is {close[0]!r}" if close else ""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from deeplab_bench.published import Paper, replica_spread
 from deeplab_bench.report.results import Environment, Results
 
 
@@ -55,6 +56,35 @@ def speed(results: Results) -> str:
         best(results),
         *machines,
     )
+
+
+def paper_values(results: Results, papers: Iterable[Paper]) -> str:
+    several = len(results.seeds) > 1
+    own = "the half of our 95 % interval over seeds and " if several else ""
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}; the difference is ours less "
+        f"the published. Reproduced: it is at most {'the larger of ' if several else ''}{own}"
+        f"{replica_spread():.2f}, the spread of the paper's own replicas (DeepLabv3, Table 11). "
+        "Not comparable: a setting that the paper states is another here.",
+        "" if several else "One seed: there is no interval.",
+        sources(papers),
+    )
+
+
+def paper_orderings(results: Results, papers: Iterable[Paper]) -> str:
+    several = len(results.seeds) > 1
+    return _joined(
+        f"Other data than the papers': orderings are compared, not values. mIoU of a model less "
+        "that of the one next below it in the published table, in points; ours is the mean over "
+        f"n = {seeds(results)}, each seed's models paired"
+        + (", with Student's t at 95 %." if several else "."),
+        "Undecided: the interval holds 0." if several else "One seed decides no ordering.",
+        sources(papers),
+    )
+
+
+def sources(papers: Iterable[Paper]) -> str:
+    return "; ".join(f"{p.name}: {p.title}, {p.year}, arXiv {p.arxiv}" for p in papers) + "."
 
 
 def spread(results: Results) -> str:

@@ -32,6 +32,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         "## Accuracy",
         figure("miou", "mIoU of every model with its interval"),
         files["tables/accuracy.md"],
+        *paper_blocks(files),
         "## Accuracy by class",
         figure("per_class", "IoU of every model and class"),
         files["tables/per_class.md"],
@@ -88,6 +89,11 @@ def speed_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
         return []
     image = figure("latency", "mIoU against latency")
     return ["## Speed", image, files["tables/speed.md"]]
+
+
+def paper_blocks(files: Mapping[str, str]) -> list[str]:
+    table = files.get("tables/paper.md")
+    return ["## Beside the papers", table] if table else []
 
 
 def schedule(results: Results) -> str:

@@ -17,6 +17,7 @@ from deeplab_bench.report.results import SIZES, ReportError, Results
 
 HEADINGS = {
     "model": "Model",
+    "other": "Over",
     "architecture": "Architecture",
     "seeds": "Seeds",
     "hardware": "Hardware",
@@ -34,6 +35,14 @@ HEADINGS = {
     "latency_p90_ms": "p90 (ms)",
     "images_per_second": "Images/s",
     "peak_memory_mib": "Peak memory (MiB)",
+    "paper": "Paper",
+    "row": "Row",
+    "published": "Published (%)",
+    "published_difference": "Published (points)",
+    "difference": "Difference (points)",
+    "verdict": "Verdict",
+    "ordering": "Ordering",
+    "reason": "Because of",
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
@@ -63,10 +72,17 @@ def render(results: Results) -> dict[str, str]:
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
-        files[f"tables/{name}.csv"] = csv(table.data)
-        files[f"tables/{name}.md"] = markdown(table)
-        files[f"tables/{name}.tex"] = latex(table, f"tab:{results.profile}-{name}")
+        files |= files_of(table, name, results.profile)
     return files
+
+
+def files_of(table: Table, name: str, profile: str) -> dict[str, str]:
+    """A table in every format, by file name."""
+    return {
+        f"tables/{name}.csv": csv(table.data),
+        f"tables/{name}.md": markdown(table),
+        f"tables/{name}.tex": latex(table, f"tab:{profile}-{name}"),
+    }
 
 
 def summarise(scores: pd.DataFrame, column: str, by: str | list[str] = "model") -> pd.DataFrame:
@@ -237,7 +253,8 @@ def latex(table: Table, label: str) -> str:
 
 
 def alignment(table: Table) -> list[str]:
-    words = {"model", "architecture", "hardware", "inference", "settings"}
+    words = {"model", "other", "architecture", "hardware", "paper", "row", "inference", "settings"}
+    words |= {"verdict", "ordering", "reason"}
     return ["left" if column in words else "right" for column in table.text]
 
 
