@@ -18,7 +18,8 @@ from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import Pixels, write_label
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, count_parameters
-from deeplab_bench.models.layers import rescale, resize_like
+from deeplab_bench.models.layers import resize_like
+from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.object_size import BINS, area_edges, object_areas, size_bins
 from deeplab_bench.params import Experiment, Inference
 from deeplab_bench.provenance import code_sha256

@@ -22,8 +22,9 @@ from deeplab_bench.data.packed import data_sha256, load_split
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.errors import UserError
 from deeplab_bench.files import write_json
-from deeplab_bench.models import Segmenter, build_model
-from deeplab_bench.models.layers import resize_to
+from deeplab_bench.models import build_model
+from deeplab_bench.models.layers import upsample_logits
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import initialise
 from deeplab_bench.params import Experiment, Training
 from deeplab_bench.pretrained import load_weights, weights_sha256
@@ -205,7 +206,7 @@ class Trainer:
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         if self.training.loss_resolution == "image":
-            return segmentation_loss(resize_to(scores.float(), labels.shape[-2:]), labels)
+            return segmentation_loss(upsample_logits(scores, labels), labels)
         return segmentation_loss(scores.float(), subsample(labels, scores.shape[-2:]))
 
     def last_loss(self) -> float:
