@@ -57,8 +57,8 @@ class CamVidData(Settings):
 class VocData(Settings):
     """Pascal VOC 2012, for ``trainaug`` with SBD's labels; each ``root`` replaces one download.
 
-    ``root`` is an extracted ``VOCdevkit`` or its ``VOC2012``, also one that lists ``trainaug`` and
-    has its labels; ``sbd_root`` is an extracted ``benchmark_RELEASE``.
+    ``root`` is an extracted ``VOCdevkit`` or its ``VOC2012``, ``sbd_root`` an extracted
+    ``benchmark_RELEASE``. Without the latter, a ``root`` that lists ``trainaug`` needs no SBD.
     """
 
     dataset: Literal["voc2012"]
@@ -425,8 +425,9 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
     """The keys that a section of ``schema`` may have."""
     if section:
         parent, name = ("", *map(str, section))[-2:]
-        known = {"data": DATASETS, "profile": {name: Profile}}.get(parent, SECTIONS)
-        return known[name].model_fields
+        if parent == "profile":
+            return Profile.model_fields
+        return (DATASETS if parent == "data" else SECTIONS)[name].model_fields
     if schema.__name__ in ARCHITECTURES:
         return {*schema.model_fields, "architecture", "published", "training", "then", "under"}
     return schema.model_fields

@@ -194,7 +194,7 @@ def test_each_archive_has_mirrors(site: Site, release: Release, tmp_path: Path) 
         voc=replace(release.voc, urls=(site.url("gone"),)),
         sbd=replace(release.sbd, urls=(site.url("gone"),)),
     )
-    mirrors = {"mirrors": (site.url("voc"),), "sbd_mirrors": (site.url("sbd"),)}
+    mirrors: dict[str, Any] = {"mirrors": (site.url("voc"),), "sbd_mirrors": (site.url("sbd"),)}
     downloaded_and_prepared(settings(**mirrors), gone, tmp_path)
     assert [asked.path for asked in site.log] == ["gone", "voc", "gone", "sbd"]
 

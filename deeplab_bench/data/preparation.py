@@ -53,10 +53,11 @@ def archives_of(data: Data, voc: voc2012.Release) -> list[Archive]:
 
 
 def sbd_is_needed(data: VocData) -> bool:
-    """Whether trainaug has to be made; ``root`` may have it, which a ``sbd_root`` overrides."""
-    if data.train_split == "train" or data.root is None or data.sbd_root is not None:
+    """Whether trainaug is to be made, not taken from a ``root`` that lists it."""
+    if data.root is None or data.sbd_root is not None:
         return data.train_split == "trainaug"
-    return not voc2012.voc_folder(Path(data.root)).listing("trainaug").is_file()
+    listing = voc2012.voc_folder(Path(data.root)).listing("trainaug")
+    return data.train_split == "trainaug" and not listing.is_file()
 
 
 def prepare(
