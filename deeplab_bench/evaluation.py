@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,11 @@ def evaluate(
         EvaluationError: the checkpoint was made from other settings, code or data.
         TrainingError: its timing is missing.
     """
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     timing = training_timing(checkpoint)
     shown: list[Pixels] = []
     started = time.monotonic()
-    result = score_checkpoint(experiment, seed, data_folder, checkpoint, Inference(), shown)
+    result = score_checkpoint(experiment, seed, data_folder, state, Inference(), shown)
     seconds = time.monotonic() - started
     samples.parent.mkdir(parents=True, exist_ok=True)
     write_label(samples, tile(shown))
@@ -79,7 +80,8 @@ def evaluate_inference(
     Raises:
         EvaluationError: the checkpoint was made from other settings, code or data.
     """
-    result = score_checkpoint(experiment, seed, data_folder, checkpoint, inference, [])
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
+    result = score_checkpoint(experiment, seed, data_folder, state, inference, [])
     return {"inference": name} | result
 
 
@@ -87,12 +89,11 @@ def score_checkpoint(
     experiment: Experiment,
     seed: int,
     data_folder: Path,
-    checkpoint: Path,
+    state: Mapping[str, Any],
     inference: Inference,
     shown: list[Pixels],
 ) -> dict[str, Any]:
     """Score the validation split; the first predictions are kept in ``shown``."""
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     split = load_split(data_folder, "val")
     make_deterministic(seed)
     arguments = experiment.arguments_for(inference)

@@ -278,18 +278,21 @@ class Params(Settings):
                 except PublishedError as error:
                     raise ParamsError(f"models.{model}.published: {error}") from None
         for profile in self.run.profiles:
-            for model in self.models:
-                experiment = self.experiment(_known(profile, self.profile, "run.profiles"), model)
-                used = [phase.arguments for phase in experiment.phases]
-                if model in self.run.models:
-                    used += [
-                        experiment.arguments_for(self.inference[i]) for i in self.run.inference
-                    ]
-                try:
-                    for arguments in used:
-                        check_arguments(experiment.architecture, arguments)
-                except ValueError as error:
-                    raise ParamsError(f"models.{model} under profile.{profile}: {error}") from None
+            for model in self.run.models:
+                self._check_network(
+                    self.experiment(_known(profile, self.profile, "run.profiles"), model)
+                )
+
+    def _check_network(self, experiment: Experiment) -> None:
+        """Check that the architecture can have its arguments, in every phase and inference."""
+        ways = [self.inference[name] for name in self.run.inference]
+        used = [phase.arguments for phase in experiment.phases]
+        try:
+            for arguments in [*used, *map(experiment.arguments_for, ways)]:
+                check_arguments(experiment.architecture, arguments)
+        except ValueError as error:
+            where = f"models.{experiment.model} under profile.{experiment.profile}"
+            raise ParamsError(f"{where}: {error}") from None
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

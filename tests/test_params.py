@@ -345,7 +345,7 @@ def test_wrong_value_of_a_profile_is_named_where_it_stands(argument: str, value:
     assert argument in message and "profile.small" in message
 
 
-@pytest.mark.parametrize("value", [0, -16, 64, "16", None])
+@pytest.mark.parametrize("value", [0, -16, 512, "16", None])
 def test_output_stride_of_a_profile_is_checked_though_no_model_takes_it(value: Any) -> None:
     changes = {"profile.small.model.output_stride": value, **every_model_at_output_stride_8()}
     assert "output_stride" in refusal(edited(changes))
@@ -536,7 +536,13 @@ def test_an_experiment_has_every_setting() -> None:
 
 def test_a_model_takes_only_what_it_knows() -> None:
     arguments = load(VALID).experiment("small", "fcn").arguments
-    assert arguments == {"backbone": "resnet18", "width": 0.25, "output_stride": 32}
+    assert arguments == {
+        "backbone": "resnet18",
+        "width": 0.25,
+        "output_stride": 32,
+        "skips": 0,
+        "batch_norm": False,
+    }
 
 
 def test_settings_are_frozen() -> None:
@@ -581,7 +587,10 @@ def test_a_second_phase_changes_what_it_says() -> None:
 
 
 def test_a_second_phase_does_not_load_weights_again() -> None:
-    changes = {"models.aspp.training": {"weights": "imagenet"}, "models.aspp.then": {"training": {}}}
+    changes = {
+        "models.aspp.training": {"weights": "imagenet"},
+        "models.aspp.then": {"training": {}},
+    }
     first, second = load(edited(changes)).experiment("small", "aspp").phases
     assert (first.training.weights, second.training.weights) == ("imagenet", "none")
 
