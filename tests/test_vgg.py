@@ -16,7 +16,7 @@ from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.models.vgg import VGG16
 
 WIDTHS = {"vgg16": 0.125, "resnet18": 0.25}
-SMALL = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
+SMALL: dict[str, Any] = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
 
 
 @pytest.fixture(autouse=True)
@@ -53,15 +53,15 @@ def test_torchvision_weights_load_by_name() -> None:
 
 def test_output_stride_32_is_torchvisions_classification_network() -> None:
     with torch.device("meta"):
-        theirs = get_model("vgg16", weights=None)
-        model = VGG16(output_stride=32, kernel_size=7, rates=(1,), channels=4096)
-    theirs, model = (m.to_empty(device="cpu") for m in (theirs.features, model.features))
+        theirs = get_model("vgg16", weights=None).features
+        ours = VGG16(output_stride=32, kernel_size=7, rates=(1,), channels=8).features
+    theirs = theirs.to_empty(device="cpu")
     torch.manual_seed(0)
-    for p in model.parameters():
+    for p in theirs.parameters():
         nn.init.normal_(p, std=0.05 if p.ndim == 1 else (2 / p[0].numel()) ** 0.5)
-    theirs.load_state_dict(model.state_dict())
+    ours.load_state_dict(theirs.state_dict(), assign=True)
     images = random_images(1, 64, 96)
-    torch.testing.assert_close(model(images), theirs(images))
+    torch.testing.assert_close(ours(images), theirs(images))
 
 
 def test_deeplab_form_equals_its_layers_written_out() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision import models as torchvision_models
 from torchvision.models._utils import IntermediateLayerGetter
 
-from deeplab_bench.models import Segmenter, arguments_of, build_model
+from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import decimated, imagenet_weights, initialise
 
 FULL: dict[str, Any] = {**SETTINGS, "width": 1.0, "output_stride": 32}
@@ -31,7 +32,7 @@ def counting_state(name: str) -> dict[str, Tensor]:
     """Of torchvision's network, neighbours and tensors differing from each other, at no cost."""
     with torch.device("meta"):
         shapes = torchvision_models.get_model(name, weights=None).state_dict()
-    count, steps = torch.arange(50_000.0), (31, 7, 3, 1)
+    count, steps = torch.arange(100_000.0), (31, 7, 3, 1)
     return {
         key: count.as_strided(x.shape, steps[4 - x.ndim :], storage_offset=start)
         for start, (key, x) in enumerate(shapes.items())
