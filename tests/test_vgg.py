@@ -167,17 +167,28 @@ def test_vgg_refuses_what_it_cannot_be(arguments: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize(
-    ("kernel_size", "rate", "channels", "millions"),
-    [(7, 4, 4096, 134.3), (4, 4, 4096, 65.1), (4, 8, 4096, 65.1), (3, 12, 1024, 20.5)],
+    ("settings", "fov", "millions"),
+    [
+        ({"kernel_size": 7, "rate": 4, "channels": 4096}, 224, 134.3),
+        ({"kernel_size": 4, "rate": 4, "channels": 4096}, 128, 65.1),
+        ({"kernel_size": 4, "rate": 8, "channels": 4096}, 224, 65.1),
+        ({}, 224, 20.5),
+    ],
 )
-def test_parameters_are_those_of_deeplabv2_table_1(
-    kernel_size: int, rate: int, channels: int, millions: float
+def test_field_of_view_and_parameters_are_those_of_deeplabv2_table_1(
+    settings: dict[str, int], fov: int, millions: float
 ) -> None:
-    settings = {"kernel_size": kernel_size, "rate": rate, "channels": channels}
-    model = build_on_meta("largefov", **SMALL | {"width": 1.0}, **settings)
+    model = build_on_meta("largefov", backbone="vgg16", width=1.0, output_stride=8, **settings)
     assert abs(count_parameters(model) / 1e6 - millions) < 0.1
-    model = build_on_meta("largefov", **SMALL | {"width": 1.0})
-    assert abs(count_parameters(model) / 1e6 - 20.5) < 0.1
+    fc6 = model.backbone.fully_connected[0].fc6
+    assert (fc6.kernel_size[0] - 1) * fc6.dilation[0] * 8 + 32 == fov
+
+
+def test_classifiers_start_near_zero() -> None:
+    model = small_model("aspp_sum", width=1.0)
+    for conv in model.classifiers:
+        assert conv.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert not conv.bias.any()
 
 
 def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
