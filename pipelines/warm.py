@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -66,36 +67,43 @@ def sources() -> list[list[Any]]:
     return sorted([str(path), path.stat().st_mtime_ns] for path in files)
 
 
-def serve(listener: socket.socket) -> None:
-    """Fork for every request; only the forked process returns, when its stage has ended."""
+def serve(listener: socket.socket) -> int:
+    """Fork for every request; only the forked process returns, its stage's exit status."""
     imported = sources()
-    from pipelines.stage import STAGES, run
+    # Not before the sources are looked at, nor in the processes that only ask.
+    from pipelines.stage import STAGES
 
     for stage in STAGES:
         import_module(f"pipelines.{stage}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listener.accept()
-        with connection:
-            message, terminal, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
-            request = json.loads(message) if message else {}
-            if request.get("sources") == imported and os.fork() == 0:
-                listener.close()
-                connection.send(ACCEPTED)
-                become(request, terminal, connection)
-                status = 1
-                try:
-                    status = run(request["command"])
-                except SystemExit as end:
-                    status = end.code if isinstance(end.code, int) else 1
-                    raise
-                finally:
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                    connection.send(bytes([status]))
-                sys.exit(status)
-            for descriptor in terminal:
-                os.close(descriptor)
+        message, terminal, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
+        request = json.loads(message) if message else {}
+        if request.get("sources") == imported and os.fork() == 0:
+            listener.close()
+            return work(request, terminal, connection)
+        for descriptor in terminal:
+            os.close(descriptor)
+        connection.close()
+
+
+def work(request: Any, terminal: Sequence[int], connection: socket.socket) -> int:
+    """Run the stage in the place of the process that asks, and tell it the exit status."""
+    from pipelines.stage import run
+
+    connection.send(ACCEPTED)
+    become(request, terminal, connection)
+    status = 1
+    try:
+        status = run(request["command"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send(bytes([status]))
+    return status
 
 
 def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> None:
@@ -119,26 +127,25 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
 
 def main(command: Sequence[str]) -> int:
     """Run a command with a warm process beside it: the command's exit status."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
-    ):
-        address = str(Path(folder) / "socket")
-        listener.bind(address)
-        listener.listen()
-        server = os.fork()
-        if server == 0:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            die_with_parent()
-            serve(listener)
-        listener.close()
-        try:
-            return subprocess.run(command, env=os.environ | {ADDRESS: address}).returncode
-        except KeyboardInterrupt:
-            return 130
-        finally:
-            os.kill(server, signal.SIGTERM)
-            os.waitpid(server, 0)
+    folder = tempfile.mkdtemp()
+    address = str(Path(folder) / "socket")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(address)
+    listener.listen()
+    server = os.fork()
+    if server == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        die_with_parent()
+        return serve(listener)
+    listener.close()
+    try:
+        return subprocess.run(command, env=os.environ | {ADDRESS: address}).returncode
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        os.kill(server, signal.SIGTERM)
+        os.waitpid(server, 0)
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
