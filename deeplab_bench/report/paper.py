@@ -135,7 +135,7 @@ def orderings(results: Results, cited: list[Cited]) -> Table:
 
 
 def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
-    """In each table, every cited row and the next higher one; rows of the same score are no pair."""
+    """In each table, every cited row and the next higher one; equal ones are no pair."""
     tables = dict.fromkeys(row.published.reference for row in cited)
     ascending = [
         sorted(
