@@ -36,7 +36,7 @@ from deeplab_bench.paths import (
 )
 from deeplab_bench.provenance import code_sha256, device_name, settings_sha256
 from deeplab_bench.steps import Step
-from deeplab_bench.training import pick_device, training_provenance
+from deeplab_bench.training import pick_device
 
 LIMIT_SECONDS = 600.0
 # Published data sets: images of all splits, and about the pixels of one.
@@ -62,44 +62,45 @@ def plan(params: Params, profile: str, models: Sequence[str], found: dict[str, S
 
 def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
     """For every stage whether each of its runs is due: not made from what there is now."""
-    seeds, folder = params.run.seeds, data_folder(profile)
-    prepared = (folder / MANIFEST).is_file()
-    trained = [is_trained(params, profile, model, seed) for model in models for seed in seeds]
-    evaluated = [is_evaluated(params, profile, model, seed) for model in models for seed in seeds]
-    timed = [is_timed(profile, label, model) for label in params.run.hardware for model in models]
+    runs = [(model, seed) for model in models for seed in params.run.seeds]
+    timed = [(label, model) for label in params.run.hardware for model in models]
+    code = {stage: code_sha256(f"deeplab_bench.{stage}") for stage in ("training", "evaluation")}
+    speed_code = code_sha256("deeplab_bench.speed")
+    trained, evaluated = [], []
+    for model, seed in runs:
+        checkpoint, run = checkpoint_of(profile, model, seed), read(run_file(profile, model, seed))
+        now = provenance(params, profile, model, seed)
+        trained.append(is_made_from(checkpoint, now | {"code_sha256": code["training"]}))
+        evaluated.append(is_made_from(run, now | {"code_sha256": code["evaluation"]}))
     due = {
         "download": [not download_record(profile).is_file()],
-        "prepare": [not prepared],
+        "prepare": [not (data_folder(profile) / MANIFEST).is_file()],
         "train": [not done for done in trained],
         "evaluate": [not (a and b) for a, b in zip(trained, evaluated, strict=True)],
-        "speed": [not done for done in timed],
+        "speed": [read(speed_file(profile, *of)).get("code_sha256") != speed_code for of in timed],
     }
     reported = (RESULTS / profile / "README.md").is_file()
     return due | {"report": [not reported or any(map(any, due.values()))]}
 
 
-def is_trained(params: Params, profile: str, model: str, seed: int) -> bool:
-    checkpoint, folder = checkpoint_file(profile, model, seed), data_folder(profile)
-    if not checkpoint.is_file() or not (folder / MANIFEST).is_file():
-        return False
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    expected = training_provenance(params.experiment(profile, model), seed, folder)
-    return bool(content["provenance"] == expected)
-
-
-def is_evaluated(params: Params, profile: str, model: str, seed: int) -> bool:
+def provenance(params: Params, profile: str, model: str, seed: int) -> dict[str, str | None]:
+    """What a run is made from, but for the code; no data yet is None."""
     folder = data_folder(profile)
-    made_from = {
+    return {
         "settings_sha256": settings_sha256(params.experiment(profile, model), seed),
-        "code_sha256": code_sha256("deeplab_bench.evaluation"),
         "data_sha256": data_sha256(folder) if (folder / MANIFEST).is_file() else None,
     }
-    return read(run_file(profile, model, seed)).get("provenance") == made_from
 
 
-def is_timed(profile: str, hardware: str, model: str) -> bool:
-    made_from = read(speed_file(profile, hardware, model)).get("code_sha256")
-    return bool(made_from == code_sha256("deeplab_bench.speed"))
+def is_made_from(record: dict[str, Any], now: dict[str, str | None]) -> bool:
+    made_from = record.get("provenance", {})
+    return all(made_from.get(key, "") == digest for key, digest in now.items())
+
+
+def checkpoint_of(profile: str, model: str, seed: int) -> dict[str, Any]:
+    """Its tensors stay on the disk."""
+    path = checkpoint_file(profile, model, seed)
+    return torch.load(path, "cpu", weights_only=True, mmap=True) if path.is_file() else {}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -263,7 +264,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         params = load_params()
-        models = list(params.models) if given.all else params.run.models
+        models: Sequence[str] = list(params.models) if given.all else params.run.models
         chosen = dict.fromkeys(given.profiles or params.run.profiles, models)
         found, whose = steps_for(params, chosen, given.device, given.save, given.limit)
         for profile in chosen:

@@ -173,7 +173,8 @@ def test_the_nearest_setting_wins(use: Any) -> None:
         (
             "net.table1",
             {"pooling": 1, "rates": [2, 4]},
-            "net.table1 has no row of pooling 1, rates 2 4; the nearest has pooling true, rates 2 4",
+            "net.table1 has no row of pooling 1, rates 2 4; "
+            "the nearest has pooling true, rates 2 4",
         ),
         ("net.table1", {"pooling": True}, "net.table1 has 2 rows of pooling true: say rates too"),
         (
@@ -210,7 +211,7 @@ def test_a_citation_that_fits_no_one_row(
 def test_a_damaged_file_is_named(use: Any, old: str, new: str, message: str) -> None:
     assert old in FILE
     use(FILE.replace(old, new))
-    with pytest.raises(PublishedError, match="^results/published.yaml") as raised:
+    with pytest.raises(PublishedError, match=r"^results/published\.yaml") as raised:
         cite("net.table1")
     assert message in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
@@ -231,8 +232,8 @@ def params_of(tmp_path: Path, cited: Any, under: str = "published") -> Params:
     return load_params(tmp_path / "params.yaml")
 
 
-BEST = {"table": "deeplabv3.table5", "row": {"image_pooling": True}}
-SIXTH = {"table": "deeplabv3.table6", "row": {"eval_output_stride": 16}}
+BEST: dict[str, Any] = {"table": "deeplabv3.table5", "row": {"image_pooling": True}}
+SIXTH: dict[str, Any] = {"table": "deeplabv3.table6", "row": {"eval_output_stride": 16}}
 
 
 def test_a_citation_changes_no_setting(tmp_path: Path) -> None:

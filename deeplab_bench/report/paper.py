@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pandas as pd
-from scipy import stats
 
 from deeplab_bench.params import Params
 from deeplab_bench.published import (
@@ -39,10 +38,10 @@ class Cited(NamedTuple):
     published: Published
 
 
-class Ordering(NamedTuple):
-    """One row's mIoU less another's, in percent, the mean over paired seeds and its interval."""
+class Interval(NamedTuple):
+    """A mean over seeds and its 95 % interval, in percent; the ends are NaN for one seed."""
 
-    difference: float
+    mean: float
     low: float
     high: float
 
@@ -71,28 +70,26 @@ def citations(params: Params) -> list[Cited]:
 
 
 def values(results: Results, cited: list[Cited]) -> Table:
-    miou = summarise(results.scores(), "miou")
-    data = pd.DataFrame([value_row(results, row, miou.loc[row.model]) for row in cited])
+    data = pd.DataFrame([value_row(results, row) for row in cited])
     title = f"Published and own mIoU on the profile {results.profile}"
     return table_of(title, data, notes.paper_values(results, papers_of(cited)))
 
 
-def value_row(results: Results, cited: Cited, miou: "pd.Series[float]") -> dict[str, Any]:
+def value_row(results: Results, cited: Cited) -> dict[str, Any]:
     published = cited.published
+    ours = interval_of(results.scores(), cited.model)
     reasons = departures(settings_of(results.params, results.profile, cited.model), published)
-    difference = miou["mean"] - published.value
+    difference = ours.mean - published.value
     return {
         "model": cited.model,
         "paper": place(published),
         "row": in_words(published.cited),
         "published": published.value,
-        "miou_mean": miou["mean"],
-        "ci95_low": miou["ci95_low"],
-        "ci95_high": miou["ci95_high"],
+        "miou_mean": ours.mean,
+        "ci95_low": ours.low,
+        "ci95_high": ours.high,
         "difference": difference,
-        "verdict": "not comparable"
-        if reasons
-        else verdict(difference, miou["ci95_high"] - miou["mean"]),
+        "verdict": "not comparable" if reasons else verdict(difference, ours.high - ours.mean),
         "reason": "; ".join(reasons),
     }
 
@@ -158,29 +155,33 @@ def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
         "model": higher.model,
         "other": lower.model,
         "published_difference": higher.published.value - lower.published.value,
-        "difference": ours.difference,
+        "difference": ours.mean,
         "ci95_low": ours.low,
         "ci95_high": ours.high,
         "ordering": agreement(ours),
     }
 
 
-def ordering(scores: pd.DataFrame, higher: str, lower: str) -> Ordering:
-    """Student's t at 95 % over the differences between runs of the same seed; NaN for one seed."""
+def ordering(scores: pd.DataFrame, higher: str, lower: str) -> Interval:
+    """Of the difference between two models, each seed's runs paired."""
     by_seed = scores.pivot(index="seed", columns="model", values="miou")
     differences = by_seed[higher] - by_seed[lower]
-    mean = float(differences.mean())
-    half = float(stats.t.ppf(0.975, differences.count() - 1) * differences.sem())
-    return Ordering(mean, mean - half, mean + half)
+    return interval_of(pd.DataFrame({"model": "pair", "miou": differences}), "pair")
 
 
-def agreement(ours: Ordering) -> str:
+def interval_of(scores: pd.DataFrame, model: str) -> Interval:
+    miou = summarise(scores, "miou").astype(float)
+    mean, low, high = miou.loc[[model], ["mean", "ci95_low", "ci95_high"]].to_numpy()[0]
+    return Interval(float(mean), float(low), float(high))
+
+
+def agreement(ours: Interval) -> str:
     """Whether the row that is the higher in the paper is so here."""
     if math.isnan(ours.low):
         return "undecided (one seed)"
     if ours.low <= 0 <= ours.high:
         return "undecided"
-    return "agrees" if ours.difference > 0 else "disagrees"
+    return "agrees" if ours.mean > 0 else "disagrees"
 
 
 def place(published: Published) -> str:
