@@ -27,6 +27,11 @@ def run_file(profile: str, model: str, seed: int) -> Path:
     return RESULTS / profile / "runs" / f"{model}-{seed}.json"
 
 
+def inference_file(profile: str, inference: str, model: str, seed: int) -> Path:
+    """The metrics of a run under another way of inference."""
+    return RESULTS / profile / "runs" / "inference" / inference / f"{model}-{seed}.json"
+
+
 def timing_file(profile: str, model: str, seed: int) -> Path:
     """How long a run took, on what."""
     return RESULTS / profile / "timings" / f"{model}-{seed}.json"

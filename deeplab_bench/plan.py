@@ -5,12 +5,11 @@ steps timed on this machine's device or from stored ones of another.
 """
 
 import argparse
-import json
+import math
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -18,106 +17,72 @@ from PIL import Image
 from tqdm import tqdm
 
 from deeplab_bench import steps
-from deeplab_bench.data.packed import MANIFEST, data_sha256, read_manifest
+from deeplab_bench.data import voc2012
+from deeplab_bench.data.archives import Archive
+from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.data.preparation import archives_of, class_names
 from deeplab_bench.data.voc_layout import VocFolder
+from deeplab_bench.due import Due, due_stages
 from deeplab_bench.errors import UserError
-from deeplab_bench.models import build_model
-from deeplab_bench.params import Data, FolderData, Params, ShapesData, load_params
+from deeplab_bench.models import build_model, check_arguments
+from deeplab_bench.models.weights import imagenet_weights
+from deeplab_bench.params import Data, Experiment, FolderData, Params, ShapesData, load_params
 from deeplab_bench.paths import (
     DOWNLOADS,
-    RESULTS,
-    checkpoint_file,
     data_folder,
-    download_record,
-    run_file,
-    speed_file,
     steps_file,
 )
-from deeplab_bench.provenance import code_sha256, device_name, settings_sha256
-from deeplab_bench.steps import Step
+from deeplab_bench.pretrained import archive_of
+from deeplab_bench.provenance import device_name
+from deeplab_bench.steps import Case, Step
 from deeplab_bench.training import pick_device
 
 LIMIT_SECONDS = 600.0
-# Published data sets: images of all splits, and about the pixels of one.
-IMAGES = {"camvid": (468, 360 * 480), "voc2012": (10_582 + 1_449, 500 * 375)}
+# Of published data sets: the most images that are packed, and about the pixels of one.
+IMAGES = {"camvid": 367 + 101, "voc2012": 10_582 + 1_449}
+PIXELS = {"camvid": 360 * 480, "voc2012": 375 * 500}
 BYTES_PER_PIXEL = 4  # RGB and the label
 
-Due = dict[str, list[bool]]
+UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
 
 
 def plan(params: Params, profile: str, models: Sequence[str], found: dict[str, Step]) -> str:
-    """The text of a profile; ``found`` are steps by ``steps.key_of``."""
+    """The text of a profile; ``found`` are steps by the key of their case."""
     due = due_stages(params, profile, models)
     table = costs(params, profile, models, found, due["train"])
     blocks = [
         f"Plan of {profile}: {len(models)} models, {len(params.run.seeds)} seeds",
         stages_text(due),
-        "\n".join([*download_lines(params.profile[profile].data), disk(params, profile, models)]),
+        "\n".join([*download_lines(params, profile, models), disk(params, profile, models)]),
         costs_text(table),
+        *studies_text(params, table),
         *unknown_steps(table),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
-    """For every stage whether each of its runs is due: not made from what there is now."""
-    runs = [(model, seed) for model in models for seed in params.run.seeds]
-    timed = [(label, model) for label in params.run.hardware for model in models]
-    code = {stage: code_sha256(f"deeplab_bench.{stage}") for stage in ("training", "evaluation")}
-    speed_code = code_sha256("deeplab_bench.speed")
-    trained, evaluated = [], []
-    for model, seed in runs:
-        checkpoint, run = checkpoint_of(profile, model, seed), read(run_file(profile, model, seed))
-        now = provenance(params, profile, model, seed)
-        trained.append(is_made_from(checkpoint, now | {"code_sha256": code["training"]}))
-        evaluated.append(is_made_from(run, now | {"code_sha256": code["evaluation"]}))
-    due = {
-        "download": [not download_record(profile).is_file()],
-        "prepare": [not (data_folder(profile) / MANIFEST).is_file()],
-        "train": [not done for done in trained],
-        "evaluate": [not (a and b) for a, b in zip(trained, evaluated, strict=True)],
-        "speed": [read(speed_file(profile, *of)).get("code_sha256") != speed_code for of in timed],
-    }
-    reported = (RESULTS / profile / "README.md").is_file()
-    return due | {"report": [not reported or any(map(any, due.values()))]}
-
-
-def provenance(params: Params, profile: str, model: str, seed: int) -> dict[str, str | None]:
-    """What a run is made from, but for the code; no data yet is None."""
-    folder = data_folder(profile)
-    return {
-        "settings_sha256": settings_sha256(params.experiment(profile, model), seed),
-        "data_sha256": data_sha256(folder) if (folder / MANIFEST).is_file() else None,
-    }
-
-
-def is_made_from(record: dict[str, Any], now: dict[str, str | None]) -> bool:
-    made_from = record.get("provenance", {})
-    return all(made_from.get(key, "") == digest for key, digest in now.items())
-
-
-def checkpoint_of(profile: str, model: str, seed: int) -> dict[str, Any]:
-    """Its tensors stay on the disk."""
-    path = checkpoint_file(profile, model, seed)
-    return torch.load(path, "cpu", weights_only=True, mmap=True) if path.is_file() else {}
-
-
-def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def stages_text(due: Due) -> str:
-    rows = [{"stage": name, "due": sum(runs), "of": len(runs)} for name, runs in due.items()]
+    rows = [{"stage": name, "due": sum(of), "of": len(of)} for name, of in due.items() if of]
     return as_text(pd.DataFrame(rows))
 
 
-def download_lines(data: Data) -> Iterator[str]:
-    """A line per archive."""
-    for archive in archives_of(data):
-        size = "of unstated size" if archive.size_bytes is None else in_bytes(archive.size_bytes)
-        there = (DOWNLOADS / archive.filename).is_file()
-        yield f"Download: {archive.filename}, {size}{', there already' if there else ''}"
+def download_lines(params: Params, profile: str, models: Sequence[str]) -> Iterator[str]:
+    """A line per archive of the data, and per backbone whose weights come from ImageNet."""
+    sizes = {a.filename: a.size_bytes for a in data_archives(params.profile[profile].data)}
+    for model in models:
+        experiment = params.experiment(profile, model)
+        if experiment.training.weights == "imagenet":
+            backbone = experiment.arguments["backbone"]
+            mebibytes = imagenet_weights(backbone).meta["_file_size"]
+            sizes[archive_of(backbone).filename] = round(mebibytes * 2**20)
+    for filename, size in sizes.items():
+        stated = "of unstated size" if size is None else in_bytes(size)
+        there = (DOWNLOADS / filename).is_file()
+        yield f"Download: {filename}, {stated}{', there already' if there else ''}"
+
+
+def data_archives(data: Data) -> list[Archive]:
+    return archives_of(data, voc2012.PUBLISHED)
 
 
 def disk(params: Params, profile: str, models: Sequence[str]) -> str:
@@ -126,7 +91,7 @@ def disk(params: Params, profile: str, models: Sequence[str]) -> str:
     checkpoints = sum(checkpoint_bytes(params, profile, model) for model in models)
     parts = {
         "archives and what is unpacked from them": 2
-        * sum(archive.size_bytes or 0 for archive in archives_of(data)),
+        * sum(archive.size_bytes or 0 for archive in data_archives(data)),
         "packed images": packed_bytes(data, data_folder(profile)),
         "checkpoints": len(params.run.seeds) * checkpoints,
     }
@@ -148,7 +113,7 @@ def packed_bytes(data: Data, folder: Path) -> int:
             with Image.open(source.image_path(names[0])) as image:
                 count, pixels = len(names), image.width * image.height
         case _:
-            count, pixels = IMAGES[data.dataset]
+            count, pixels = IMAGES[data.dataset], PIXELS[data.dataset]
     return BYTES_PER_PIXEL * count * pixels
 
 
@@ -165,6 +130,13 @@ def number_of_classes(data: Data) -> int:
     return len(class_names(data, VocFolder(Path(root))))
 
 
+def cases_of(params: Params, profile: str, model: str) -> list[Case]:
+    """Each phase of a model's training."""
+    experiment = params.experiment(profile, model)
+    classes = number_of_classes(params.profile[profile].data)
+    return [Case(experiment.architecture, phase, classes) for phase in experiment.phases]
+
+
 def costs(
     params: Params,
     profile: str,
@@ -172,32 +144,31 @@ def costs(
     found: dict[str, Step],
     train_due: Sequence[bool],
 ) -> pd.DataFrame:
-    """A row per model; hours are of all its seeds, ``hours_due`` of those still to be trained.
+    """A row per phase of a model; hours are of all its seeds, ``hours_due`` of those not trained.
 
     ``train_due`` is of every seed of every model. What is not known is NaN.
     """
     seeds = len(params.run.seeds)
     rows = []
     for index, model in enumerate(models):
-        experiment = params.experiment(profile, model)
-        step = found.get(steps.key_of(experiment))
-        seconds = float("nan") if step is None or step.seconds is None else step.seconds
-        hours = seconds * experiment.training.iterations / 3600
-        rows.append(
-            {
-                "model": model,
-                "step_s": seconds,
-                "iterations": experiment.training.iterations,
-                "hours_per_seed": hours,
-                "hours": hours * seeds,
-                "hours_due": hours * sum(train_due[index * seeds : (index + 1) * seeds]),
-                "memory_mib": float("nan")
-                if step is None or step.peak_memory_mib is None
-                else step.peak_memory_mib,
-                "fits": step is None or step.seconds is not None,
-            }
-        )
-    return pd.DataFrame(rows)
+        due = sum(train_due[index * seeds : (index + 1) * seeds])
+        for case in cases_of(params, profile, model):
+            step = found.get(case.key, UNKNOWN)
+            iterations = case.phase.training.iterations
+            hours = (step.seconds or math.nan) * iterations / 3600
+            rows.append(
+                {
+                    "model": model,
+                    "step_s": step.seconds,
+                    "iterations": iterations,
+                    "hours_per_seed": hours,
+                    "hours": hours * seeds,
+                    "hours_due": hours * due,
+                    "memory_mib": step.peak_memory_mib,
+                    "fits": step is UNKNOWN or step.seconds is not None,
+                }
+            )
+    return pd.DataFrame(rows).astype({"step_s": float, "memory_mib": float})
 
 
 def costs_text(table: pd.DataFrame) -> str:
@@ -205,6 +176,17 @@ def costs_text(table: pd.DataFrame) -> str:
     text = as_text(shown)
     total = f"{table['hours'].sum():.2f} h of training in all, {table['hours_due'].sum():.2f} h due"
     return f"{text}\n\n{total}; reading the data, evaluation and timing come on top."
+
+
+def studies_text(params: Params, table: pd.DataFrame) -> list[str]:
+    """Hours of the studies whose models are all planned and timed; they share some models."""
+    hours = table.groupby("model")["hours"].sum(min_count=1)
+    rows = [
+        {"study": study, "models": len(models), "hours": hours[list(models)].sum()}
+        for study, models in params.studies.items()
+        if hours.reindex(models).notna().all()
+    ]
+    return [as_text(pd.DataFrame(rows))] if rows else []
 
 
 def unknown_steps(table: pd.DataFrame) -> Iterator[str]:
@@ -215,7 +197,21 @@ def unknown_steps(table: pd.DataFrame) -> Iterator[str]:
         (table["model"][unknown & table["fits"]], "no step of theirs is known"),
     ):
         if len(names):
-            yield f"Not in the hours, as {reason}: {', '.join(names)}."
+            yield f"Not in the hours, as {reason}: {', '.join(dict.fromkeys(names))}."
+
+
+def possible(params: Params, profile: str) -> list[str]:
+    """The models whose networks can be built under a profile."""
+    return [model for model in params.models if is_possible(params.experiment(profile, model))]
+
+
+def is_possible(experiment: Experiment) -> bool:
+    try:
+        for phase in experiment.phases:
+            check_arguments(experiment.architecture, phase.arguments)
+    except ValueError:
+        return False
+    return True
 
 
 def as_text(table: pd.DataFrame) -> str:
@@ -228,19 +224,20 @@ def in_bytes(count: int) -> str:
 
 
 def steps_for(
-    params: Params, chosen: dict[str, Sequence[str]], device: str, save: str, limit: float
+    params: Params, chosen: Mapping[str, Sequence[str]], device: str, save: str, limit: float
 ) -> tuple[dict[str, Step], str]:
-    """Steps by ``steps.key_of``, and whose they are."""
+    """Steps by the key of their case, and whose they are."""
     if device:
         stored = steps.load(steps_file(device))
         return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."
-    experiments = [
-        (params.experiment(profile, model), number_of_classes(params.profile[profile].data))
+    cases = [
+        case
         for profile, models in chosen.items()
         for model in models
+        for case in cases_of(params, profile, model)
     ]
     here = pick_device()
-    found = steps.measure_all(experiments, here, limit)
+    found = steps.measure_all(cases, here, limit)
     if save:
         steps.save(steps_file(save), found, here)
     kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"
@@ -250,7 +247,11 @@ def steps_for(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Say what profiles will cost; train nothing.")
     parser.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: run.profiles")
-    parser.add_argument("--all", action="store_true", help="every model, not just run.models")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="every model that the profile can have, not just run.models",
+    )
     parser.add_argument(
         "--limit",
         type=float,
@@ -264,10 +265,12 @@ def main() -> None:
     given = parser.parse_args()
     try:
         params = load_params()
-        models: Sequence[str] = list(params.models) if given.all else params.run.models
-        chosen = dict.fromkeys(given.profiles or params.run.profiles, models)
+        chosen = {
+            profile: possible(params, profile) if given.all else params.run.models
+            for profile in given.profiles or params.run.profiles
+        }
         found, whose = steps_for(params, chosen, given.device, given.save, given.limit)
-        for profile in chosen:
+        for profile, models in chosen.items():
             print(plan(params, profile, models, found))
         print(whose)
     except UserError as error:

@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from deeplab_bench.errors import UserError
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
-from deeplab_bench.params import Experiment, Training
+from deeplab_bench.params import Phase, Training
 from deeplab_bench.provenance import environment
 from deeplab_bench.speed import synchronise
 from deeplab_bench.training import Trainer, make_deterministic
@@ -26,7 +27,21 @@ STEP_SECONDS = 30.0  # a model gets no further step after these
 # A CPU's time is proportional to the batch, once that is this large, and its memory is short.
 CPU_PIXELS = 2**20
 # The settings of training that a step takes no longer for.
-NO_MATTER = {"iterations", "base_lr", "poly_power", "momentum", "random_scale", "horizontal_flip"}
+NO_MATTER = {
+    "iterations",
+    "base_lr",
+    "lr_policy",
+    "poly_power",
+    "step_iterations",
+    "step_factor",
+    "head_lr_multiplier",
+    "momentum",
+    "weight_decay",
+    "batch_norm_momentum",
+    "weights",
+    "random_scale",
+    "horizontal_flip",
+}
 
 
 class StepsError(UserError):
@@ -55,66 +70,70 @@ class Steps(BaseModel):
     steps: dict[str, Step]
 
 
-def key_of(experiment: Experiment) -> str:
-    """A digest of the settings that a step's time hangs on."""
-    training = experiment.training.model_dump(mode="json", exclude=NO_MATTER)
-    settings = [experiment.architecture, experiment.arguments, training]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+@dataclass(frozen=True)
+class Case:
+    """A phase of training to be timed, as a network of so many classes."""
+
+    architecture: str
+    phase: Phase
+    num_classes: int
+
+    @property
+    def key(self) -> str:
+        """A digest of the settings that a step's time hangs on."""
+        training = self.phase.training.model_dump(mode="json", exclude=NO_MATTER)
+        settings = [self.architecture, self.phase.arguments, training, self.num_classes]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def measure_all(
-    experiments: Iterable[tuple[Experiment, int]], device: torch.device, limit_seconds: float
+    cases: Iterable[Case], device: torch.device, limit_seconds: float
 ) -> dict[str, Step]:
-    """Steps by ``key_of`` of experiments, each with its number of classes.
+    """Steps by the key of each case, those of the same key measured once.
 
-    Those of the same key are measured once. None is begun after ``limit_seconds``; the first
-    always is.
+    None is begun after ``limit_seconds``; the first always is.
     """
-    pending = {key_of(experiment): (experiment, classes) for experiment, classes in experiments}
+    pending = {case.key: case for case in cases}
     found: dict[str, Step] = {}
     started = time.monotonic()
-    for key, (experiment, classes) in tqdm(pending.items(), desc="timing steps", unit="model"):
+    for key, case in tqdm(pending.items(), desc="timing steps", unit="network"):
         if not found or time.monotonic() - started < limit_seconds:
-            found[key] = measure(experiment, classes, device)
+            found[key] = measure(case, device)
     return found
 
 
-def measure(experiment: Experiment, num_classes: int, device: torch.device) -> Step:
+def measure(case: Case, device: torch.device) -> Step:
     """The median of the steps after a warm-up; data loading has no part in it."""
-    batch_size = measured_batch(experiment.training, device)
+    training = case.phase.training
+    batch_size = measured_batch(training, device)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        seconds = time_steps(experiment, num_classes, batch_size, device)
+        seconds = time_steps(case, batch_size, device)
     except torch.cuda.OutOfMemoryError:
         return Step(seconds=None, batch_size=batch_size, peak_memory_mib=None)
     timed = seconds[WARM_UP_STEPS:] or seconds[-1:]
-    scale = experiment.training.batch_size / batch_size
     memory = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
     return Step(
-        seconds=round(statistics.median(timed) * scale, 4),
+        seconds=round(statistics.median(timed) * training.batch_size / batch_size, 4),
         batch_size=batch_size,
         peak_memory_mib=memory,
     )
 
 
-def time_steps(
-    experiment: Experiment, num_classes: int, batch_size: int, device: torch.device
-) -> list[float]:
+def time_steps(case: Case, batch_size: int, device: torch.device) -> list[float]:
     """Seconds of every step, the warm-up's first."""
     make_deterministic(0)
-    model = build_model(experiment.architecture, experiment.arguments, num_classes=num_classes).to(
-        device
-    )
-    model = model.to(memory_format=torch.channels_last)
+    model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
+    model = model.to(device).to(memory_format=torch.channels_last)
     steps = WARM_UP_STEPS + TIMED_STEPS
-    training = experiment.training.model_copy(update={"iterations": steps})
+    training = case.phase.training.model_copy(update={"iterations": steps})
     trainer = Trainer(model, training, device)
     size = training.crop_size
     images = torch.randint(256, (batch_size, 3, *size), dtype=torch.uint8)
-    labels = torch.randint(num_classes, (batch_size, *size), dtype=torch.uint8)
+    labels = torch.randint(case.num_classes, (batch_size, *size), dtype=torch.uint8)
     seconds: list[float] = []
     while len(seconds) < steps and sum(seconds) < STEP_SECONDS:
         synchronise(device)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def cite(x: int, table: str = "deeplabv3.table5") -> dict[str, Any]:
 def results(
     scores: Mapping[str, Sequence[float]],
     cited: dict[str, Any],
+    inferences: dict[str, Mapping[str, Sequence[float]]] | None = None,
     **training: Any,
 ) -> Results:
     """Runs of models with these mIoUs in percent, a seed each."""
@@ -90,15 +92,32 @@ def results(
         model: {"architecture": "fcn"} | ({"published": cited[model]} if model in cited else {})
         for model in scores
     }
-    run = {"profiles": ["p"], "models": [*scores], "seeds": [*range(seeds)], "hardware": []}
-    content = {"run": run, "profile": {"p": profile}, "models": blocks}
+    run: dict[str, Any] = {
+        "profiles": ["p"],
+        "models": [*scores],
+        "seeds": [*range(seeds)],
+        "hardware": [],
+    }
+    run["inference"] = [*(inferences or ())]
+    content = {
+        "run": run,
+        "profile": {"p": profile},
+        "models": blocks,
+        "inference": {"os8": {"output_stride": 8}, "ms": {"scales": [0.5, 1.0], "flip": True}},
+    }
     params = Params.model_validate_json(json.dumps(content))
     runs = [
         made(model, seed, miou / 100)
         for model, mious in scores.items()
         for seed, miou in enumerate(mious)
     ]
-    return Results(params, "p", runs, [], [])
+    others = [
+        made(model, seed, miou / 100).model_copy(update={"inference": inference})
+        for inference, models in (inferences or {}).items()
+        for model, mious in models.items()
+        for seed, miou in enumerate(mious)
+    ]
+    return Results(params, "p", runs, [], [], others)
 
 
 def made(model: str, seed: int, miou: float) -> Run:
@@ -222,6 +241,42 @@ def test_other_data_are_not_comparable_beside_values() -> None:
     assert data["reason"][1] == "dataset shapes instead of elsewhere"
 
 
+def test_a_row_may_stand_beside_another_inference() -> None:
+    """Its scores, and its settings, are that inference's; one that is not run has no row."""
+    published.PUBLISHED_FILE.write_text(
+        FILE.replace("{output_stride: 16}", "{output_stride: 16, eval_output_stride: 8}"),
+        encoding="utf-8",
+    )
+    published_file.cache_clear()
+    cited = [cite(1), cite(2) | {"inference": "os8"}, cite(3) | {"inference": "ms"}]
+    found = results({"a": [60.0, 60.1]}, {"a": cited}, {"os8": {"a": [62.0, 62.2]}})
+    data = rows(found)
+    assert list(data["model"]) == ["a", "a, os8"]
+    assert list(data["miou_mean"]) == pytest.approx([60.05, 62.1])
+    assert list(data["reason"]) == ["eval_output_stride 16 instead of 8", ""]
+
+    ways = {"os8": {"a": [62.0, 62.2]}, "ms": {"a": [63.0, 63.2]}}
+    reason = rows(results({"a": [60.0, 60.1]}, {"a": cited}, ways))["reason"][2]
+    assert reason == "eval_output_stride 16 instead of 8"
+    one = results({"a": [60.0, 60.1]}, {"a": cited}, ways)
+    (plain, *_, multi) = paper.citations(one.params)
+    for key in ("multi_scale", "flip"):
+        assert not paper.settings_of(one.params, "p", plain)[key]
+        assert paper.settings_of(one.params, "p", multi)[key]
+
+
+def test_a_second_phase_of_training_is_not_comparable() -> None:
+    text = FILE.replace("iterations: 20,", "iterations: 20, phases: 1,")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    published_file.cache_clear()
+    found = results({"a": [60.0, 60.1]}, {"a": cite(1)})
+    assert rows(found)["reason"][0] == ""
+    then = {"output_stride": 8, "training": {"iterations": 5}}
+    models = {"a": found.params.models["a"] | {"then": then}}
+    params = found.params.model_copy(update={"models": models})
+    assert rows(replace(found, params=params))["reason"][0] == "phases 2 instead of 1"
+
+
 # Orderings
 
 
@@ -265,6 +320,18 @@ def test_pairs_are_neighbours_of_the_published_table() -> None:
     data = elsewhere(scores, {"a": 2, "b": 1, "c": 3})
     assert list(zip(data["model"], data["other"], strict=True)) == [("c", "b"), ("a", "c")]
     assert list(data["published_difference"]) == [1.0, 1.0]
+
+
+def test_pairs_of_one_model_under_two_inferences() -> None:
+    text = FILE.replace("dataset: shapes", "dataset: voc2012")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    published_file.cache_clear()
+    cited = {"a": [cite(1), cite(2) | {"inference": "os8"}]}
+    (row,) = rows(results({"a": [60.0, 61.0]}, cited, {"os8": {"a": [61.0, 62.1]}})).to_dict(
+        "records"
+    )
+    assert (row["model"], row["other"], row["ordering"]) == ("a, os8", "a", "agrees")
+    assert row["difference"] == pytest.approx(1.05)
 
 
 def test_rows_of_one_score_and_of_several_tables_are_no_pair() -> None:

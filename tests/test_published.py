@@ -11,6 +11,7 @@ from deeplab_bench import published
 from deeplab_bench.params import Params, ParamsError, load_params
 from deeplab_bench.provenance import settings_sha256
 from deeplab_bench.published import Citation, PublishedError, published_file, published_value
+from deeplab_bench.report.paper import Cited, citations, departures, settings_of
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 ROWS = [(key, index) for key, t in published_file().tables.items() for index in range(len(t.rows))]
@@ -259,6 +260,7 @@ def test_a_model_may_stand_for_rows_of_several_tables(tmp_path: Path) -> None:
         ({"table": "deeplabv3.table5"}, "models.aspp.published.row is missing"),
         (BEST | {"rows": {}}, "models.aspp.published.rows is not a known key; .* 'row'"),
         (BEST | {"table": 5}, "models.aspp.published.table is 5"),
+        (BEST | {"inference": "os9"}, r"models.aspp.published.inference: 'os9' is not defined"),
         (BEST | {"row": {"image_poling": True}}, "models.aspp.published: .* 'image_pooling'"),
         ([BEST, BEST | {"row": {}}], "models.aspp.published: deeplabv3.table5 has 5 rows"),
     ],
@@ -272,6 +274,34 @@ def test_a_wrong_citation_is_refused_at_once(tmp_path: Path, cited: Any, message
 def test_a_misspelt_citation_is_an_unknown_key(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"models\.aspp\.publised .*'published'$"):
         params_of(tmp_path, BEST, under="publised")
+
+
+def committed_citations() -> tuple[Params, list[Cited]]:
+    """Of every model of the committed file, under every way of inference."""
+    params = load_params(COMMITTED)
+    run = {"models": tuple(params.models), "inference": tuple(params.inference)}
+    params = params.model_copy(update={"run": params.run.model_copy(update=run)})
+    return params, citations(params)
+
+
+def test_no_two_models_are_said_to_be_the_same_row() -> None:
+    _, cited = committed_citations()
+    rows = [(c.published.reference, c.published.index) for c in cited]
+    assert sorted(rows) == sorted(set(rows))
+
+
+def test_the_catalogue_is_trained_as_the_papers_say() -> None:
+    """On VOC 2012 nothing that a DeepLab paper states is otherwise, but for COCO pretraining."""
+    params, cited = committed_citations()
+    deeplab = [c for c in cited if c.published.settings["dataset"] == "voc2012"]
+    assert len(deeplab) > 50
+    otherwise = {
+        c.name: departures(settings_of(params, "voc2012", c), c.published) for c in deeplab
+    }
+    assert {name: reasons for name, reasons in otherwise.items() if reasons} == {
+        "deeplabv2_resnet101_largefov": ["coco false instead of true"],
+        "deeplabv2_resnet101_aspp": ["coco false instead of true"],
+    }
 
 
 def test_values_in_words() -> None:

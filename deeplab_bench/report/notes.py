@@ -28,6 +28,17 @@ def per_class(results: Results) -> str:
     )
 
 
+def inference(results: Results) -> str:
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}, of the same checkpoints as "
+        "the accuracy table. Gain: over one pass at the training's output stride and scale 1, "
+        "paired by seed. Atrous rates follow the output stride; probabilities are averaged over "
+        "scales and mirror images.",
+        "Brackets: Student's t interval at 95 % over seeds." if len(results.seeds) > 1 else "",
+        best(results),
+    )
+
+
 def speed(results: Results) -> str:
     batch = results.speeds[0].batch_size
     passes = min(speed.latency_ms.samples for speed in results.speeds)

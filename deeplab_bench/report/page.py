@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import CamVidData, FolderData, ShapesData
+from deeplab_bench.params import CamVidData, FolderData, ShapesData, VocData
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import ReportError, Results, write
@@ -39,6 +39,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         "## Accuracy by size of the objects",
         figure("object_size", "mIoU of every model for small, medium and large objects"),
         notes.sizes(results),
+        *(["## Ways of inference", files["tables/inference.md"]] if results.inferences else []),
         *speed_blocks(results, files),
         "## Training",
         figure("training_curves", "training loss of every model"),
@@ -77,6 +78,8 @@ def data_set(results: Results) -> str:
             )
         case CamVidData():
             return f"CamVid, street scenes photographed from a car ({images})"
+        case VocData() as data:
+            return f"Pascal VOC 2012, trained on its split `{data.train_split}` ({images})"
         case FolderData() as data:
             return f"the images of `{data.root}` ({images})"
 

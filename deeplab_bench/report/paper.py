@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from deeplab_bench.params import Params
+from deeplab_bench.params import Inference, Params
 from deeplab_bench.published import (
     Paper,
     Published,
@@ -21,21 +21,19 @@ from deeplab_bench.report.results import Results
 from deeplab_bench.report.tables import Table, files_of, formatted, summarise
 
 # What holds for a run whose settings do not say.
-UNSAID = {
-    "split": "val",
-    "weights": "none",
-    "coco": False,
-    "crf": False,
-    "multi_scale": False,
-    "flip": False,
-}
+UNSAID = {"split": "val", "coco": False, "crf": False}
 
 
 class Cited(NamedTuple):
-    """A model of the run and a published row that its block names."""
+    """A model of the run, under a way of inference, and a published row that its block names."""
 
     model: str
+    inference: str | None
     published: Published
+
+    @property
+    def name(self) -> str:
+        return self.model if self.inference is None else f"{self.model}, {self.inference}"
 
 
 class Interval(NamedTuple):
@@ -62,10 +60,12 @@ def paper(results: Results) -> Table:
 
 
 def citations(params: Params) -> list[Cited]:
+    """Those of the run, its ways of inference included."""
     return [
-        Cited(model, published_value(citation))
+        Cited(model, citation.inference, published_value(citation))
         for model in params.run.models
         for citation in params.citations(model)
+        if citation.inference in (None, *params.run.inference)
     ]
 
 
@@ -77,11 +77,11 @@ def values(results: Results, cited: list[Cited]) -> Table:
 
 def value_row(results: Results, cited: Cited) -> dict[str, Any]:
     published = cited.published
-    ours = interval_of(results.scores(), cited.model)
-    reasons = departures(settings_of(results.params, results.profile, cited.model), published)
+    ours = interval_of(scores_of(results, cited))
+    reasons = departures(settings_of(results.params, results.profile, cited), published)
     difference = ours.mean - published.value
     return {
-        "model": cited.model,
+        "model": cited.name,
         "paper": place(published),
         "row": in_words(published.cited),
         "published": published.value,
@@ -106,13 +106,18 @@ def verdict(difference: float, half_interval: float) -> str:
     return "above" if difference > 0 else "below"
 
 
-def settings_of(params: Params, profile: str, model: str) -> dict[str, Any]:
-    """Every setting of a model's runs by its name, where nothing is said what then holds."""
-    experiment = params.experiment(profile, model)
+def settings_of(params: Params, profile: str, cited: Cited) -> dict[str, Any]:
+    """Every setting of the runs by its name, where nothing is said what then holds."""
+    experiment = params.experiment(profile, cited.model)
+    inference = Inference() if cited.inference is None else params.inference[cited.inference]
+    evaluated = {
+        "eval_output_stride": experiment.arguments_for(inference).get("output_stride"),
+        "multi_scale": inference.scales != (1.0,),
+        "flip": inference.flip,
+    }
+    trained = experiment.arguments | experiment.training.model_dump()
     data = params.profile[profile].data.model_dump()
-    arguments = experiment.arguments
-    evaluated = {"eval_output_stride": arguments["output_stride"]}
-    return UNSAID | evaluated | data | arguments | experiment.training.model_dump()
+    return UNSAID | evaluated | data | trained | {"phases": len(experiment.phases)}
 
 
 def departures(ours: dict[str, Any], published: Published) -> list[str]:
@@ -149,11 +154,11 @@ def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
 
 
 def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any]:
-    ours = ordering(results.scores(), higher.model, lower.model)
+    ours = interval_of(scores_of(results, higher) - scores_of(results, lower))
     return {
         "paper": place(higher.published),
-        "model": higher.model,
-        "other": lower.model,
+        "model": higher.name,
+        "other": lower.name,
         "published_difference": higher.published.value - lower.published.value,
         "difference": ours.mean,
         "ci95_low": ours.low,
@@ -162,16 +167,17 @@ def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
     }
 
 
-def ordering(scores: pd.DataFrame, higher: str, lower: str) -> Interval:
-    """Of the difference between two models, each seed's runs paired."""
-    by_seed = scores.pivot(index="seed", columns="model", values="miou")
-    differences = by_seed[higher] - by_seed[lower]
-    return interval_of(pd.DataFrame({"model": "pair", "miou": differences}), "pair")
+def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
+    """mIoU in percent by seed."""
+    scores = results.scores() if cited.inference is None else results.inference_scores()
+    if cited.inference is not None:
+        scores = scores[scores["inference"] == cited.inference]
+    return scores[scores["model"] == cited.model].set_index("seed")["miou"]
 
 
-def interval_of(scores: pd.DataFrame, model: str) -> Interval:
-    miou = summarise(scores, "miou").astype(float)
-    mean, low, high = miou.loc[[model], ["mean", "ci95_low", "ci95_high"]].to_numpy()[0]
+def interval_of(scores: "pd.Series[float]") -> Interval:
+    found = summarise(pd.DataFrame({"model": "one", "miou": scores}), "miou").astype(float)
+    mean, low, high = found[["mean", "ci95_low", "ci95_high"]].to_numpy()[0]
     return Interval(float(mean), float(low), float(high))
 
 

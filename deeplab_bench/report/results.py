@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params
-from deeplab_bench.paths import RESULTS, run_file, speed_file, timing_file
+from deeplab_bench.paths import RESULTS, inference_file, run_file, speed_file, timing_file
 from deeplab_bench.provenance import code_sha256, settings_sha256
 
 SIZES = ("small", "medium", "large")
@@ -67,6 +67,7 @@ class Run(Record):
     object_size: ObjectSize
     images: dict[str, tuple[tuple[int, int, int], ...]]
     training: History
+    inference: str | None = None
 
     @field_validator("iou")
     @classmethod
@@ -113,6 +114,7 @@ class Results:
     runs: list[Run]
     timings: list[Timing]
     speeds: list[Speed]
+    inferences: list[Run]
 
     @property
     def folder(self) -> Path:
@@ -135,6 +137,11 @@ class Results:
         """A row per run: ``model``, ``seed``, and every score in percent."""
         return pd.DataFrame([_scores(run) for run in self.runs])
 
+    def inference_scores(self) -> pd.DataFrame:
+        """The same of every run under every other way of inference, in the column ``inference``."""
+        rows = [{"inference": run.inference, **_scores(run)} for run in self.inferences]
+        return pd.DataFrame(rows)
+
 
 def load_results(params: Params, profile: str) -> Results:
     """
@@ -149,6 +156,7 @@ def load_results(params: Params, profile: str) -> Results:
         load_runs(params, profile),
         load_timings(params, profile),
         load_speeds(params, profile),
+        load_inferences(params, profile),
     )
 
 
@@ -181,6 +189,21 @@ def load_speeds(params: Params, profile: str) -> list[Speed]:
             _require(path, speed, profile=profile, hardware=hardware, model=model)
             speeds.append(speed)
     return speeds
+
+
+def load_inferences(params: Params, profile: str) -> list[Run]:
+    runs, code = [], code_sha256("deeplab_bench.evaluation")
+    for inference in params.run.inference:
+        settings = params.inference[inference].model_dump(mode="json")
+        for model, seed in _declared(params):
+            path = inference_file(profile, inference, model, seed)
+            run = _load(path, Run)
+            _require(path, run, profile=profile, inference=inference, model=model, seed=seed)
+            _require_current(path, run, params, code)
+            if run.settings["inference"] != settings:
+                raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
+            runs.append(run)
+    return runs
 
 
 def write(path: Path, content: bytes) -> None:

@@ -25,6 +25,9 @@ HEADINGS = {
     "params_m": "Parameters (M)",
     "gflops": "GFLOPs",
     "miou_mean": "mIoU (%)",
+    "inference": "Inference",
+    "settings": "Settings",
+    "gain": "Gain (points)",
     "interval": "95 % interval",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
@@ -43,6 +46,7 @@ HEADINGS = {
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
+GAIN_INTERVAL = ("gain_low", "gain_high")
 DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
 LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
 
@@ -61,6 +65,8 @@ class Table:
 def render(results: Results) -> dict[str, str]:
     """Every table of a profile, by file name."""
     tables = {"accuracy": accuracy(results), "per_class": per_class(results)}
+    if results.inferences:
+        tables["inference"] = inference(results)
     if results.speeds:
         tables["speed"] = speed(results)
     files = {"metrics.json": metrics_json(results)}
@@ -79,12 +85,12 @@ def files_of(table: Table, name: str, profile: str) -> dict[str, str]:
     }
 
 
-def summarise(scores: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Per model: ``mean``, ``std`` and the 95 % Student-t interval of the mean over seeds.
+def summarise(scores: pd.DataFrame, column: str, by: str | list[str] = "model") -> pd.DataFrame:
+    """Per model, or group of ``by``, over seeds: ``mean``, ``std``, 95 % Student-t interval.
 
-    Of one seed there is but the mean; the others are NaN.
+    The interval is of the mean. Of one seed there is but the mean; the others are NaN.
     """
-    seeds = scores.groupby("model", sort=False)[column]
+    seeds = scores.groupby(by, sort=False)[column]
     mean, half = seeds.mean(), stats.t.ppf(0.975, seeds.count() - 1) * seeds.sem()
     return pd.DataFrame(
         {"mean": mean, "std": seeds.std(), "ci95_low": mean - half, "ci95_high": mean + half}
@@ -131,6 +137,34 @@ def class_means(results: Results) -> pd.DataFrame:
     names = {f"iou_{name}": name for name in results.runs[0].classes}
     means = results.scores().groupby("model", sort=False)[list(names)].mean()
     return means.rename(columns=names)
+
+
+def inference(results: Results) -> Table:
+    """Every model under every declared way of inference, and what that gains over one pass."""
+    by = ["inference", "model"]
+    plain = results.scores().set_index(["model", "seed"])["miou"]
+    scores = results.inference_scores().set_index(["model", "seed"])
+    scores["gain"] = scores["miou"] - plain
+    miou, gain = summarise(scores, "miou", by), summarise(scores, "gain", by)
+    data = miou.rename(columns={"mean": "miou_mean"}).drop(columns="std")
+    data[["gain", "gain_low", "gain_high"]] = gain.drop(columns="std")
+    data = data.reset_index()
+    data.insert(2, "settings", [inference_settings(results, *row) for row in data[by].to_numpy()])
+    text, several = formatted(data), len(results.seeds) > 1
+    for value, low, high in (("miou_mean", "ci95_low", "ci95_high"), ("gain", *GAIN_INTERVAL)):
+        if several:
+            text[value] += " [" + text[low] + ", " + text[high] + "]"
+        text = text.drop(columns=[low, high])
+    title = f"Ways of inference on the profile {results.profile}"
+    return Table(title, data, text, best_of(data, text.columns), notes.inference(results))
+
+
+def inference_settings(results: Results, name: str, model: str) -> str:
+    settings = results.params.inference[name]
+    arguments = results.params.experiment(results.profile, model).arguments_for(settings)
+    scales = ", ".join(f"{scale:g}" for scale in settings.scales)
+    mirrored = ", flip" if settings.flip else ""
+    return f"output_stride {arguments['output_stride']}, scales {scales}{mirrored}"
 
 
 def speed(results: Results) -> Table:
@@ -219,7 +253,7 @@ def latex(table: Table, label: str) -> str:
 
 
 def alignment(table: Table) -> list[str]:
-    words = {"model", "other", "architecture", "hardware", "paper", "row"}
+    words = {"model", "other", "architecture", "hardware", "paper", "row", "inference", "settings"}
     words |= {"verdict", "ordering", "reason"}
     return ["left" if column in words else "right" for column in table.text]
 
