@@ -4,7 +4,7 @@ PROFILE ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test lint lock
+.PHONY: repro plan test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -12,6 +12,10 @@ repro: .venv/installed
 	python -m pipelines.warm dvc repro
 	python -m deeplab_bench.report.page
 	python -m deeplab_bench.report.tables $(PROFILE)
+
+# What `make repro` would cost; trains nothing.
+plan: .venv/installed
+	python -m deeplab_bench.plan $(PROFILE)
 
 test: .venv/installed
 	python -m pytest

@@ -273,6 +273,10 @@ class Params(Settings):
                 self.experiment(profile, model)
         for model in self.models:
             for citation in self.citations(model):
+                if citation.inference is not None:
+                    _known(
+                        citation.inference, self.inference, f"models.{model}.published.inference"
+                    )
                 try:
                     published_value(citation)
                 except PublishedError as error:

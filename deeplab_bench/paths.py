@@ -52,3 +52,8 @@ def sample_labels_file(profile: str) -> Path:
 
 def speed_file(profile: str, hardware: str, model: str) -> Path:
     return RESULTS / profile / "speed" / hardware / f"{model}.json"
+
+
+def steps_file(device: str) -> Path:
+    """How long a training step of each model takes on a device of this name."""
+    return RESULTS / "steps" / f"{device}.json"

@@ -29,10 +29,14 @@ class Facts(BaseModel):
 
 
 class Citation(Facts):
-    """A row of a published table, by as many of its settings as tell it from the others."""
+    """A row of a published table, by as many of its settings as tell it from the others.
+
+    It stands beside the model's scores under ``inference``, if that is said.
+    """
 
     table: str
     row: dict[str, Any]
+    inference: str | None = None
 
 
 class Paper(Facts):

@@ -65,6 +65,8 @@ class Repository:
         (root / ".dvc").mkdir()
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
             shutil.copy(ROOT / name, root / name)
+        (root / "results").mkdir()
+        shutil.copy(ROOT / "results" / "published.yaml", root / "results")
         self.params = root / "params.yaml"
         self.params.write_text(MINIATURE, encoding="utf-8")
         self.run("git", "init", "--quiet")
@@ -158,7 +160,7 @@ def test_every_stage_refuses_a_mistake_in_one_line(
     assert done.stderr == (
         "error: params.yaml: run.models: 'asp' is not defined; the nearest valid one is 'aspp'\n"
     )
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "results" / "miniature").exists()
 
 
 def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:

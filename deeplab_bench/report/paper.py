@@ -5,9 +5,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pandas as pd
-from scipy import stats
 
-from deeplab_bench.params import Params
+from deeplab_bench.params import Inference, Params
 from deeplab_bench.published import (
     Paper,
     Published,
@@ -22,27 +21,25 @@ from deeplab_bench.report.results import Results
 from deeplab_bench.report.tables import Table, files_of, formatted, summarise
 
 # What holds for a run whose settings do not say.
-UNSAID = {
-    "split": "val",
-    "weights": "none",
-    "coco": False,
-    "crf": False,
-    "multi_scale": False,
-    "flip": False,
-}
+UNSAID = {"split": "val", "coco": False, "crf": False}
 
 
 class Cited(NamedTuple):
-    """A model of the run and a published row that its block names."""
+    """A model of the run, under a way of inference, and a published row that its block names."""
 
     model: str
+    inference: str | None
     published: Published
 
+    @property
+    def name(self) -> str:
+        return self.model if self.inference is None else f"{self.model}, {self.inference}"
 
-class Ordering(NamedTuple):
-    """One row's mIoU less another's, in percent, the mean over paired seeds and its interval."""
 
-    difference: float
+class Interval(NamedTuple):
+    """A mean over seeds and its 95 % interval, in percent; the ends are NaN for one seed."""
+
+    mean: float
     low: float
     high: float
 
@@ -63,36 +60,36 @@ def paper(results: Results) -> Table:
 
 
 def citations(params: Params) -> list[Cited]:
+    """Those of the run, its ways of inference included."""
     return [
-        Cited(model, published_value(citation))
+        Cited(model, citation.inference, published_value(citation))
         for model in params.run.models
         for citation in params.citations(model)
+        if citation.inference in (None, *params.run.inference)
     ]
 
 
 def values(results: Results, cited: list[Cited]) -> Table:
-    miou = summarise(results.scores(), "miou")
-    data = pd.DataFrame([value_row(results, row, miou.loc[row.model]) for row in cited])
+    data = pd.DataFrame([value_row(results, row) for row in cited])
     title = f"Published and own mIoU on the profile {results.profile}"
     return table_of(title, data, notes.paper_values(results, papers_of(cited)))
 
 
-def value_row(results: Results, cited: Cited, miou: "pd.Series[float]") -> dict[str, Any]:
+def value_row(results: Results, cited: Cited) -> dict[str, Any]:
     published = cited.published
-    reasons = departures(settings_of(results.params, results.profile, cited.model), published)
-    difference = miou["mean"] - published.value
+    ours = interval_of(scores_of(results, cited))
+    reasons = departures(settings_of(results.params, results.profile, cited), published)
+    difference = ours.mean - published.value
     return {
-        "model": cited.model,
+        "model": cited.name,
         "paper": place(published),
         "row": in_words(published.cited),
         "published": published.value,
-        "miou_mean": miou["mean"],
-        "ci95_low": miou["ci95_low"],
-        "ci95_high": miou["ci95_high"],
+        "miou_mean": ours.mean,
+        "ci95_low": ours.low,
+        "ci95_high": ours.high,
         "difference": difference,
-        "verdict": "not comparable"
-        if reasons
-        else verdict(difference, miou["ci95_high"] - miou["mean"]),
+        "verdict": "not comparable" if reasons else verdict(difference, ours.high - ours.mean),
         "reason": "; ".join(reasons),
     }
 
@@ -109,13 +106,18 @@ def verdict(difference: float, half_interval: float) -> str:
     return "above" if difference > 0 else "below"
 
 
-def settings_of(params: Params, profile: str, model: str) -> dict[str, Any]:
-    """Every setting of a model's runs by its name, where nothing is said what then holds."""
-    experiment = params.experiment(profile, model)
+def settings_of(params: Params, profile: str, cited: Cited) -> dict[str, Any]:
+    """Every setting of the runs by its name, where nothing is said what then holds."""
+    experiment = params.experiment(profile, cited.model)
+    inference = Inference() if cited.inference is None else params.inference[cited.inference]
+    evaluated = {
+        "eval_output_stride": experiment.arguments_for(inference).get("output_stride"),
+        "multi_scale": inference.scales != (1.0,),
+        "flip": inference.flip,
+    }
+    trained = experiment.arguments | experiment.training.model_dump()
     data = params.profile[profile].data.model_dump()
-    arguments = experiment.arguments
-    evaluated = {"eval_output_stride": arguments["output_stride"]}
-    return UNSAID | evaluated | data | arguments | experiment.training.model_dump()
+    return UNSAID | evaluated | data | trained | {"phases": len(experiment.phases)}
 
 
 def departures(ours: dict[str, Any], published: Published) -> list[str]:
@@ -135,7 +137,7 @@ def orderings(results: Results, cited: list[Cited]) -> Table:
 
 
 def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
-    """In each table, every cited row and the next higher one; rows of the same score are no pair."""
+    """In each table, every cited row and the next higher one; equal ones are no pair."""
     tables = dict.fromkeys(row.published.reference for row in cited)
     ascending = [
         sorted(
@@ -152,35 +154,40 @@ def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
 
 
 def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any]:
-    ours = ordering(results.scores(), higher.model, lower.model)
+    ours = interval_of(scores_of(results, higher) - scores_of(results, lower))
     return {
         "paper": place(higher.published),
-        "model": higher.model,
-        "other": lower.model,
+        "model": higher.name,
+        "other": lower.name,
         "published_difference": higher.published.value - lower.published.value,
-        "difference": ours.difference,
+        "difference": ours.mean,
         "ci95_low": ours.low,
         "ci95_high": ours.high,
         "ordering": agreement(ours),
     }
 
 
-def ordering(scores: pd.DataFrame, higher: str, lower: str) -> Ordering:
-    """Student's t at 95 % over the differences between runs of the same seed; NaN for one seed."""
-    by_seed = scores.pivot(index="seed", columns="model", values="miou")
-    differences = by_seed[higher] - by_seed[lower]
-    mean = float(differences.mean())
-    half = float(stats.t.ppf(0.975, differences.count() - 1) * differences.sem())
-    return Ordering(mean, mean - half, mean + half)
+def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
+    """mIoU in percent by seed."""
+    scores = results.scores() if cited.inference is None else results.inference_scores()
+    if cited.inference is not None:
+        scores = scores[scores["inference"] == cited.inference]
+    return scores[scores["model"] == cited.model].set_index("seed")["miou"]
 
 
-def agreement(ours: Ordering) -> str:
+def interval_of(scores: "pd.Series[float]") -> Interval:
+    found = summarise(pd.DataFrame({"model": "one", "miou": scores}), "miou").astype(float)
+    mean, low, high = found[["mean", "ci95_low", "ci95_high"]].to_numpy()[0]
+    return Interval(float(mean), float(low), float(high))
+
+
+def agreement(ours: Interval) -> str:
     """Whether the row that is the higher in the paper is so here."""
     if math.isnan(ours.low):
         return "undecided (one seed)"
     if ours.low <= 0 <= ours.high:
         return "undecided"
-    return "agrees" if ours.difference > 0 else "disagrees"
+    return "agrees" if ours.mean > 0 else "disagrees"
 
 
 def place(published: Published) -> str:
