@@ -2,14 +2,15 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from deeplab_bench import metrics
@@ -58,10 +59,7 @@ def evaluate(
     timing = training_timing(checkpoint)
     split = load_split(data_folder, "val")
     make_deterministic(seed)
-    model = build_model(
-        experiment.architecture, experiment.arguments, num_classes=len(split.classes)
-    )
-    model.load_state_dict(state["model"])
+    model = trained_model(experiment, state)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
     predictions = predict(model, split, title)
     shown: list[Pixels] = []
@@ -99,15 +97,39 @@ def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: 
     return state
 
 
-@torch.inference_mode()
+def trained_model(experiment: Experiment, state: Any) -> nn.Module:
+    """The model of a checkpoint that ``load_checkpoint`` has read."""
+    model = build_model(
+        experiment.architecture, experiment.arguments, num_classes=len(state["classes"])
+    )
+    model.load_state_dict(state["model"])
+    return model
+
+
 def predict(model: nn.Module, split: Split, title: str) -> Iterator[Pixels]:
     """Class indices (H, W) of every image, each at its own size."""
+    for logits in logits_of(model, split, range(len(split)), title):
+        yield logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+def predict_probabilities(
+    model: nn.Module, split: Split, indices: Sequence[int], title: str
+) -> Iterator[NDArray[np.float32]]:
+    """Class probabilities (C, H, W) of these images, each at its own size."""
+    for logits in logits_of(model, split, indices, title):
+        yield logits.float().softmax(dim=0).cpu().numpy()
+
+
+@torch.inference_mode()
+def logits_of(
+    model: nn.Module, split: Split, indices: Sequence[int], title: str
+) -> Iterator[Tensor]:
+    """Scores (C, H, W) of these images, each at its own size."""
     device = pick_device()
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    for index in tqdm(range(len(split)), desc=title, unit="image"):
+    for index in tqdm(indices, desc=title, unit="image"):
         image = torch.from_numpy(split.image(index).transpose(2, 0, 1)[None].copy())
-        logits = model(normalise(image.to(device)))
-        yield logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        yield model(normalise(image.to(device)))[0]
 
 
 def keep_first(items: Iterator[Pixels], count: int, kept: list[Pixels]) -> Iterator[Pixels]:

@@ -8,10 +8,19 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -62,6 +71,18 @@ class FolderData(Settings):
 Data = Annotated[ShapesData | CamVidData | FolderData, Field(discriminator="dataset")]
 
 
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(first >= second for first, second in pairwise(values)):
+        raise ValueError("the values should ascend")
+    return values
+
+
+def _from_zero(iterations: tuple[int, ...]) -> tuple[int, ...]:
+    if iterations[0] != 0:
+        raise ValueError("the first should be 0, the network alone")
+    return cast(tuple[int, ...], _ascending(iterations))
+
+
 class Training(Settings):
     """The schedule: SGD with the poly policy. Sizes in pixels, ``crop_size`` is (height, width)."""
 
@@ -83,6 +104,36 @@ class Training(Settings):
         return self
 
 
+Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+class CRFSearch(Settings):
+    """The values of which all combinations are scored on some training images."""
+
+    images: PositiveInt
+    w1: Ascending
+    sigma_alpha: Ascending
+    sigma_beta: Ascending
+
+
+class CRF(Settings):
+    """The fully connected CRF (``deeplab_bench.crf``), its parameters by the papers' names.
+
+    With ``search`` the first three are where the search begins. Results are given after each of
+    ``iterations``, of which 0 is the network alone.
+    """
+
+    w1: PositiveFloat
+    sigma_alpha: PositiveFloat
+    sigma_beta: PositiveFloat
+    w2: PositiveFloat
+    sigma_gamma: PositiveFloat
+    iterations: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), AfterValidator(_from_zero)
+    ]
+    search: CRFSearch | None = None
+
+
 class Profile(Settings):
     """A data set with the backbone and schedule under which all models are compared on it.
 
@@ -92,6 +143,7 @@ class Profile(Settings):
     data: Data
     model: dict[str, Any]
     training: Training
+    crf: CRF | None = None
 
 
 class Run(Settings):
@@ -101,11 +153,14 @@ class Run(Settings):
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     hardware: tuple[Name, ...]
+    crf: tuple[Name, ...] = ()
 
 
 SECTIONS: dict[str, type[Settings]] = {
     "run": Run,
     "training": Training,
+    "crf": CRF,
+    "search": CRFSearch,
     "shapes": ShapesData,
     "camvid": CamVidData,
     "folder": FolderData,
@@ -148,6 +203,16 @@ class Params(Settings):
             training=_validated(Training, schedule, f"{where}.training."),
         )
 
+    def crf(self, profile: str) -> CRF:
+        """
+        Raises:
+            ParamsError: the profile is undefined, or has no such section.
+        """
+        settings = self.profile[_known(profile, self.profile, "run.profiles")].crf
+        if settings is None:
+            raise ParamsError(f"profile.{profile}.crf is missing: run.crf needs it")
+        return settings
+
     def check(self) -> None:
         """Check that the entries fit each other, those that no run uses included."""
         for key, values in self.run.model_dump().items():
@@ -155,6 +220,7 @@ class Params(Settings):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
         for model in self.run.models:
             _known(model, self.models, "run.models")
+        self._check_crf()
         every_argument = {
             name: (p.annotation, None)
             for architecture in ARCHITECTURES
@@ -172,6 +238,15 @@ class Params(Settings):
                     check_arguments(experiment.architecture, experiment.arguments)
                 except ValueError as error:
                     raise ParamsError(f"models.{model} under profile.{profile}: {error}") from None
+
+    def _check_crf(self) -> None:
+        for model in self.run.crf:
+            if model not in self.run.models:
+                raise ParamsError(
+                    f"run.crf: {model!r} is not in run.models{_nearest(model, self.run.models)}"
+                )
+        for profile in self.run.profiles if self.run.crf else ():
+            self.crf(profile)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
