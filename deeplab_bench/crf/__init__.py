@@ -3,7 +3,7 @@
 Nothing in here imports torch: worker processes do the work, and start light.
 """
 
-from deeplab_bench.crf.mean_field import CRFError, CRFParameters, mean_field, require_pydensecrf
+from deeplab_bench.crf.inference import CRFError, CRFParameters, mean_field, require_pydensecrf
 from deeplab_bench.crf.refinement import Pictures, Refined, Task, refine
 
 __all__ = [

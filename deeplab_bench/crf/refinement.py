@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_bench.boundaries import trimap_confusions
-from deeplab_bench.crf.mean_field import CRFParameters, Floats, mean_field
+from deeplab_bench.crf.inference import CRFParameters, Floats, mean_field
 from deeplab_bench.crf.processes import in_processes
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.metrics import Confusion

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deeplab_bench import metrics
-from deeplab_bench.crf.mean_field import CRFParameters
+from deeplab_bench.crf.inference import CRFParameters
 from deeplab_bench.crf.refinement import Task, refine
 
 Values = Sequence[float]
