@@ -13,6 +13,8 @@ from scipy import ndimage
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.metrics import Confusion
 
+TRIMAP_WIDTHS = (1, 2, 5, 10, 20, 40)
+
 
 def boundary_distances(label: Pixels) -> NDArray[np.float64]:
     """How far each pixel is from a boundary, (H, W) in pixels.

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from deeplab_bench import metrics
+from deeplab_bench.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.crf import CRFParameters, Pictures, Refined, Task, refine, require_pydensecrf
 from deeplab_bench.crf.processes import available_cpus
 from deeplab_bench.crf.search import Tried, coarse_to_fine, mious_of, searched, spread
@@ -30,7 +31,6 @@ from deeplab_bench.provenance import code_sha256, environment
 from deeplab_bench.samples import SAMPLES, tile
 from deeplab_bench.training import make_deterministic, pick_device
 
-TRIMAP_WIDTHS = (1, 2, 5, 10, 20, 40)
 SEARCH_ITERATIONS = 10
 PICTURED = (0, 1, 2, 10)
 
@@ -79,6 +79,7 @@ def evaluate_crf(
         "search": search_record(tried, settings, train),
         "classes": val.classes,
         "trimap_widths_px": list(TRIMAP_WIDTHS),
+        "pictured": pictured(settings.iterations),
         "iterations": figures(confusions, settings.iterations, val.classes),
     }
     timing = {
@@ -191,7 +192,7 @@ def write_pictures(
     pictures: Sequence[Pictures], iterations: Sequence[int], samples: Mapping[str, Path]
 ) -> None:
     """A strip of images per iteration of ``PICTURED``, one above the other."""
-    rows = [iterations.index(iteration) for iteration in PICTURED if iteration in iterations]
+    rows = [iterations.index(iteration) for iteration in pictured(iterations)]
     for path in samples.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     labels = [tile([picture.labels[row] for picture in pictures]) for row in rows]
@@ -201,6 +202,10 @@ def write_pictures(
     for name, maps in (("scores", scores), ("beliefs", beliefs)):
         strips = [tile([image[row] for image in maps]) for row in range(len(rows))]
         Image.fromarray(np.concatenate(strips)).save(samples[name], optimize=True)
+
+
+def pictured(iterations: Sequence[int]) -> list[int]:
+    return [iteration for iteration in PICTURED if iteration in iterations]
 
 
 def scaled(scores: NDArray[np.float32]) -> Pixels:

@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from scipy import stats
 
+from deeplab_bench.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params, load_params
 from deeplab_bench.paths import RESULTS
@@ -27,12 +28,16 @@ HEADINGS = {
     "interval": "95 % interval",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
+    "iteration": "Iteration",
+    "gain_mean": "Beyond the network",
+    **{f"trimap_{width}_px": f"Within {width} px (%)" for width in TRIMAP_WIDTHS},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
     "images_per_second": "Images/s",
     "peak_memory_mib": "Peak memory (MiB)",
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
+CRF_HIGHEST = {"miou_mean", *(f"trimap_{width}_px" for width in TRIMAP_WIDTHS)}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
 DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
 LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
@@ -54,6 +59,8 @@ def render(results: Results) -> dict[str, str]:
     tables = {"accuracy": accuracy(results), "per_class": per_class(results)}
     if results.speeds:
         tables["speed"] = speed(results)
+    if results.crf_runs:
+        tables["crf"] = crf(results)
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
@@ -63,12 +70,12 @@ def render(results: Results) -> dict[str, str]:
     return files
 
 
-def summarise(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+def summarise(scores: pd.DataFrame, column: str, by: Sequence[str] = ("model",)) -> pd.DataFrame:
     """Per model: ``mean``, ``std`` and the 95 % Student-t interval of the mean over seeds.
 
     Of one seed there is but the mean; the others are NaN.
     """
-    seeds = scores.groupby("model", sort=False)[column]
+    seeds = scores.groupby(list(by), sort=False)[column]
     mean, half = seeds.mean(), stats.t.ppf(0.975, seeds.count() - 1) * seeds.sem()
     return pd.DataFrame(
         {"mean": mean, "std": seeds.std(), "ci95_low": mean - half, "ci95_high": mean + half}
@@ -138,6 +145,36 @@ def speed(results: Results) -> Table:
     return Table(
         f"Speed on the profile {results.profile}", data, formatted(data), best, notes.speed(results)
     )
+
+
+def crf(results: Results) -> Table:
+    data = crf_data(results)
+    text, several = formatted(data), data["miou_std"].notna()
+    text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
+    text["miou_std"] = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
+    gain = data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]].map("{:+.2f}".format)
+    low_to_high = " (" + gain["gain_ci95_low"] + " to " + gain["gain_ci95_high"] + ")"
+    beyond_network = data["iteration"] > 0
+    text["gain_mean"] = (gain["gain_mean"] + low_to_high.where(several, "")).where(
+        beyond_network, ""
+    )
+    text = text.drop(columns=["ci95_low", "ci95_high", "gain_ci95_low", "gain_ci95_high"])
+    text = text.rename(columns={"miou_std": "interval"})
+    models = [part for _, part in data.groupby("model", sort=False)]
+    best = pd.concat([best_of(part, text.columns, highest=CRF_HIGHEST) for part in models])
+    title = f"Fully connected CRF on the profile {results.profile}"
+    return Table(title, data, text, best, notes.crf(results))
+
+
+def crf_data(results: Results) -> pd.DataFrame:
+    """A row per model and iteration."""
+    scores, by = results.crf_scores(), ("model", "iteration")
+    miou = summarise(scores, "miou", by).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    gain = summarise(scores, "gain", by).drop(columns="std").add_prefix("gain_")
+    groups = scores.groupby(list(by), sort=False)
+    trimaps = groups[[column for column in scores if column.startswith("trimap_")]].mean()
+    parts = [groups.size().rename("seeds"), miou, gain, trimaps]
+    return pd.concat(parts, axis="columns").reset_index()
 
 
 def history(results: Results) -> pd.DataFrame:
