@@ -1,7 +1,7 @@
 """The unit of work of a worker process: one image through the CRF, scored after its iterations."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ class Refined:
     pictures: Pictures | None
 
 
-def refine(tasks: Iterable[Task], workers: int) -> Iterator[Refined]:
+def refine(tasks: Iterable[Task], workers: int) -> Generator[Refined, None, None]:
     """Every image through the CRF in ``workers`` processes, in order, while tasks are drawn.
 
     Raises:

@@ -65,15 +65,12 @@ def crf(results: Results) -> str:
 
 def parameters(results: Results) -> str:
     """Those of every run of the CRF, and where they are from."""
-    searches = [run.search for run in results.crf_runs]
-    first = searches[0]
-    if first is None:
-        return f"{_values(results.crf_runs[0])}, as given"
+    first = results.crf_runs[0]
+    if first.search is None:
+        return f"{_values(first)}, as given"
     found = ", ".join(f"{r.model} (seed {r.seed}) {_values(r)}" for r in results.crf_runs)
-    return (
-        f"{found}; the first three are the best of {len(first.tried)} or so combinations on "
-        f"{first.images} training images"
-    )
+    count = first.search.images
+    return f"{found}; the first three are the best of a search on {count} training images"
 
 
 def spread(results: Results) -> str:

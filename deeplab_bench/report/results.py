@@ -121,7 +121,6 @@ class CRFScores(Record):
 
 class CRFSearch(Record):
     images: int
-    tried: tuple[tuple[float, float, float, float], ...]
 
 
 class CRFRun(Record):

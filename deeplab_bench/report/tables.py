@@ -16,6 +16,7 @@ from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import SIZES, ReportError, Results
 
+TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
 HEADINGS = {
     "model": "Model",
     "architecture": "Architecture",
@@ -30,14 +31,14 @@ HEADINGS = {
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
     "iteration": "Iteration",
     "gain_mean": "Beyond the network",
-    **{f"trimap_{width}_px": f"Within {width} px (%)" for width in TRIMAP_WIDTHS},
+    **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
     "images_per_second": "Images/s",
     "peak_memory_mib": "Peak memory (MiB)",
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
-CRF_HIGHEST = {"miou_mean", *(f"trimap_{width}_px" for width in TRIMAP_WIDTHS)}
+CRF_HIGHEST = {"miou_mean", *TRIMAPS}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
 DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
 LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
@@ -172,9 +173,9 @@ def crf_data(results: Results) -> pd.DataFrame:
     miou = summarise(scores, "miou", by).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     gain = summarise(scores, "gain", by).drop(columns="std").add_prefix("gain_")
     groups = scores.groupby(list(by), sort=False)
-    trimaps = groups[[column for column in scores if column.startswith("trimap_")]].mean()
-    parts = [groups.size().rename("seeds"), miou, gain, trimaps]
-    return pd.concat(parts, axis="columns").reset_index()
+    trimaps = groups[list(TRIMAPS)].mean()
+    data = groups.size().to_frame("seeds").join([miou, gain, trimaps])
+    return data.reset_index()
 
 
 def history(results: Results) -> pd.DataFrame:
