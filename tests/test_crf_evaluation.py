@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -65,17 +64,25 @@ def logits(model: nn.Module, split: Split, index: int) -> torch.Tensor:
     return model(normalise(image))[0]
 
 
-def by_hand(
-    model: nn.Module, split: Split, index: int, parameters: list[float], iterations: list[int]
-) -> NDArray[np.uint8]:
-    """Labels (N, H, W) after each of the iterations; parameters w1, sigma_alpha, sigma_beta."""
-    w1, sigma_alpha, sigma_beta = parameters
-    probabilities = logits(model, split, index).softmax(dim=0).numpy()
-    given = CRFParameters(
-        w1=w1, sigma_alpha=sigma_alpha, sigma_beta=sigma_beta, w2=1, sigma_gamma=2
-    )
-    steps = mean_field(probabilities, np.array(split.image(index)), given, iterations)
-    return np.stack([beliefs.argmax(axis=0) for _, beliefs in steps]).astype(np.uint8)
+class ByHand:
+    """Scores and beliefs (N, C, H, W) and labels (N, H, W) after each of N iterations."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        index: int,
+        searched: list[float],
+        iterations: list[int],
+    ) -> None:
+        w1, sigma_alpha, sigma_beta = searched
+        given = CRFParameters(
+            w1=w1, sigma_alpha=sigma_alpha, sigma_beta=sigma_beta, w2=1, sigma_gamma=2
+        )
+        probabilities = logits(model, split, index).softmax(dim=0).numpy()
+        steps = [*mean_field(probabilities, split.image(index), given, iterations)]
+        self.scores, self.beliefs = (np.stack(maps) for maps in zip(*steps, strict=True))
+        self.labels = self.beliefs.argmax(axis=1).astype(np.uint8)
 
 
 def samples_in(folder: Path) -> dict[str, Path]:
@@ -107,7 +114,7 @@ def test_no_iteration_is_the_run_itself(
     assert network["iou"] == pytest.approx(run["iou"], abs=1e-5)
 
 
-def test_scores_by_hand(
+def test_scores_ByHand(
     result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Path
 ) -> None:
     model, val = loaded(experiment, checkpoint), load_split(data_folder, "val")
@@ -115,7 +122,7 @@ def test_scores_by_hand(
     whole = np.zeros((3, 6, 6), dtype=np.int64)
     bands = np.zeros((3, len(TRIMAP_WIDTHS), 6, 6), dtype=np.int64)
     for index in range(len(val)):
-        label, labels = val.label(index), by_hand(model, val, index, parameters, [0, 1, 3])
+        label, labels = val.label(index), ByHand(model, val, index, parameters, [0, 1, 3]).labels
         whole += np.stack([metrics.confusion_matrix(label, each, 6) for each in labels])
         bands += trimap_confusions(label, labels, 6, TRIMAP_WIDTHS)
     for counts, near, actual in zip(whole, bands, result["iterations"].values(), strict=True):
@@ -141,7 +148,7 @@ def test_the_search_scores_training_images(
     for candidate, actual in zip(tried, (each[3] for each in search["tried"]), strict=True):
         counts = np.zeros((6, 6), dtype=np.int64)
         for index in spread(3, len(train)):
-            (labels,) = by_hand(model, train, index, candidate, [10])
+            (labels,) = ByHand(model, train, index, candidate, [10]).labels
             counts += metrics.confusion_matrix(train.label(index), labels, 6)
         assert actual == pytest.approx(metrics.miou(counts), abs=2e-3)  # half precision
     mious = [each[3] for each in search["tried"]]
@@ -205,7 +212,7 @@ def test_pictures_are_strips_of_the_first_images(
     height = max(rows for rows, _ in val.sizes[:SAMPLES])
     left = 0
     for index, (rows, columns) in enumerate(val.sizes[:SAMPLES]):
-        labels = by_hand(model, val, index, parameters, [0, 1])
+        labels = ByHand(model, val, index, parameters, [0, 1]).labels
         for place in range(2):
             top, right = place * height, left + columns
             here = pixels["labels"][top : top + height, left:right]
@@ -214,10 +221,13 @@ def test_pictures_are_strips_of_the_first_images(
         left += columns
     assert result["pictured"] == [0, 1]
     assert all(array.shape == (2 * height, left) for array in pixels.values())
-    main = main_class(val.label(0), 0)
-    beliefs = logits(model, val, 0).softmax(dim=0)[main].numpy()
-    rows, columns = val.sizes[0]
-    np.testing.assert_allclose(pixels["beliefs"][:rows, :columns], 255 * beliefs, atol=0.51)
+    main, (rows, columns) = main_class(val.label(0), 0), val.sizes[0]
+    first = ByHand(model, val, 0, parameters, [0, 1])
+    for place, beliefs in enumerate(first.beliefs[:, main]):
+        here = pixels["beliefs"][place * height :][:rows, :columns]
+        np.testing.assert_allclose(here, 255 * beliefs, atol=0.51)
+    scores = np.stack([pixels["scores"][top:][:rows, :columns] for top in (0, height)])
+    np.testing.assert_array_equal(scores, scaled(first.scores[:, main]))
 
 
 def test_scores_span_the_greys() -> None:
