@@ -60,7 +60,7 @@ def cite(x: int, table: str = "deeplabv3.table5") -> dict[str, Any]:
 def results(
     scores: Mapping[str, Sequence[float]],
     cited: dict[str, Any],
-    inferences: dict[str, Mapping[str, Sequence[float]]] | None = None,
+    inferences: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     **training: Any,
 ) -> Results:
     """Runs of models with these mIoUs in percent, a seed each."""
