@@ -8,8 +8,8 @@ export PATH := $(BIN):$(PATH)
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
-	$(if $(PROFILE),python -m pipelines.select_profile $(PROFILE))
-	dvc repro
+	$(if $(PROFILE),python -m pipelines select_profile $(PROFILE))
+	python -m pipelines.warm dvc repro
 	python -m deeplab_bench.report.page
 	python -m deeplab_bench.report.tables $(PROFILE)
 

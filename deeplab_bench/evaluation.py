@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,11 @@ def evaluate(
         EvaluationError: the checkpoint was made from other settings, code or data.
         TrainingError: its timing is missing.
     """
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     timing = training_timing(checkpoint)
     shown: list[Pixels] = []
     started = time.monotonic()
-    result = score_checkpoint(experiment, seed, data_folder, checkpoint, Inference(), shown)
+    result = score_checkpoint(experiment, seed, data_folder, state, Inference(), shown)
     seconds = time.monotonic() - started
     samples.parent.mkdir(parents=True, exist_ok=True)
     write_label(samples, tile(shown))
@@ -79,7 +80,8 @@ def evaluate_inference(
     Raises:
         EvaluationError: the checkpoint was made from other settings, code or data.
     """
-    result = score_checkpoint(experiment, seed, data_folder, checkpoint, inference, [])
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
+    result = score_checkpoint(experiment, seed, data_folder, state, inference, [])
     return {"inference": name} | result
 
 
@@ -87,17 +89,14 @@ def score_checkpoint(
     experiment: Experiment,
     seed: int,
     data_folder: Path,
-    checkpoint: Path,
+    state: Mapping[str, Any],
     inference: Inference,
     shown: list[Pixels],
 ) -> dict[str, Any]:
     """Score the validation split; the first predictions are kept in ``shown``."""
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     split = load_split(data_folder, "val")
     make_deterministic(seed)
-    arguments = experiment.arguments_for(inference)
-    model = build_model(experiment.architecture, arguments, num_classes=len(split.classes))
-    model.load_state_dict(state["model"])
+    model = trained_model(experiment, state, inference)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
     predictions = predict(model, split, title, inference)
     scores = score(split, keep_first(predictions, SAMPLES, shown))
@@ -130,20 +129,28 @@ def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: 
     return state
 
 
+def trained_model(experiment: Experiment, state: Any, inference: Inference) -> nn.Module:
+    """The model of a checkpoint that ``load_checkpoint`` has read, as it is used."""
+    arguments = experiment.arguments_for(inference)
+    model = build_model(experiment.architecture, arguments, num_classes=len(state["classes"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
 def predict(model: nn.Module, split: Split, title: str, inference: Inference) -> Iterator[Pixels]:
     """Class indices (H, W) of every image, each at its own size."""
-    for probabilities in class_probabilities(model, split, title, inference):
+    for probabilities in class_probabilities(model, split, range(len(split)), title, inference):
         yield probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 @torch.inference_mode()
 def class_probabilities(
-    model: nn.Module, split: Split, title: str, inference: Inference
+    model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
 ) -> Iterator[Tensor]:
-    """(C, H, W) of every image at its own size: the mean over scales and mirror images."""
+    """(C, H, W) of these images at their own size: the mean over scales and mirror images."""
     device = pick_device()
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    for index in tqdm(range(len(split)), desc=title, unit="image"):
+    for index in tqdm(indices, desc=title, unit="image"):
         image = torch.from_numpy(split.image(index).transpose(2, 0, 1)[None].copy())
         image = normalise(image.to(device))
         views = [

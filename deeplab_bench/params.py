@@ -7,10 +7,19 @@ names the key, the value and the nearest valid one.
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -79,6 +88,18 @@ class FolderData(Settings):
 Data = Annotated[ShapesData | CamVidData | VocData | FolderData, Field(discriminator="dataset")]
 
 
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(first >= second for first, second in pairwise(values)):
+        raise ValueError("the values should ascend")
+    return values
+
+
+def _from_zero(iterations: tuple[int, ...]) -> tuple[int, ...]:
+    if iterations[0] != 0:
+        raise ValueError("the first should be 0, the network alone")
+    return cast(tuple[int, ...], _ascending(iterations))
+
+
 class Training(Settings):
     """The schedule of SGD. Sizes in pixels, ``crop_size`` is (height, width).
 
@@ -123,6 +144,36 @@ class Then(Settings):
     training: dict[str, Any]
 
 
+Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+class CRFSearch(Settings):
+    """The values of which all combinations are scored on some training images."""
+
+    images: PositiveInt
+    w1: Ascending
+    sigma_alpha: Ascending
+    sigma_beta: Ascending
+
+
+class CRF(Settings):
+    """The fully connected CRF (``deeplab_bench.crf``), its parameters by the papers' names.
+
+    With ``search`` the first three are where the search begins. Results are given after each of
+    ``iterations``, of which 0 is the network alone.
+    """
+
+    w1: PositiveFloat
+    sigma_alpha: PositiveFloat
+    sigma_beta: PositiveFloat
+    w2: PositiveFloat
+    sigma_gamma: PositiveFloat
+    iterations: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), AfterValidator(_from_zero)
+    ]
+    search: CRFSearch | None = None
+
+
 class Profile(Settings):
     """A data set with the backbone and schedule under which all models are compared on it.
 
@@ -132,6 +183,7 @@ class Profile(Settings):
     data: Data
     model: dict[str, Any]
     training: Training
+    crf: CRF | None = None
 
 
 class Run(Settings):
@@ -140,11 +192,17 @@ class Run(Settings):
     profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    hardware: tuple[Name, ...]
+    hardware: Annotated[tuple[Name, ...], Field(min_length=1)]
     inference: tuple[Name, ...] = ()
+    crf: tuple[Name, ...] = ()
 
 
-SECTIONS: dict[str, type[Settings]] = {"run": Run, "training": Training}
+SECTIONS: dict[str, type[Settings]] = {
+    "run": Run,
+    "training": Training,
+    "crf": CRF,
+    "search": CRFSearch,
+}
 DATASETS: dict[str, type[Settings]] = {
     "shapes": ShapesData,
     "camvid": CamVidData,
@@ -249,6 +307,16 @@ class Params(Settings):
         entries = given if isinstance(given, list) else [given]
         return [_validated(Citation, entry, f"models.{model}.published.") for entry in entries]
 
+    def crf(self, profile: str) -> CRF:
+        """
+        Raises:
+            ParamsError: the profile is undefined, or has no such section.
+        """
+        settings = self.profile[_known(profile, self.profile, "run.profiles")].crf
+        if settings is None:
+            raise ParamsError(f"profile.{profile}.crf is missing: run.crf needs it")
+        return settings
+
     def check(self) -> None:
         """Check that the entries fit each other, those that no run uses included."""
         for key, values in self.run.model_dump().items():
@@ -261,6 +329,7 @@ class Params(Settings):
         for study, models in self.studies.items():
             for model in models:
                 _known(model, self.models, f"studies.{study}")
+        self._check_crf()
         every_argument = {
             name: (p.annotation, None)
             for architecture in ARCHITECTURES
@@ -282,18 +351,30 @@ class Params(Settings):
                 except PublishedError as error:
                     raise ParamsError(f"models.{model}.published: {error}") from None
         for profile in self.run.profiles:
-            for model in self.models:
-                experiment = self.experiment(_known(profile, self.profile, "run.profiles"), model)
-                used = [phase.arguments for phase in experiment.phases]
-                if model in self.run.models:
-                    used += [
-                        experiment.arguments_for(self.inference[i]) for i in self.run.inference
-                    ]
-                try:
-                    for arguments in used:
-                        check_arguments(experiment.architecture, arguments)
-                except ValueError as error:
-                    raise ParamsError(f"models.{model} under profile.{profile}: {error}") from None
+            for model in self.run.models:
+                self._check_network(
+                    self.experiment(_known(profile, self.profile, "run.profiles"), model)
+                )
+
+    def _check_network(self, experiment: Experiment) -> None:
+        """Check that the architecture can have its arguments, in every phase and inference."""
+        ways = [self.inference[name] for name in self.run.inference]
+        used = [phase.arguments for phase in experiment.phases]
+        try:
+            for arguments in [*used, *map(experiment.arguments_for, ways)]:
+                check_arguments(experiment.architecture, arguments)
+        except ValueError as error:
+            where = f"models.{experiment.model} under profile.{experiment.profile}"
+            raise ParamsError(f"{where}: {error}") from None
+
+    def _check_crf(self) -> None:
+        for model in self.run.crf:
+            if model not in self.run.models:
+                raise ParamsError(
+                    f"run.crf: {model!r} is not in run.models{nearest(model, self.run.models)}"
+                )
+        for profile in self.run.profiles if self.run.crf else ():
+            self.crf(profile)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -4,7 +4,6 @@ from deeplab_bench.evaluation import evaluate_inference
 from deeplab_bench.files import write_json
 from deeplab_bench.params import load_params
 from deeplab_bench.paths import checkpoint_file, data_folder, inference_file
-from pipelines.stage import run
 
 
 def main(profile: str, inference: str, model: str, seed: int) -> None:
@@ -18,7 +17,3 @@ def main(profile: str, inference: str, model: str, seed: int) -> None:
         params.inference[inference],
     )
     write_json(inference_file(profile, inference, model, seed), result)
-
-
-if __name__ == "__main__":
-    run(main, "profile", "inference", "model", "seed")

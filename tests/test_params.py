@@ -15,6 +15,16 @@ from deeplab_bench.params import Params, ParamsError, VocData, load_params
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 
+CRF = {
+    "w1": 4,
+    "sigma_alpha": 49,
+    "sigma_beta": 5,
+    "w2": 3,
+    "sigma_gamma": 3,
+    "iterations": [0, 1, 10],
+    "search": {"images": 2, "w1": [3, 6], "sigma_alpha": [30, 60], "sigma_beta": [3]},
+}
+
 # No run uses the profile and the model called spare.
 VALID = """
 run:
@@ -463,6 +473,63 @@ def test_what_no_run_uses_is_checked_too(key: str, value: Any) -> None:
     section, _, name = key.rpartition(".")
     message = refusal(edited({key: value}))
     assert section in message and name in message
+
+
+# The CRF
+
+
+def with_crf(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"profile.small.crf": json.loads(json.dumps(CRF)), "run.crf": ["aspp"], **changes}
+
+
+def test_the_crf_of_a_profile() -> None:
+    crf = load(edited(with_crf({}))).crf("small")
+    assert crf.model_dump(mode="json") == CRF
+    assert load(edited(with_crf({"profile.small.crf.search": REMOVED}))).crf("small").search is None
+
+
+def test_the_crf_needs_its_section() -> None:
+    assert load(VALID).run.crf == ()
+    message = refusal(edited({"run.crf": ["aspp"]}))
+    assert message == "params.yaml: profile.small.crf is missing: run.crf needs it"
+
+
+def test_the_crf_is_of_models_that_run() -> None:
+    assert refusal(edited(with_crf({"run.crf": ["spare"]}))).startswith(
+        "params.yaml: run.crf: 'spare' is not in run.models; the nearest valid one is "
+    )
+    message = refusal(edited(with_crf({"run.crf": ["psp", "psp"]})))
+    assert "run.crf ['psp', 'psp'] names one of them twice" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("w1", 0),
+        ("sigma_beta", -1),
+        ("sigma_gamma", "3"),
+        ("iterations", [0]),
+        ("iterations", [1, 2]),
+        ("iterations", [0, 2, 2]),
+        ("iterations", [0, 1.5]),
+        ("search.images", 0),
+        ("search.w1", []),
+        ("search.w1", [6, 3]),
+        ("search.sigma_alpha", [0, 1]),
+    ],
+)
+def test_wrong_value_of_the_crf_is_named(key: str, value: Any) -> None:
+    message = refusal(edited(with_crf({f"profile.small.crf.{key}": value})))
+    assert message.startswith(f"params.yaml: profile.small.crf.{key}")
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"), [("sigma_alfa", "sigma_alpha"), ("search.sigma_bet", "sigma_beta")]
+)
+def test_unknown_key_of_the_crf_is_named(key: str, nearest: str) -> None:
+    message = refusal(edited(with_crf({f"profile.small.crf.{key}": 1})))
+    assert f"crf.{key}" in message
+    assert message.endswith(f"; the nearest valid one is '{nearest}'")
 
 
 # Settings that belong together

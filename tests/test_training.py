@@ -483,7 +483,8 @@ class TestSupervision:
         with torch.no_grad():
             scores = model.scores(normalise(images))
         main, extra = (
-            F.cross_entropy(s, labels.long(), ignore_index=VOID).item() for s in (scores, 2 * scores)
+            F.cross_entropy(s, labels.long(), ignore_index=VOID).item()
+            for s in (scores, 2 * scores)
         )
         trainer.step(images, labels)
         assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)

@@ -27,8 +27,8 @@ class VGG16(nn.Module):
         rates: of fc6, which with fc7 is repeated for each.
         channels: filters of fc6 and of fc7.
         width: factor on the number of channels of every other layer.
-        batch_norm: after every convolution, for training from scratch; the published networks
-            have none.
+        batch_norm: in place of every convolution's bias, for training from scratch; the published
+            networks have none.
 
     Raises:
         ValueError: an argument is outside what is said above.
@@ -59,7 +59,8 @@ class VGG16(nn.Module):
         for depth, filters in STAGES:
             planes = round(filters * width)
             for _ in range(depth):
-                layers.append(nn.Conv2d(last, planes, 3, padding=rate, dilation=rate))
+                conv = nn.Conv2d(last, planes, 3, padding=rate, dilation=rate, bias=not batch_norm)
+                layers.append(conv)
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(planes))
                 layers.append(nn.ReLU(inplace=True))
@@ -94,8 +95,9 @@ def fc6_fc7(
     in_channels: int, channels: int, kernel_size: int, rate: int, batch_norm: bool
 ) -> nn.Sequential:
     """(N, in_channels, h, w) -> (N, channels, h, w): convolutions that keep the resolution."""
-    fc6 = nn.Conv2d(in_channels, channels, kernel_size, padding="same", dilation=rate)
-    fc7 = nn.Conv2d(channels, channels, kernel_size=1)
+    bias = not batch_norm
+    fc6 = nn.Conv2d(in_channels, channels, kernel_size, padding="same", dilation=rate, bias=bias)
+    fc7 = nn.Conv2d(channels, channels, kernel_size=1, bias=bias)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name, conv in {"6": fc6, "7": fc7}.items():
         layers["fc" + name] = conv

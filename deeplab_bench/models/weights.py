@@ -43,7 +43,7 @@ def initialise(model: Segmenter, state: Mapping[str, Tensor]) -> None:
         if not key.startswith(("fc.", "classifier.")) and not key.endswith(UNUSED)
     }
     if isinstance(backbone, VGG16):
-        given |= fully_convolutional(state, backbone)
+        given |= fully_convolutional(state, expected)
     else:
         given |= replicas(given, expected, backbone.stages[4:])
 
@@ -51,7 +51,7 @@ def initialise(model: Segmenter, state: Mapping[str, Tensor]) -> None:
     refuse("have {}, which the backbone has not", [key for key in given if key not in expected])
     refuse(
         "have {} in other shapes than the backbone: it needs width 1, and vgg16 a kernel_size of "
-        "3, 4 or 7 and channels that divide 4096",
+        "3, 4 or 7 and for channels every k-th of 4096",
         [key for key, x in expected.items() if given[key].shape != x.shape],
     )
     backbone.load_state_dict(given, strict=False)
@@ -75,7 +75,9 @@ def replicas(
     return state
 
 
-def fully_convolutional(given: Mapping[str, Tensor], backbone: VGG16) -> dict[str, Tensor]:
+def fully_convolutional(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The state of VGG-16's first two linear layers under the names of every fc6 and fc7."""
     state = {}
     for name, (linear, shape) in LINEAR.items():
@@ -83,11 +85,11 @@ def fully_convolutional(given: Mapping[str, Tensor], backbone: VGG16) -> dict[st
         refuse("lack {}", [key for key in (weight, bias) if key not in given])
         if given[weight].numel() != math.prod(shape):
             raise ValueError(f"the weights' {weight} is {tuple(given[weight].shape)}, not VGG-16's")
-        for index, layers in enumerate(backbone.fully_connected):
-            for key, x in ((weight, given[weight].reshape(shape)), (bias, given[bias])):
-                own = f"{name}.{key.rpartition('.')[-1]}"
-                target = layers.get_parameter(own)
-                state[f"fully_connected.{index}.{own}"] = decimated(x, target.shape)
+        values = {"weight": given[weight].reshape(shape), "bias": given[bias]}
+        for key, x in expected.items():
+            *_, layer, kind = key.split(".")
+            if layer == name:
+                state[key] = decimated(values[kind], x.shape)
     return state
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from deeplab_bench.published import Paper, replica_spread
-from deeplab_bench.report.results import Environment, Results
+from deeplab_bench.report.results import CRFRun, Environment, Results
 
 
 def accuracy(results: Results) -> str:
@@ -87,6 +87,33 @@ def sources(papers: Iterable[Paper]) -> str:
     return "; ".join(f"{p.name}: {p.title}, {p.year}, arXiv {p.arxiv}" for p in papers) + "."
 
 
+def crf(results: Results) -> str:
+    seconds = max(timing.seconds_per_image for timing in results.crf_timings)
+    machines = environments(timing.environment for timing in results.crf_timings)
+    several = len(results.seeds) > 1
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}, after each iteration of mean "
+        "field; 0 is the network alone. Beyond the network: the difference in points"
+        + (", mean over seeds with its 95 % interval." if several else "."),
+        spread(results),
+        "Within so many px of the ground truth's boundaries, those with void included: mIoU of "
+        "these pixels alone.",
+        f"w1, sigma_alpha, sigma_beta, w2 and sigma_gamma: {parameters(results)}.",
+        "Bold: the best of a model's, whether or not the difference is significant.",
+        f"Up to {seconds:.3g} s per image in one process on {machines}.",
+    )
+
+
+def parameters(results: Results) -> str:
+    """Those of every run of the CRF, and where they are from."""
+    first = results.crf_runs[0]
+    if first.search is None:
+        return f"{_values(first)}, as given"
+    found = ", ".join(f"{r.model} (seed {r.seed}) {_values(r)}" for r in results.crf_runs)
+    count = first.search.images
+    return f"{found}; the first three are the best of a search on {count} training images"
+
+
 def spread(results: Results) -> str:
     count = len(results.seeds)
     if count == 1:
@@ -138,6 +165,11 @@ def seeds(results: Results) -> str:
 def environments(found: Iterable[Environment]) -> str:
     """Each different one once."""
     return "; ".join(dict.fromkeys(map(_environment, found)))
+
+
+def _values(run: CRFRun) -> str:
+    names = ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
+    return "/".join(f"{run.parameters[name]:g}" for name in names)
 
 
 def _environment(found: Environment) -> str:

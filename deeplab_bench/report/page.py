@@ -14,7 +14,7 @@ from deeplab_bench.params import CamVidData, FolderData, ShapesData, VocData
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import ReportError, Results, write
-from deeplab_bench.report.samples import panel_file
+from deeplab_bench.report.samples import crf_panel_file, panel_file
 from deeplab_bench.report.tables import summarise
 
 README = Path("README.md")
@@ -40,6 +40,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         figure("object_size", "mIoU of every model for small, medium and large objects"),
         notes.sizes(results),
         *(["## Ways of inference", files["tables/inference.md"]] if results.inferences else []),
+        *crf_blocks(results, files),
         *speed_blocks(results, files),
         "## Training",
         figure("training_curves", "training loss of every model"),
@@ -94,6 +95,19 @@ def speed_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
 def paper_blocks(files: Mapping[str, str]) -> list[str]:
     table = files.get("tables/paper.md")
     return ["## Beside the papers", table] if table else []
+
+
+def crf_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
+    if not results.crf_runs:
+        return []
+    slides = [crf_slide(results, model) for model in results.params.run.crf]
+    return ["## Fully connected CRF", files["tables/crf.md"], *slides]
+
+
+def crf_slide(results: Results, model: str) -> str:
+    if results.generated:
+        return figure(f"crf_{model}", f"{model} before and after iterations of the CRF", "png")
+    return f"Photographs stay out of the repository: `{crf_panel_file(results, model)}` is local."
 
 
 def schedule(results: Results) -> str:

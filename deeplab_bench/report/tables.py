@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
+from deeplab_bench.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params, load_params
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import SIZES, ReportError, Results
 
+TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
 HEADINGS = {
     "model": "Model",
     "other": "Over",
@@ -31,6 +33,9 @@ HEADINGS = {
     "interval": "95 % interval",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
+    "iteration": "Iteration",
+    "gain_mean": "Beyond the network",
+    **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
     "images_per_second": "Images/s",
@@ -45,6 +50,7 @@ HEADINGS = {
     "reason": "Because of",
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
+CRF_HIGHEST = {"miou_mean", *TRIMAPS}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
 GAIN_INTERVAL = ("gain_low", "gain_high")
 DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
@@ -69,6 +75,8 @@ def render(results: Results) -> dict[str, str]:
         tables["inference"] = inference(results)
     if results.speeds:
         tables["speed"] = speed(results)
+    if results.crf_runs:
+        tables["crf"] = crf(results)
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
@@ -188,6 +196,36 @@ def speed(results: Results) -> Table:
     return Table(
         f"Speed on the profile {results.profile}", data, formatted(data), best, notes.speed(results)
     )
+
+
+def crf(results: Results) -> Table:
+    data = crf_data(results)
+    text, several = formatted(data), data["miou_std"].notna()
+    text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
+    text["miou_std"] = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
+    gain = data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]].map("{:+.2f}".format)
+    low_to_high = " (" + gain["gain_ci95_low"] + " to " + gain["gain_ci95_high"] + ")"
+    beyond_network = data["iteration"] > 0
+    text["gain_mean"] = (gain["gain_mean"] + low_to_high.where(several, "")).where(
+        beyond_network, ""
+    )
+    text = text.drop(columns=["ci95_low", "ci95_high", "gain_ci95_low", "gain_ci95_high"])
+    text = text.rename(columns={"miou_std": "interval"})
+    models = [part for _, part in data.groupby("model", sort=False)]
+    best = pd.concat([best_of(part, text.columns, highest=CRF_HIGHEST) for part in models])
+    title = f"Fully connected CRF on the profile {results.profile}"
+    return Table(title, data, text, best, notes.crf(results))
+
+
+def crf_data(results: Results) -> pd.DataFrame:
+    """A row per model and iteration."""
+    scores, by = results.crf_scores(), ["model", "iteration"]
+    miou = summarise(scores, "miou", by).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    gain = summarise(scores, "gain", by).drop(columns="std").add_prefix("gain_")
+    groups = scores.groupby(by, sort=False)
+    trimaps = groups[list(TRIMAPS)].mean()
+    data = groups.size().to_frame("seeds").join([miou, gain, trimaps])
+    return data.reset_index()
 
 
 def history(results: Results) -> pd.DataFrame:
