@@ -180,7 +180,7 @@ def costs_text(table: pd.DataFrame) -> str:
 
 def studies_text(params: Params, table: pd.DataFrame) -> list[str]:
     """Hours of the studies whose models are all planned and timed; they share some models."""
-    hours = table.groupby("model")["hours"].sum(min_count=1)
+    hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
     rows = [
         {"study": study, "models": len(models), "hours": hours[list(models)].sum()}
         for study, models in params.studies.items()

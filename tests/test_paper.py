@@ -60,7 +60,7 @@ def cite(x: int, table: str = "deeplabv3.table5") -> dict[str, Any]:
 def results(
     scores: Mapping[str, Sequence[float]],
     cited: dict[str, Any],
-    inferences: dict[str, Mapping[str, Sequence[float]]] | None = None,
+    inferences: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     **training: Any,
 ) -> Results:
     """Runs of models with these mIoUs in percent, a seed each."""
@@ -256,8 +256,9 @@ def test_a_row_may_stand_beside_another_inference() -> None:
     assert list(data["reason"]) == ["eval_output_stride 16 instead of 8", ""]
 
     ways = {"os8": {"a": [62.0, 62.2]}, "ms": {"a": [63.0, 63.2]}}
-    reason = rows(results({"a": [60.0, 60.1]}, {"a": cited}, ways))["reason"][2]
-    assert reason == "eval_output_stride 16 instead of 8"
+    data = rows(results({"a": [60.0, 60.1]}, {"a": cited}, ways))
+    assert list(data["miou_mean"]) == pytest.approx([60.05, 62.1, 63.1])
+    assert data["reason"][2] == "eval_output_stride 16 instead of 8"
     one = results({"a": [60.0, 60.1]}, {"a": cited}, ways)
     (plain, *_, multi) = paper.citations(one.params)
     for key in ("multi_scale", "flip"):

@@ -343,11 +343,22 @@ def finished(params: Params, data_folder: Path) -> Params:
     return params
 
 
-def test_only_what_is_out_of_date_is_due(finished: Params, data_folder: Path) -> None:
+def test_only_what_is_out_of_date_is_due(
+    finished: Params, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert counts(finished) == NONE_DUE
+    for module, stages in {
+        "training": {"train": 4, "evaluate": 4, "infer": 4},
+        "evaluation": {"evaluate": 4, "infer": 4},
+        "speed": {"speed": 2},
+    }.items():
+        with monkeypatch.context() as patch:
+            edited = f"deeplab_bench.{module}"
+            patch.setattr(due, "code_sha256", lambda m, e=edited: "" if m == e else code_sha256(m))
+            assert counts(finished) == NONE_DUE | stages | {"report": 1}
 
-    edited = PARAMS.replace("base_lr: 0.1", "base_lr: 0.2")
-    Path("params.yaml").write_text(edited, encoding="utf-8")
+    text = PARAMS.replace("base_lr: 0.1", "base_lr: 0.2")
+    Path("params.yaml").write_text(text, encoding="utf-8")
     found = due.due_stages(load_params(), "toy", ["plain", "twin"])
     assert found["train"] == found["evaluate"] == [False, False, True, True]
     assert found["report"] == [True]

@@ -1,11 +1,12 @@
 """Published numbers: the committed file against known facts, and citations of its rows."""
 
+import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from deeplab_bench import published
 from deeplab_bench.params import Params, ParamsError, load_params
@@ -221,15 +222,25 @@ def test_a_damaged_file_is_named(use: Any, old: str, new: str, message: str) -> 
 # In params.yaml
 
 
+PARAMS = """
+run: {profiles: [p], models: [net], seeds: [0], hardware: []}
+profile:
+  p:
+    data: {dataset: shapes, seed: 0, image_size: 32, train_images: 8, val_images: 4}
+    model: {backbone: resnet18, width: 0.25, output_stride: 16}
+    training: {iterations: 4, batch_size: 2, crop_size: [32, 32], base_lr: 0.05, poly_power: 0.9,
+      momentum: 0.9, weight_decay: 0.0001, random_scale: [0.5, 2.0], horizontal_flip: true,
+      precision: float32}
+models:
+  net: {architecture: fcn}
+"""
+
+
 def params_of(tmp_path: Path, cited: Any, under: str = "published") -> Params:
-    """The committed settings, with a citation in the block of ``aspp``."""
-    yaml = YAML()
-    content = yaml.load(COMMITTED.read_text(encoding="utf-8"))
-    content["models"]["aspp"].pop("published", None)
-    if cited is not None:
-        content["models"]["aspp"][under] = cited
-    with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
+    """Settings with a citation in the block of ``net``."""
+    block = "" if cited is None else f", {under}: {json.dumps(cited)}"
+    text = PARAMS.replace("architecture: fcn", f"architecture: fcn{block}")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     return load_params(tmp_path / "params.yaml")
 
 
@@ -239,30 +250,30 @@ SIXTH: dict[str, Any] = {"table": "deeplabv3.table6", "row": {"eval_output_strid
 
 def test_a_citation_changes_no_setting(tmp_path: Path) -> None:
     plain, citing = params_of(tmp_path, None), params_of(tmp_path, BEST)
-    assert plain.citations("aspp") == []
-    assert citing.citations("aspp") == [Citation(**BEST)]
+    assert plain.citations("net") == []
+    assert citing.citations("net") == [Citation(**BEST)]
     for params in (plain, citing):
-        assert "published" not in params.experiment("quick", "aspp").model_dump_json()
-    digests = {settings_sha256(p.experiment("quick", "aspp"), 0) for p in (plain, citing)}
+        assert "published" not in params.experiment("p", "net").model_dump_json()
+    digests = {settings_sha256(p.experiment("p", "net"), 0) for p in (plain, citing)}
     assert len(digests) == 1
 
 
 def test_a_model_may_stand_for_rows_of_several_tables(tmp_path: Path) -> None:
-    citations = params_of(tmp_path, [BEST, SIXTH]).citations("aspp")
+    citations = params_of(tmp_path, [BEST, SIXTH]).citations("net")
     assert [c.table for c in citations] == ["deeplabv3.table5", "deeplabv3.table6"]
 
 
 @pytest.mark.parametrize(
     ("cited", "message"),
     [
-        ("deeplabv3", 'models.aspp.published is "deeplabv3"'),
-        ([None], "models.aspp.published is null"),
-        ({"table": "deeplabv3.table5"}, "models.aspp.published.row is missing"),
-        (BEST | {"rows": {}}, "models.aspp.published.rows is not a known key; .* 'row'"),
-        (BEST | {"table": 5}, "models.aspp.published.table is 5"),
-        (BEST | {"inference": "os9"}, r"models.aspp.published.inference: 'os9' is not defined"),
-        (BEST | {"row": {"image_poling": True}}, "models.aspp.published: .* 'image_pooling'"),
-        ([BEST, BEST | {"row": {}}], "models.aspp.published: deeplabv3.table5 has 5 rows"),
+        ("deeplabv3", 'models.net.published is "deeplabv3"'),
+        ([None], "models.net.published is null"),
+        ({"table": "deeplabv3.table5"}, "models.net.published.row is missing"),
+        (BEST | {"rows": {}}, "models.net.published.rows is not a known key; .* 'row'"),
+        (BEST | {"table": 5}, "models.net.published.table is 5"),
+        (BEST | {"inference": "os9"}, r"models.net.published.inference: 'os9' is not defined"),
+        (BEST | {"row": {"image_poling": True}}, "models.net.published: .* 'image_pooling'"),
+        ([BEST, BEST | {"row": {}}], "models.net.published: deeplabv3.table5 has 5 rows"),
     ],
 )
 def test_a_wrong_citation_is_refused_at_once(tmp_path: Path, cited: Any, message: str) -> None:
@@ -272,10 +283,11 @@ def test_a_wrong_citation_is_refused_at_once(tmp_path: Path, cited: Any, message
 
 
 def test_a_misspelt_citation_is_an_unknown_key(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"models\.aspp\.publised .*'published'$"):
+    with pytest.raises(ParamsError, match=r"models\.net\.publised .*'published'$"):
         params_of(tmp_path, BEST, under="publised")
 
 
+@cache
 def committed_citations() -> tuple[Params, list[Cited]]:
     """Of every model of the committed file, under every way of inference."""
     params = load_params(COMMITTED)
