@@ -192,7 +192,7 @@ class Run(Settings):
     profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    hardware: Annotated[tuple[Name, ...], Field(min_length=1)]
+    hardware: tuple[Name, ...]
     inference: tuple[Name, ...] = ()
     crf: tuple[Name, ...] = ()
 

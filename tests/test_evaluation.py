@@ -441,7 +441,7 @@ class TestInference:
         torch.manual_seed(0)
         model = build_model("fcn", experiment.arguments, num_classes=6).eval()
         inference = Inference(scales=scales, flip=flip)
-        found = list(class_probabilities(model, val, "", inference))
+        found = list(class_probabilities(model, val, range(len(val)), "", inference))
         assert len(found) == len(val)
         for index in (0, 1):
             image = torch.from_numpy(val.image(index).transpose(2, 0, 1)[None].copy())
@@ -476,9 +476,9 @@ class TestInference:
             np.zeros(2 * 48 * 48, dtype=np.uint8),
             [0, 48 * 48],
         )
-        one, other = class_probabilities(model, split, "", Inference(flip=True))
+        one, other = class_probabilities(model, split, range(2), "", Inference(flip=True))
         torch.testing.assert_close(one, other.flip(-1), rtol=1e-4, atol=1e-6)
-        plain, mirrored = class_probabilities(model, split, "", ONE_PASS)
+        plain, mirrored = class_probabilities(model, split, range(2), "", ONE_PASS)
         assert not torch.allclose(plain, mirrored.flip(-1), rtol=1e-3)
 
     def test_another_output_stride(
