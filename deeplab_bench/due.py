@@ -60,18 +60,18 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
     return due | {"report": [not reported or any(map(any, due.values()))]}
 
 
-def provenance(params: Params, profile: str, model: str, seed: int) -> dict[str, str | None]:
-    """What a run is made from, but for the code; no data yet is None."""
+def provenance(params: Params, profile: str, model: str, seed: int) -> dict[str, str]:
+    """What a run is made from, but for the code; no data yet have no digest."""
     folder = data_folder(profile)
     return {
         "settings_sha256": settings_sha256(params.experiment(profile, model), seed),
-        "data_sha256": data_sha256(folder) if (folder / MANIFEST).is_file() else None,
+        "data_sha256": data_sha256(folder) if (folder / MANIFEST).is_file() else "",
     }
 
 
-def is_made_from(record: dict[str, Any], now: dict[str, str | None]) -> bool:
+def is_made_from(record: dict[str, Any], now: dict[str, str]) -> bool:
     made_from = record.get("provenance", {})
-    return all(made_from.get(key, "") == digest for key, digest in now.items())
+    return all(made_from.get(key) == digest for key, digest in now.items())
 
 
 def checkpoint_of(profile: str, model: str, seed: int) -> dict[str, Any]:
