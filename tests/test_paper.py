@@ -96,7 +96,7 @@ def results(
         "profiles": ["p"],
         "models": [*scores],
         "seeds": [*range(seeds)],
-        "hardware": [],
+        "hardware": ["cpu"],
     }
     run["inference"] = [*(inferences or ())]
     content = {
@@ -117,7 +117,7 @@ def results(
         for model, mious in models.items()
         for seed, miou in enumerate(mious)
     ]
-    return Results(params, "p", runs, [], [], others)
+    return Results(params, "p", runs, [], [], others, [], [])
 
 
 def made(model: str, seed: int, miou: float) -> Run:

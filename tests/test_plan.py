@@ -30,6 +30,7 @@ from deeplab_bench.params import (
 from deeplab_bench.paths import (
     DOWNLOADS,
     checkpoint_file,
+    crf_file,
     download_record,
     inference_file,
     run_file,
@@ -49,11 +50,13 @@ run:
   seeds: [0, 1]
   hardware: [cpu]
   inference: [os8]
+  crf: [twin]
 inference:
   os8: {output_stride: 8}
 profile:
   toy:
     data: {dataset: shapes, seed: 0, image_size: 32, train_images: 6, val_images: 2}
+    crf: {w1: 4, sigma_alpha: 49, sigma_beta: 5, w2: 3, sigma_gamma: 3, iterations: [0, 1]}
     model: {backbone: resnet18, width: 0.25, output_stride: 32, head_channels: 8}
     training: {iterations: 3, batch_size: 2, crop_size: [32, 40], base_lr: 0.05, poly_power: 0.9,
       momentum: 0.9, weight_decay: 0.0001, random_scale: [0.5, 2.0], horizontal_flip: true,
@@ -308,6 +311,7 @@ ALL_DUE = {
     "train": 4,
     "evaluate": 4,
     "infer": 4,
+    "crf": 2,
     "speed": 2,
     "report": 1,
 }
@@ -336,6 +340,11 @@ def finished(params: Params, data_folder: Path) -> Params:
         }
         write_json(run_file("toy", model, seed), {"provenance": provenance})
         write_json(inference_file("toy", "os8", model, seed), {"provenance": provenance})
+    for seed in params.run.seeds:
+        now = due.provenance(params, "toy", "twin", seed) | {
+            "code_sha256": code_sha256("deeplab_bench.crf_evaluation")
+        }
+        write_json(crf_file("toy", "twin", seed), {"provenance": now})
     for model in params.run.models:
         timed = {"code_sha256": code_sha256("deeplab_bench.speed")}
         write_json(speed_file("toy", "cpu", model), timed)
@@ -348,8 +357,9 @@ def test_only_what_is_out_of_date_is_due(
 ) -> None:
     assert counts(finished) == NONE_DUE
     for module, stages in {
-        "training": {"train": 4, "evaluate": 4, "infer": 4},
+        "training": {"train": 4, "evaluate": 4, "infer": 4, "crf": 2},
         "evaluation": {"evaluate": 4, "infer": 4},
+        "crf_evaluation": {"crf": 2},
         "speed": {"speed": 2},
     }.items():
         with monkeypatch.context() as patch:
