@@ -193,8 +193,8 @@ class Run(Settings):
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     hardware: tuple[Name, ...]
-    inference: tuple[Name, ...] = ()
-    crf: tuple[Name, ...] = ()
+    inference: tuple[Name, ...]
+    crf: tuple[Name, ...]
 
 
 SECTIONS: dict[str, type[Settings]] = {

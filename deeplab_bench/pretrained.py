@@ -2,13 +2,14 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import torch
 
 from deeplab_bench.data.archives import Archive, fetch
 from deeplab_bench.errors import UserError
+from deeplab_bench.models.backbone import BackboneName
 from deeplab_bench.models.weights import imagenet_weights
 from deeplab_bench.paths import DOWNLOADS
 
@@ -61,7 +62,7 @@ def weights_sha256(weights: str, backbone: str) -> str | None:
 
 def archive_of(backbone: str) -> Archive:
     """torchvision's file of a backbone, whose name ends with the start of its SHA-256."""
-    url = imagenet_weights(backbone).url
+    url = imagenet_weights(cast(BackboneName, backbone)).url
     filename = Path(urlsplit(url).path).name
     digest = filename.removesuffix(".pth").rpartition("-")[2]
     return Archive(filename, urls=(url,), size_bytes=None, digest=f"sha256:{digest}")

@@ -196,7 +196,8 @@ class Trainer:
         autocast = self.training.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             outputs = self.model.training_scores(images)
-        loss = sum(weight * self.loss(scores, labels) for weight, scores in outputs)
+        losses = [weight * self.loss(scores, labels) for weight, scores in outputs]
+        loss = torch.stack(losses).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

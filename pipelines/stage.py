@@ -16,7 +16,8 @@ def run(command: Sequence[str]) -> int:
     """Run ``[stage, argument, ...]``; a user's error is one line and the exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m pipelines")
     choices = parser.add_subparsers(metavar="STAGE", required=True)
-    for name in COMMANDS if command[:1] not in ([c] for c in COMMANDS) else command[:1]:
+    asked = [name for name in COMMANDS if name in command[:1]]
+    for name in asked or COMMANDS:
         main = import_module(f"pipelines.{name}").main
         stage = choices.add_parser(name, help=inspect.getdoc(sys.modules[main.__module__]))
         stage.set_defaults(main=main)

@@ -456,7 +456,7 @@ class TestInference:
                     logits = logits if mirrored is seen else logits.flip(3)
                     logits = F.interpolate(logits, (height, width), mode="bilinear")
                     views.append(logits.softmax(1)[0])
-            expected = sum(views) / len(views)
+            expected = torch.stack(views).mean(0)
             torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
             assert found[index].argmax(0).tolist() == expected.argmax(0).tolist()
 

@@ -97,8 +97,9 @@ def results(
         "models": [*scores],
         "seeds": [*range(seeds)],
         "hardware": ["cpu"],
+        "inference": [*(inferences or ())],
+        "crf": [],
     }
-    run["inference"] = [*(inferences or ())]
     content = {
         "run": run,
         "profile": {"p": profile},

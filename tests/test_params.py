@@ -32,6 +32,8 @@ run:
   models: [fcn, scales, aspp, psp]
   seeds: [0, 1]
   hardware: [cpu]
+  inference: []
+  crf: []
 profile:
   small:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}

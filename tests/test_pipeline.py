@@ -24,6 +24,7 @@ run:
   models: [fcn, aspp]
   seeds: [0]
   hardware: [cpu]
+  inference: []
   crf: []
 
 profile:

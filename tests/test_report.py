@@ -78,7 +78,7 @@ def declare(
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
     run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
-    run["crf"] = crf
+    run |= {"inference": [], "crf": crf}
     blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
     content = {"run": run, "profile": {"quick": profile}, "models": blocks}
     return Params.model_validate_json(json.dumps(content))

@@ -266,7 +266,7 @@ def load_inferences(params: Params, profile: str) -> list[Run]:
             path = inference_file(profile, inference, model, seed)
             run = _load(path, Run)
             _require(path, run, profile=profile, inference=inference, model=model, seed=seed)
-            _require_current(path, run, params, code)
+            _require_current(path, run, params, code, "train")
             if run.settings["inference"] != settings:
                 raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
             runs.append(run)
