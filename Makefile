@@ -4,14 +4,18 @@ PROFILE ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test lint lock
+.PHONY: repro plan test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
-	$(if $(PROFILE),python -m pipelines.select_profile $(PROFILE))
-	dvc repro
+	$(if $(PROFILE),python -m pipelines select_profile $(PROFILE))
+	python -m pipelines.warm dvc repro
 	python -m deeplab_bench.report.page
 	python -m deeplab_bench.report.tables $(PROFILE)
+
+# What `make repro` would cost; trains nothing.
+plan: .venv/installed
+	python -m deeplab_bench.plan $(PROFILE)
 
 test: .venv/installed
 	python -m pytest

@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from deeplab_bench import metrics
@@ -18,8 +18,10 @@ from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import Pixels, write_label
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, count_parameters
+from deeplab_bench.models.layers import resize_like
+from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.object_size import BINS, area_edges, object_areas, size_bins
-from deeplab_bench.params import Experiment
+from deeplab_bench.params import Experiment, Inference
 from deeplab_bench.provenance import code_sha256
 from deeplab_bench.samples import SAMPLES, tile
 from deeplab_bench.training import (
@@ -56,33 +58,61 @@ def evaluate(
     """
     state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     timing = training_timing(checkpoint)
-    split = load_split(data_folder, "val")
-    make_deterministic(seed)
-    model = build_model(
-        experiment.architecture, experiment.arguments, num_classes=len(split.classes)
-    )
-    model.load_state_dict(state["model"])
-    title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
-    predictions = predict(model, split, title)
     shown: list[Pixels] = []
     started = time.monotonic()
-    scores = score(split, keep_first(predictions, SAMPLES, shown))
+    result = score_checkpoint(experiment, seed, data_folder, state, Inference(), shown)
     seconds = time.monotonic() - started
     samples.parent.mkdir(parents=True, exist_ok=True)
     write_label(samples, tile(shown))
-    result = {
+    return result, timing | {"evaluation_seconds": round(seconds, 2)}
+
+
+def evaluate_inference(
+    experiment: Experiment,
+    seed: int,
+    data_folder: Path,
+    checkpoint: Path,
+    name: str,
+    inference: Inference,
+) -> dict[str, Any]:
+    """The result of a run under another way of inference, ready for JSON.
+
+    Raises:
+        EvaluationError: the checkpoint was made from other settings, code or data.
+    """
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
+    result = score_checkpoint(experiment, seed, data_folder, state, inference, [])
+    return {"inference": name} | result
+
+
+def score_checkpoint(
+    experiment: Experiment,
+    seed: int,
+    data_folder: Path,
+    state: Mapping[str, Any],
+    inference: Inference,
+    shown: list[Pixels],
+) -> dict[str, Any]:
+    """Score the validation split; the first predictions are kept in ``shown``."""
+    split = load_split(data_folder, "val")
+    make_deterministic(seed)
+    model = trained_model(experiment, state, inference)
+    title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
+    predictions = predict(model, split, title, inference)
+    scores = score(split, keep_first(predictions, SAMPLES, shown))
+    settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
+    return {
         "profile": experiment.profile,
         "model": experiment.model,
         "seed": seed,
         "architecture": experiment.architecture,
-        "settings": experiment.model_dump(mode="json", include={"arguments", "training"}),
+        "settings": settings | {"inference": inference.model_dump(mode="json")},
         "provenance": state["provenance"] | {"code_sha256": code_sha256(__name__)},
         "parameters": count_parameters(model),
         **summary(scores, split),
         "training": state["history"],
         "images": per_image(scores, split),
     }
-    return result, timing | {"evaluation_seconds": round(seconds, 2)}
 
 
 def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: Path) -> Any:
@@ -99,15 +129,43 @@ def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: 
     return state
 
 
-@torch.inference_mode()
-def predict(model: nn.Module, split: Split, title: str) -> Iterator[Pixels]:
+def trained_model(experiment: Experiment, state: Any, inference: Inference) -> nn.Module:
+    """The model of a checkpoint that ``load_checkpoint`` has read, as it is used."""
+    arguments = experiment.arguments_for(inference)
+    model = build_model(experiment.architecture, arguments, num_classes=len(state["classes"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
+def predict(model: nn.Module, split: Split, title: str, inference: Inference) -> Iterator[Pixels]:
     """Class indices (H, W) of every image, each at its own size."""
+    for probabilities in class_probabilities(model, split, range(len(split)), title, inference):
+        yield probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+@torch.inference_mode()
+def class_probabilities(
+    model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
+) -> Iterator[Tensor]:
+    """(C, H, W) of these images at their own size: the mean over scales and mirror images."""
     device = pick_device()
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    for index in tqdm(range(len(split)), desc=title, unit="image"):
+    for index in tqdm(indices, desc=title, unit="image"):
         image = torch.from_numpy(split.image(index).transpose(2, 0, 1)[None].copy())
-        logits = model(normalise(image.to(device)))
-        yield logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        image = normalise(image.to(device))
+        views = [
+            view_probabilities(model, image, scale, flip)
+            for scale in inference.scales
+            for flip in ((False, True) if inference.flip else (False,))
+        ]
+        yield torch.stack(views).mean(dim=0)
+
+
+def view_probabilities(model: nn.Module, image: Tensor, scale: float, flip: bool) -> Tensor:
+    """Of an image (1, 3, H, W) seen rescaled, perhaps mirrored: (C, H, W) at its own size."""
+    seen = rescale(image, scale)
+    logits = model(seen.flip(-1)).flip(-1) if flip else model(seen)
+    return resize_like(logits, image)[0].softmax(dim=0)
 
 
 def keep_first(items: Iterator[Pixels], count: int, kept: list[Pixels]) -> Iterator[Pixels]:

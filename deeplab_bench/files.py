@@ -1,8 +1,16 @@
-"""Writing result files: readable in a diff, whole or not there."""
+"""Writing files: whole or not there, results readable in a diff, no more than the disk holds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+
+def lack_of_room(folder: Path, needed_bytes: int) -> str | None:
+    """What is amiss if the disk of ``folder`` has no room for so much more."""
+    free = shutil.disk_usage(folder).free
+    lack = f"the disk is full: {needed_bytes} more bytes are needed, {free} are free"
+    return lack if free < needed_bytes else None
 
 
 def write_json(path: Path, content: Any) -> None:

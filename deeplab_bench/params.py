@@ -4,23 +4,34 @@
 names the key, the value and the nearest valid one.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from deeplab_bench.errors import UserError
+from deeplab_bench.errors import UserError, nearest
 from deeplab_bench.models import ARCHITECTURES, arguments_of, check_arguments
+from deeplab_bench.models.backbone import OutputStride
+from deeplab_bench.published import Citation, PublishedError, published_value
 
 PARAMS_FILE = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
+Address = Annotated[str, Field(pattern=r"^https?://")]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -48,8 +59,23 @@ class CamVidData(Settings):
     """CamVid as the SegNet tutorial distributes it, or a VOC-layout folder of it at ``root``."""
 
     dataset: Literal["camvid"]
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[Address, ...] = ()
     root: str | None = None
+
+
+class VocData(Settings):
+    """Pascal VOC 2012, for ``trainaug`` with SBD's labels; each ``root`` replaces one download.
+
+    ``root`` is an extracted ``VOCdevkit`` or its ``VOC2012``, ``sbd_root`` an extracted
+    ``benchmark_RELEASE``. Without the latter, a ``root`` that lists ``trainaug`` needs no SBD.
+    """
+
+    dataset: Literal["voc2012"]
+    train_split: Literal["train", "trainaug"]
+    mirrors: tuple[Address, ...] = ()
+    sbd_mirrors: tuple[Address, ...] = ()
+    root: str | None = None
+    sbd_root: str | None = None
 
 
 class FolderData(Settings):
@@ -59,19 +85,47 @@ class FolderData(Settings):
     root: str
 
 
-Data = Annotated[ShapesData | CamVidData | FolderData, Field(discriminator="dataset")]
+Data = Annotated[ShapesData | CamVidData | VocData | FolderData, Field(discriminator="dataset")]
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(first >= second for first, second in pairwise(values)):
+        raise ValueError("the values should ascend")
+    return values
+
+
+def _from_zero(iterations: tuple[int, ...]) -> tuple[int, ...]:
+    if iterations[0] != 0:
+        raise ValueError("the first should be 0, the network alone")
+    return cast(tuple[int, ...], _ascending(iterations))
 
 
 class Training(Settings):
-    """The schedule: SGD with the poly policy. Sizes in pixels, ``crop_size`` is (height, width)."""
+    """The schedule of SGD. Sizes in pixels, ``crop_size`` is (height, width).
+
+    ``lr_policy`` is ``poly``, to zero over all iterations, or ``step``, a factor of ``step_factor``
+    every ``step_iterations``. ``head_lr_multiplier`` is for layers that no pretrained network
+    initialises. ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay
+    of 0.9997 is 0.0003. The loss compares at the size of the image or, the labels subsampled, at
+    that of the network's ``scores``. ``weights`` is ``none``, ``imagenet``, or the path of a
+    classification network's state dict.
+    """
 
     iterations: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     crop_size: tuple[PositiveInt, PositiveInt]
     base_lr: PositiveFloat
-    poly_power: Annotated[float, Field(ge=0)]
+    lr_policy: Literal["poly", "step"] = "poly"
+    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    step_iterations: PositiveInt = 2000
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    head_lr_multiplier: PositiveFloat = 1.0
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
+    batch_norm: Literal["train", "frozen"] = "train"
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    weights: str = "none"
+    loss_resolution: Literal["image", "scores"] = "image"
     random_scale: tuple[PositiveFloat, PositiveFloat]
     horizontal_flip: bool
     precision: Literal["float32", "bfloat16"]
@@ -83,6 +137,43 @@ class Training(Settings):
         return self
 
 
+class Then(Settings):
+    """A second phase of training, from the first one's result: what it changes."""
+
+    output_stride: OutputStride | None = None
+    training: dict[str, Any]
+
+
+Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+class CRFSearch(Settings):
+    """The values of which all combinations are scored on some training images."""
+
+    images: PositiveInt
+    w1: Ascending
+    sigma_alpha: Ascending
+    sigma_beta: Ascending
+
+
+class CRF(Settings):
+    """The fully connected CRF (``deeplab_bench.crf``), its parameters by the papers' names.
+
+    With ``search`` the first three are where the search begins. Results are given after each of
+    ``iterations``, of which 0 is the network alone.
+    """
+
+    w1: PositiveFloat
+    sigma_alpha: PositiveFloat
+    sigma_beta: PositiveFloat
+    w2: PositiveFloat
+    sigma_gamma: PositiveFloat
+    iterations: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), AfterValidator(_from_zero)
+    ]
+    search: CRFSearch | None = None
+
+
 class Profile(Settings):
     """A data set with the backbone and schedule under which all models are compared on it.
 
@@ -92,6 +183,7 @@ class Profile(Settings):
     data: Data
     model: dict[str, Any]
     training: Training
+    crf: CRF | None = None
 
 
 class Run(Settings):
@@ -101,31 +193,80 @@ class Run(Settings):
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     hardware: tuple[Name, ...]
+    inference: tuple[Name, ...]
+    crf: tuple[Name, ...]
 
 
 SECTIONS: dict[str, type[Settings]] = {
     "run": Run,
     "training": Training,
+    "crf": CRF,
+    "search": CRFSearch,
+}
+DATASETS: dict[str, type[Settings]] = {
     "shapes": ShapesData,
     "camvid": CamVidData,
+    "voc2012": VocData,
     "folder": FolderData,
 }
 
 
+class Inference(Settings):
+    """How a trained network is used on an image (DeepLabv3, Section 4.1 and Table 4).
+
+    ``output_stride`` replaces the training's, and atrous rates follow; probabilities are averaged
+    over ``scales`` of the image and, with ``flip``, its mirror images.
+    """
+
+    output_stride: OutputStride | None = None
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+
+
+class Phase(Settings):
+    """A schedule, and the architecture's arguments under it."""
+
+    arguments: dict[str, Any]
+    training: Training
+
+
 class Experiment(Settings):
-    """One model under one profile, every setting resolved."""
+    """One model under one profile, every setting resolved.
+
+    ``then`` goes on from the result of the first phase.
+    """
 
     profile: str
     model: str
     architecture: str
     arguments: dict[str, Any]
     training: Training
+    then: Phase | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        first = Phase(arguments=self.arguments, training=self.training)
+        return (first,) if self.then is None else (first, self.then)
+
+    def arguments_for(self, inference: Inference) -> dict[str, Any]:
+        """The arguments of the trained network at the output stride of ``inference``.
+
+        Raises:
+            ParamsError: the architecture has no output stride, or its rates cannot follow.
+        """
+        arguments = self.phases[-1].arguments
+        if inference.output_stride is None:
+            return arguments
+        where = f"models.{self.model}"
+        return _at_output_stride(arguments, inference.output_stride, where)
 
 
 class Params(Settings):
     run: Run
     profile: dict[Name, Profile]
     models: dict[Name, dict[str, Any]]
+    inference: dict[Name, Inference] = {}
+    studies: dict[Name, tuple[Name, ...]] = {}
 
     def experiment(self, profile: str, model: str) -> Experiment:
         """The settings of a declared model under a profile.
@@ -136,17 +277,45 @@ class Params(Settings):
         settings = self.profile[_known(profile, self.profile, "run.profiles")]
         block = dict(self.models[_known(model, self.models, "run.models")])
         where = f"models.{model}"
+        block = _under(profile, block, self.profile, where)
         if "architecture" not in block:
             raise ParamsError(f"{where} needs the key 'architecture'")
         architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
-        schedule = settings.training.model_dump() | _mapping(block.pop("training", {}), where)
-        return Experiment(
+        block.pop("published", None)  # a citation is no setting
+        overrides = _mapping(block.pop("training", {}), f"{where}.training")
+        schedule = settings.training.model_dump() | overrides
+        then = block.pop("then", None)
+        experiment = Experiment(
             profile=profile,
             model=model,
             architecture=architecture,
             arguments=_arguments(architecture, settings.model, block, where),
             training=_validated(Training, schedule, f"{where}.training."),
         )
+        if then is None:
+            return experiment
+        second = _second_phase(experiment, _validated(Then, then, f"{where}.then."), where)
+        return experiment.model_copy(update={"then": second})
+
+    def citations(self, model: str) -> list[Citation]:
+        """The published rows that a model's block names, one or a list of them.
+
+        Raises:
+            ParamsError: one of them is not a citation.
+        """
+        given = self.models[model].get("published", [])
+        entries = given if isinstance(given, list) else [given]
+        return [_validated(Citation, entry, f"models.{model}.published.") for entry in entries]
+
+    def crf(self, profile: str) -> CRF:
+        """
+        Raises:
+            ParamsError: the profile is undefined, or has no such section.
+        """
+        settings = self.profile[_known(profile, self.profile, "run.profiles")].crf
+        if settings is None:
+            raise ParamsError(f"profile.{profile}.crf is missing: run.crf needs it")
+        return settings
 
     def check(self) -> None:
         """Check that the entries fit each other, those that no run uses included."""
@@ -155,6 +324,12 @@ class Params(Settings):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
         for model in self.run.models:
             _known(model, self.models, "run.models")
+        for name in self.run.inference:
+            _known(name, self.inference, "run.inference")
+        for study, models in self.studies.items():
+            for model in models:
+                _known(model, self.models, f"studies.{study}")
+        self._check_crf()
         every_argument = {
             name: (p.annotation, None)
             for architecture in ARCHITECTURES
@@ -165,13 +340,41 @@ class Params(Settings):
             _validated(schema, settings.model, f"profile.{profile}.model.")
             for model in self.models:
                 self.experiment(profile, model)
-        for profile in self.run.profiles:
-            for model in self.models:
-                experiment = self.experiment(_known(profile, self.profile, "run.profiles"), model)
+        for model in self.models:
+            for citation in self.citations(model):
+                if citation.inference is not None:
+                    _known(
+                        citation.inference, self.inference, f"models.{model}.published.inference"
+                    )
                 try:
-                    check_arguments(experiment.architecture, experiment.arguments)
-                except ValueError as error:
-                    raise ParamsError(f"models.{model} under profile.{profile}: {error}") from None
+                    published_value(citation)
+                except PublishedError as error:
+                    raise ParamsError(f"models.{model}.published: {error}") from None
+        for profile in self.run.profiles:
+            for model in self.run.models:
+                self._check_network(
+                    self.experiment(_known(profile, self.profile, "run.profiles"), model)
+                )
+
+    def _check_network(self, experiment: Experiment) -> None:
+        """Check that the architecture can have its arguments, in every phase and inference."""
+        ways = [self.inference[name] for name in self.run.inference]
+        used = [phase.arguments for phase in experiment.phases]
+        try:
+            for arguments in [*used, *map(experiment.arguments_for, ways)]:
+                check_arguments(experiment.architecture, arguments)
+        except ValueError as error:
+            where = f"models.{experiment.model} under profile.{experiment.profile}"
+            raise ParamsError(f"{where}: {error}") from None
+
+    def _check_crf(self) -> None:
+        for model in self.run.crf:
+            if model not in self.run.models:
+                raise ParamsError(
+                    f"run.crf: {model!r} is not in run.models{nearest(model, self.run.models)}"
+                )
+        for profile in self.run.profiles if self.run.crf else ():
+            self.crf(profile)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -208,7 +411,7 @@ def _arguments(
     }
     schema = create_model(architecture, __base__=Settings, **fields)
     arguments = _validated(schema, chosen, f"{where}.").model_dump(mode="json")
-    if "atrous_rates" in arguments and "atrous_rates" not in block:
+    if {"atrous_rates", "output_stride"} <= arguments.keys() and "atrous_rates" not in block:
         if "output_stride" not in defaults:
             raise ParamsError(
                 f"{where}.atrous_rates is missing: the profile's are of no stated output_stride"
@@ -217,6 +420,49 @@ def _arguments(
             arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
         )
     return arguments
+
+
+def _under(
+    profile: str, block: Mapping[str, Any], profiles: Collection[str], where: str
+) -> dict[str, Any]:
+    """A model's block with what it says of this profile alone put over the rest."""
+    merged = dict(block)
+    particular = _mapping(merged.pop("under", {}), f"{where}.under")
+    for name in particular:
+        _known(name, profiles, f"{where}.under")
+    own = _mapping(particular.get(profile, {}), f"{where}.under.{profile}")
+    training = _mapping(merged.get("training", {}), f"{where}.training")
+    merged |= own
+    if "training" in own:
+        merged["training"] = training | _mapping(own["training"], f"{where}.under.{profile}")
+    return merged
+
+
+def _second_phase(first: Experiment, then: Then, where: str) -> Phase:
+    """What ``then`` says, and the first phase's settings where it is silent."""
+    schedule = first.training.model_dump() | {"weights": "none"} | then.training
+    arguments = first.arguments
+    if then.output_stride is not None:
+        arguments = _at_output_stride(arguments, then.output_stride, f"{where}.then")
+    return Phase(
+        arguments=arguments, training=_validated(Training, schedule, f"{where}.then.training.")
+    )
+
+
+def _at_output_stride(
+    arguments: Mapping[str, Any], output_stride: int, where: str
+) -> dict[str, Any]:
+    """The arguments with another output stride; the atrous rates follow."""
+    if "output_stride" not in arguments:
+        raise ParamsError(
+            f"{where}: the architecture has no output_stride to set to {output_stride}"
+        )
+    changed = dict(arguments) | {"output_stride": output_stride}
+    if "atrous_rates" in arguments:
+        changed["atrous_rates"] = _rates_at(
+            output_stride, arguments["atrous_rates"], arguments["output_stride"], where
+        )
+    return changed
 
 
 def _rates_at(output_stride: int, rates: list[int], given_for: int, where: str) -> list[int]:
@@ -250,10 +496,10 @@ def _validated(schema: type[Schema], content: Any, where: str = "") -> Schema:
 
 def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
     key = (where + ".".join(str(part) for part in error["loc"])).rstrip(".") or "its content"
-    key = re.sub(r"\bdata\.(shapes|camvid|folder)\b", "data", key)
+    key = re.sub(rf"\bdata\.({'|'.join(DATASETS)})\b", "data", key)
     if error["type"] == "extra_forbidden":
         *section, name = error["loc"]
-        return f"{key} is not a known key{_nearest(str(name), _keys_of(section, schema))}"
+        return f"{key} is not a known key{nearest(str(name), _keys_of(section, schema))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -263,24 +509,22 @@ def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
 def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collection[str]:
     """The keys that a section of ``schema`` may have."""
     if section:
-        return SECTIONS.get(str(section[-1]), Profile).model_fields
+        parent, name = ("", *map(str, section))[-2:]
+        if parent == "profile":
+            return Profile.model_fields
+        return (DATASETS if parent == "data" else SECTIONS)[name].model_fields
     if schema.__name__ in ARCHITECTURES:
-        return {*schema.model_fields, "architecture", "training"}
+        return {*schema.model_fields, "architecture", "published", "training", "then", "under"}
     return schema.model_fields
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ParamsError(f"{where}.training is {json.dumps(value)}: it should be a mapping")
+        raise ParamsError(f"{where} is {json.dumps(value)}: it should be a mapping")
     return value
 
 
 def _known(name: Any, valid: Collection[str], where: str) -> str:
     if not isinstance(name, str) or name not in valid:
-        raise ParamsError(f"{where}: {name!r} is not defined{_nearest(str(name), valid)}")
+        raise ParamsError(f"{where}: {name!r} is not defined{nearest(str(name), valid)}")
     return name
-
-
-def _nearest(name: str, valid: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
-    return f"; the nearest valid one is {close[0]!r}" if close else ""

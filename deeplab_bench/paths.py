@@ -27,6 +27,11 @@ def run_file(profile: str, model: str, seed: int) -> Path:
     return RESULTS / profile / "runs" / f"{model}-{seed}.json"
 
 
+def inference_file(profile: str, inference: str, model: str, seed: int) -> Path:
+    """The metrics of a run under another way of inference."""
+    return RESULTS / profile / "runs" / "inference" / inference / f"{model}-{seed}.json"
+
+
 def timing_file(profile: str, model: str, seed: int) -> Path:
     """How long a run took, on what."""
     return RESULTS / profile / "timings" / f"{model}-{seed}.json"
@@ -47,3 +52,25 @@ def sample_labels_file(profile: str) -> Path:
 
 def speed_file(profile: str, hardware: str, model: str) -> Path:
     return RESULTS / profile / "speed" / hardware / f"{model}.json"
+
+
+def steps_file(device: str) -> Path:
+    """How long a training step of each model takes on a device of this name."""
+    return RESULTS / "steps" / f"{device}.json"
+
+
+# Within folders that the report depends on anyway: DVC refuses to depend on a folder that is not
+# there, as that of a stage that `run` leaves without a model.
+def crf_file(profile: str, model: str, seed: int) -> Path:
+    """What the CRF makes of one run."""
+    return RESULTS / profile / "runs" / "crf" / f"{model}-{seed}.json"
+
+
+def crf_timing_file(profile: str, model: str, seed: int) -> Path:
+    return RESULTS / profile / "timings" / "crf" / f"{model}-{seed}.json"
+
+
+def crf_samples_files(profile: str, model: str, seed: int) -> dict[str, Path]:
+    """Of the first validation images, by what they show: labels, scores and beliefs."""
+    folder = RESULTS / profile / "samples" / "crf"
+    return {what: folder / f"{model}-{seed}.{what}.png" for what in ("labels", "scores", "beliefs")}

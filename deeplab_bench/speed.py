@@ -41,7 +41,7 @@ def measure(experiment: Experiment, hardware: str, data_folder: Path) -> dict[st
     split = load_split(data_folder, "val")
     torch.manual_seed(0)
     model = build_model(
-        experiment.architecture, experiment.arguments, num_classes=len(split.classes)
+        experiment.architecture, experiment.phases[-1].arguments, num_classes=len(split.classes)
     )
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     height, width = split.sizes[0]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.errors import UserError
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
+from deeplab_bench.models.layers import upsample_logits
+from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.models.weights import initialise
 from deeplab_bench.params import Experiment, Training
+from deeplab_bench.pretrained import load_weights, weights_sha256
 from deeplab_bench.provenance import code_sha256, environment, settings_sha256
 
 SNAPSHOT_SECONDS = 120
@@ -53,35 +57,73 @@ def train(
     provenance = training_provenance(experiment, seed, data_folder)
     device = pick_device()
     make_deterministic(seed)
-    model = build_model(
-        experiment.architecture, experiment.arguments, num_classes=len(split.classes)
-    ).to(device)
-    model = model.to(memory_format=torch.channels_last)
-    trainer = Trainer(model, experiment.training, device)
-
-    snapshot = checkpoint.with_name(f"{checkpoint.stem}.{digest_of(provenance)}.snapshot")
+    if workers is None:
+        workers = default_workers(device)
+    title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
+    history: dict[str, list[float]] = {"iteration": [], "loss": []}
+    seconds = 0.0
     with locked(checkpoint):
-        trainer.resume(snapshot)
-        if workers is None:
-            workers = default_workers(device)
-        batches = training_batches(
-            split, experiment.training, seed, first_iteration=trainer.iteration, workers=workers
-        )
-        title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
-        trainer.run(batches, snapshot, title)
+        model = initial_model(experiment, split.classes)
+        for number, phase in enumerate(experiment.phases, start=1):
+            if number > 1:
+                model = rebuilt(model, experiment.architecture, phase.arguments, split.classes)
+            model = model.to(device).to(memory_format=torch.channels_last)
+            trainer = Trainer(model, phase.training, device)
+            snapshot = checkpoint.with_name(
+                f"{checkpoint.stem}.{digest_of(provenance)}.{number}.snapshot"
+            )
+            trainer.resume(snapshot)
+            batches = training_batches(
+                split, phase.training, seed, first_iteration=trainer.iteration, workers=workers
+            )
+            trainer.run(batches, snapshot, title)
+            if phase is not experiment.phases[-1]:
+                write_atomically(snapshot, trainer.state())
+            append(history, trainer.history())
+            seconds += trainer.seconds
         write_atomically(
             checkpoint,
             {
                 "model": model.state_dict(),
                 "provenance": provenance,
-                "history": trainer.history(),
+                "history": history,
                 "classes": split.classes,
             },
         )
-        timing = {"training_seconds": round(trainer.seconds, 2), "environment": environment(device)}
+        timing = {"training_seconds": round(seconds, 2), "environment": environment(device)}
         write_json(timing_beside(checkpoint), timing)
         for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
             left.unlink()
+
+
+def initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
+    """The network at the start of the first phase, pretrained if the settings say so."""
+    model = build_model(experiment.architecture, experiment.arguments, num_classes=len(classes))
+    weights = experiment.training.weights
+    if weights != "none":
+        try:
+            initialise(model, load_weights(weights, experiment.arguments["backbone"]))
+        except ValueError as error:
+            raise TrainingError(
+                f"training.weights {weights} of models.{experiment.model}: {error}"
+            ) from None
+    return model
+
+
+def rebuilt(
+    model: Segmenter, architecture: str, arguments: Mapping[str, Any], classes: Sequence[str]
+) -> Segmenter:
+    """The same weights in a network of other arguments, as another output stride."""
+    other = build_model(architecture, arguments, num_classes=len(classes))
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def append(history: dict[str, list[float]], further: dict[str, list[float]]) -> None:
+    """Add the history of the next phase; iterations go on counting."""
+    done = history["iteration"][-1] if history["iteration"] else 0
+    history["iteration"] += [done + iteration for iteration in further["iteration"]]
+    history["loss"] += further["loss"]
 
 
 def timing_beside(checkpoint: Path) -> Path:
@@ -106,23 +148,28 @@ def training_provenance(experiment: Experiment, seed: int, data_folder: Path) ->
         "settings_sha256": settings_sha256(experiment, seed),
         "code_sha256": code_sha256(__name__),
         "data_sha256": data_sha256(data_folder),
-    }
+    } | weights_provenance(experiment)
+
+
+def weights_provenance(experiment: Experiment) -> dict[str, str]:
+    weights, backbone = experiment.training.weights, experiment.arguments.get("backbone", "")
+    digest = weights_sha256(weights, backbone)
+    return {} if digest is None else {"weights_sha256": digest}
 
 
 class Trainer:
     """The state of a run, step by step; what is in ``state`` is all of it."""
 
-    def __init__(self, model: nn.Module, training: Training, device: torch.device) -> None:
+    def __init__(self, model: Segmenter, training: Training, device: torch.device) -> None:
         self.model, self.training, self.device = model.train(), training, device
+        set_batch_norm(model, training)
         self.optimizer = torch.optim.SGD(
-            model.parameters(),
+            parameter_groups(model, training),
             lr=training.base_lr,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
         )
-        self.schedule = torch.optim.lr_scheduler.PolynomialLR(
-            self.optimizer, total_iters=training.iterations, power=training.poly_power
-        )
+        self.schedule = lr_schedule(self.optimizer, training)
         self.losses = torch.zeros(training.iterations, device=device)
         self.iteration = 0
         self.seconds = 0.0
@@ -148,14 +195,20 @@ class Trainer:
         labels = labels.to(self.device, non_blocking=True).long()
         autocast = self.training.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            logits = self.model(images)
-        loss = segmentation_loss(logits, labels)
+            outputs = self.model.training_scores(images)
+        losses = [weight * self.loss(scores, labels) for weight, scores in outputs]
+        loss = torch.stack(losses).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
         self.losses[self.iteration] = loss.detach()
         self.iteration += 1
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        if self.training.loss_resolution == "image":
+            return segmentation_loss(upsample_logits(scores, labels), labels)
+        return segmentation_loss(scores.float(), subsample(labels, scores.shape[-2:]))
 
     def last_loss(self) -> float:
         return self.losses[self.iteration - 1].item()
@@ -175,6 +228,8 @@ class Trainer:
             "losses": self.losses,
             "iteration": self.iteration,
             "seconds": self.seconds,
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
         }
 
     def resume(self, snapshot: Path) -> None:
@@ -187,6 +242,9 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.losses, self.iteration = state["losses"], state["iteration"]
         self.seconds = state["seconds"]
+        torch.set_rng_state(state["random"].cpu())
+        if state["device_random"] is not None:
+            torch.cuda.set_rng_state(state["device_random"].cpu())
 
     def history(self) -> dict[str, list[float]]:
         """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations."""
@@ -195,6 +253,48 @@ class Trainer:
         ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0)
         means = torch.stack([stretch.mean() for stretch in stretches])
         return {"iteration": ends.tolist(), "loss": [round(x, 5) for x in means.tolist()]}
+
+
+def set_batch_norm(model: nn.Module, training: Training) -> None:
+    """Its momentum or, frozen, neither statistics nor weights that change."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = training.batch_norm_momentum
+            if training.batch_norm == "frozen":
+                module.eval().requires_grad_(False)
+
+
+def parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any]]:
+    """All that trains, in groups of one learning rate."""
+    new = {id(parameter) for parameter in model.new_parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    head_lr = training.base_lr * training.head_lr_multiplier
+    groups = [
+        {"params": [p for p in trained if id(p) not in new], "lr": training.base_lr},
+        {"params": [p for p in trained if id(p) in new], "lr": head_lr},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def lr_schedule(
+    optimizer: torch.optim.Optimizer, training: Training
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if training.lr_policy == "poly":
+        return torch.optim.lr_scheduler.PolynomialLR(
+            optimizer, total_iters=training.iterations, power=training.poly_power
+        )
+    return torch.optim.lr_scheduler.StepLR(
+        optimizer, step_size=training.step_iterations, gamma=training.step_factor
+    )
+
+
+def subsample(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """int64 (N, H, W) -> (N, h, w): the label under the centre of every cell."""
+    rows, columns = (
+        (2 * torch.arange(cells, device=labels.device) + 1) * side // (2 * cells)
+        for side, cells in zip(labels.shape[-2:], size, strict=True)
+    )
+    return labels[:, rows[:, None], columns]
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:

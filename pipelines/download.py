@@ -4,13 +4,8 @@ from deeplab_bench.data.preparation import download
 from deeplab_bench.files import write_json
 from deeplab_bench.params import load_params
 from deeplab_bench.paths import DOWNLOADS, download_record
-from pipelines.stage import run
 
 
 def main(profile: str) -> None:
     data = load_params().profile[profile].data
     write_json(download_record(profile), download(data, DOWNLOADS))
-
-
-if __name__ == "__main__":
-    run(main, "profile")

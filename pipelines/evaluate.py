@@ -4,7 +4,6 @@ from deeplab_bench.evaluation import evaluate
 from deeplab_bench.files import write_json
 from deeplab_bench.params import load_params
 from deeplab_bench.paths import checkpoint_file, data_folder, run_file, samples_file, timing_file
-from pipelines.stage import run
 
 
 def main(profile: str, model: str, seed: int) -> None:
@@ -17,7 +16,3 @@ def main(profile: str, model: str, seed: int) -> None:
     )
     write_json(run_file(profile, model, seed), result)
     write_json(timing_file(profile, model, seed), timing)
-
-
-if __name__ == "__main__":
-    run(main, "profile", "model", "seed")

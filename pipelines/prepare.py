@@ -4,14 +4,9 @@ from deeplab_bench.data.preparation import prepare
 from deeplab_bench.params import load_params
 from deeplab_bench.paths import DOWNLOADS, data_folder, sample_images_file, sample_labels_file
 from deeplab_bench.samples import write_samples
-from pipelines.stage import run
 
 
 def main(profile: str) -> None:
     folder = data_folder(profile)
     prepare(load_params().profile[profile].data, DOWNLOADS, folder)
     write_samples(folder, sample_images_file(profile), sample_labels_file(profile))
-
-
-if __name__ == "__main__":
-    run(main, "profile")

@@ -3,7 +3,6 @@
 import re
 
 from deeplab_bench.params import PARAMS_FILE, ParamsError, load_params
-from pipelines.stage import run
 
 
 def main(profile: str) -> None:
@@ -12,7 +11,3 @@ def main(profile: str) -> None:
     text = PARAMS_FILE.read_text(encoding="utf-8")
     selected = re.sub(r"(?m)^  profiles: .*$", f"  profiles: [{profile}]", text, count=1)
     PARAMS_FILE.write_text(selected, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main, "profile")

@@ -4,7 +4,6 @@ from deeplab_bench.files import write_json
 from deeplab_bench.params import load_params
 from deeplab_bench.paths import data_folder, speed_file
 from deeplab_bench.speed import measure
-from pipelines.stage import run
 
 
 def main(profile: str, hardware: str, model: str) -> None:
@@ -12,7 +11,3 @@ def main(profile: str, hardware: str, model: str) -> None:
     write_json(
         speed_file(profile, hardware, model), measure(experiment, hardware, data_folder(profile))
     )
-
-
-if __name__ == "__main__":
-    run(main, "profile", "hardware", "model")

@@ -1,32 +1,32 @@
-"""What the stage scripts share."""
+"""A stage by its name: the arguments of its ``main`` from the command line, one call."""
 
 import argparse
-import ctypes
-import signal
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib import import_module
 
 from deeplab_bench.errors import UserError
 
-PR_SET_PDEATHSIG = 1
+STAGES = ("download", "prepare", "train", "evaluate", "infer", "crf", "speed", "report")
+COMMANDS = (*STAGES, "select_profile")
 
 
-def run(stage: Callable[..., None], *arguments: str) -> None:
-    """Call a stage with the command line's arguments; a user's error is one line and exit 1."""
-    die_with_parent()
-    parser = argparse.ArgumentParser(description=stage.__doc__)
-    for name in arguments:
-        parser.add_argument(name, type=int if name == "seed" else str)
+def run(command: Sequence[str]) -> int:
+    """Run ``[stage, argument, ...]``; a user's error is one line and the exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines")
+    choices = parser.add_subparsers(metavar="STAGE", required=True)
+    asked = [name for name in COMMANDS if name in command[:1]]
+    for name in asked or COMMANDS:
+        main = import_module(f"pipelines.{name}").main
+        stage = choices.add_parser(name, help=inspect.getdoc(sys.modules[main.__module__]))
+        stage.set_defaults(main=main)
+        for argument, parameter in inspect.signature(main).parameters.items():
+            stage.add_argument(argument, type=parameter.annotation)
+    chosen = vars(parser.parse_args(command))
     try:
-        stage(**vars(parser.parse_args()))
+        chosen.pop("main")(**chosen)
     except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-def die_with_parent() -> None:
-    """Be terminated when the process that started this one is killed, on Linux.
-
-    Otherwise a killed ``dvc repro`` leaves its stage at work, and the next starts a second one.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

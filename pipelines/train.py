@@ -3,13 +3,8 @@
 from deeplab_bench.params import load_params
 from deeplab_bench.paths import checkpoint_file, data_folder
 from deeplab_bench.training import train
-from pipelines.stage import run
 
 
 def main(profile: str, model: str, seed: int) -> None:
     experiment = load_params().experiment(profile, model)
     train(experiment, seed, data_folder(profile), checkpoint_file(profile, model, seed))
-
-
-if __name__ == "__main__":
-    run(main, "profile", "model", "seed")

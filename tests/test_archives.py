@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from deeplab_bench.data.archives import Archive, DownloadError, fetch, unpack
 
 BODY = bytes(range(256)) * 40
 CUT = 4000
+Usage = namedtuple("Usage", "total used free")
 
 
 @dataclass
@@ -162,6 +163,17 @@ def test_downloads_once(site: Site, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_other_digests(site: Site, tmp_path: Path, digest: str | None) -> None:
     site.files["data"] = Served()
     archive = Archive("data.tar", (site.url("data"),), None, digest)
+    assert fetch(archive, tmp_path, progress=False).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("digits", [8, 1, 64])
+def test_first_digits_of_a_digest(site: Site, tmp_path: Path, digits: int) -> None:
+    """As in the names of torchvision's weights, resnet50-0676ba61.pth say."""
+    whole = hashlib.sha256(BODY).hexdigest()
+    site.files["data"] = Served()
+    archive = Archive("data.tar", (site.url("data"),), None, f"sha256:{whole[:digits]}")
+    other = replace(archive, digest=f"sha256:{whole[1:digits]}0")
+    assert f"the sha256 is {whole} instead of {whole[1:digits]}0" in failed_fetch(other, tmp_path)
     assert fetch(archive, tmp_path, progress=False).read_bytes() == BODY
 
 
@@ -317,9 +329,8 @@ def test_full_disk(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     site.files["data"] = Served()
     archive = archive_at(site.url("data"), site.url("mirror"))
     cut_short(site, archive, tmp_path)
-    usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage(9**9, 9**9, 100))
+        patch.setattr(shutil, "disk_usage", lambda _: Usage(9**9, 9**9, 100))
         message = failed_fetch(archive, tmp_path)
     assert f"{len(BODY) - CUT} more bytes are needed, 100 are free" in message
     assert (tmp_path / "data.tar.part").stat().st_size == CUT
@@ -569,6 +580,21 @@ def test_interrupted_unpack(
         with pytest.raises(KeyboardInterrupt):
             unpack(tree_archive, folder)
     assert list(folder.parent.iterdir()) == []
+
+
+def test_no_room_to_unpack(
+    tree_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tree_archive.stat().st_size
+    folder = tmp_path / "in" / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: Usage(9**9, 9**9, size - 1))
+        message = error_of(lambda: unpack(tree_archive, folder))
+    assert f"{size} more bytes are needed, {size - 1} are free" in message
+    assert "run again" in message
+    assert list(folder.parent.iterdir()) == []
+    unpack(tree_archive, folder)
+    assert contents(folder) == TREE
 
 
 def test_leftovers_of_a_killed_unpack(tree_archive: Path, tmp_path: Path) -> None:

@@ -218,6 +218,47 @@ def test_cascade_doubles_the_rate_at_every_block(
     assert blocks == [[[rate * unit_rate] for unit_rate in multi_grid] for rate in rates]
 
 
+@pytest.mark.parametrize(
+    ("output_stride", "strides", "rates"),
+    [
+        (256, (32, 64, 128, 256), (1, 1, 1, 1)),
+        (128, (32, 64, 128, 128), (1, 1, 1, 2)),
+        (64, (32, 64, 64, 64), (1, 1, 2, 4)),
+        (32, (32, 32, 32, 32), (1, 2, 4, 8)),
+        (16, (16, 16, 16, 16), (2, 4, 8, 16)),
+        (8, (8, 8, 8, 8), (4, 8, 16, 32)),
+    ],
+)
+@pytest.mark.parametrize("size", [(321, 513), (50, 71), (5, 1)])
+def test_cascaded_blocks_stride_on_to_the_output_stride(
+    output_stride: int, strides: tuple[int, ...], rates: tuple[int, ...], size: tuple[int, int]
+) -> None:
+    """Figure 3, (a) at 256 and (b) at 16; inputs may be smaller than the stride."""
+    model = on_meta(
+        "resnet50", output_stride=output_stride, multi_grid=(1, 1, 1), cascaded_blocks=3
+    )
+    assert tuple(model.stage_strides[3:]) == strides
+    blocks = [rates_of_units(model, f"layer{i}") for i in range(4, 8)]
+    assert blocks == [[[rate]] * 3 for rate in rates]
+    features = model.eval()(torch.empty(1, 3, *size, device="meta"))
+    for feature, stride in zip(features[3:], strides, strict=True):
+        assert feature.shape[-2:] == tuple(math.ceil(side / stride) for side in size)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_atrous_cascade_subsampled_is_the_strided_one(name: Any) -> None:
+    """With one state dict, so that a network can be evaluated at any output stride."""
+    torch.manual_seed(0)
+    strided = ResNet(name, output_stride=128, width=0.25, cascaded_blocks=2).double().eval()
+    randomise_batch_norm(strided)
+    atrous = ResNet(name, output_stride=16, width=0.25, cascaded_blocks=2).double().eval()
+    atrous.load_state_dict(strided.state_dict())
+    images = torch.randn(1, 3, 257, 129, dtype=torch.float64)
+    coarse, dense = strided(images)[-1], atrous(images)[-1]
+    assert coarse.shape[-2:] == (3, 2) and dense.shape[-2:] == (17, 9)
+    torch.testing.assert_close(dense[..., ::8, ::8], coarse, rtol=1e-9, atol=1e-9)
+
+
 def test_cascaded_blocks_replicate_block4() -> None:
     model = on_meta("resnet50", output_stride=16, multi_grid=(1, 1, 1), cascaded_blocks=3)
     assert model.stages == [f"layer{i}" for i in range(1, 8)]
@@ -262,7 +303,17 @@ def test_initialisation_is_he_with_fan_out() -> None:
             "backbone 'resnet152' is not one of resnet18, resnet34, resnet50, resnet101",
         ),
         ("resnet18", {"output_stride": 4}, "output_stride 4 is not one of 8, 16, 32"),
-        ("resnet18", {"output_stride": 64}, "output_stride 64 is not one of 8, 16, 32"),
+        ("resnet18", {"output_stride": 24}, "24 is not one of 8, 16, 32, 64, 128, 256"),
+        (
+            "resnet18",
+            {"output_stride": 64},
+            "output_stride 64 is beyond 32, which is what resnet18 reaches with 0 cascaded blocks",
+        ),
+        (
+            "resnet50",
+            {"output_stride": 256, "cascaded_blocks": 2},
+            "output_stride 256 is beyond 128, which is what resnet50 reaches with 2 cascaded",
+        ),
         (
             "resnet50",
             {"multi_grid": (1, 2)},

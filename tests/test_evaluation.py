@@ -14,18 +14,28 @@ from conftest import ARGUMENTS
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deeplab_bench import evaluation, metrics, training
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import MANIFEST, Split, load_split
 from deeplab_bench.data.voc_layout import VOID, Pixels, voc_palette
-from deeplab_bench.evaluation import EvaluationError, evaluate, predict, score, summary
+from deeplab_bench.evaluation import (
+    EvaluationError,
+    class_probabilities,
+    evaluate,
+    evaluate_inference,
+    predict,
+    score,
+    summary,
+)
 from deeplab_bench.files import format_json
 from deeplab_bench.models import ARCHITECTURES, arguments_of, build_model
 from deeplab_bench.object_size import BINS, object_areas
-from deeplab_bench.params import Experiment
+from deeplab_bench.params import Experiment, Inference
 from deeplab_bench.samples import SAMPLES, write_samples
 
+ONE_PASS = Inference()
 Result = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -80,7 +90,7 @@ def val(data_folder: Path) -> Split:
 
 @pytest.fixture(scope="module")
 def predictions(model: nn.Module, val: Split) -> list[Pixels]:
-    return list(predict(model, val, ""))
+    return list(predict(model, val, "", ONE_PASS))
 
 
 def source_files(data_folder: Path, name: str) -> tuple[Pixels, Pixels]:
@@ -225,7 +235,9 @@ class TestOracle:
     ) -> None:
         """Whatever it says of void; the class that no image shows is null and listed."""
 
-        def oracle(model: nn.Module, split: Split, title: str) -> Iterator[Pixels]:
+        def oracle(
+            model: nn.Module, split: Split, title: str, inference: Inference
+        ) -> Iterator[Pixels]:
             return iter(truth(split, void_as))
 
         monkeypatch.setattr(evaluation, "predict", oracle)
@@ -355,7 +367,7 @@ class TestPredict:
         torch.manual_seed(0)
         model = build_model(architecture, arguments, num_classes=6).train()
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        assert [p.shape for p in predict(model, val, "")] == val.sizes
+        assert [p.shape for p in predict(model, val, "", ONE_PASS)] == val.sizes
         for key, value in model.state_dict().items():
             assert torch.equal(value.cpu(), before[key]), key
 
@@ -370,7 +382,7 @@ class TestPredict:
             val.label(2).ravel(),
             [0],
         )
-        (prediction,) = predict(model, alone, "")
+        (prediction,) = predict(model, alone, "", ONE_PASS)
         np.testing.assert_array_equal(prediction, predictions[2])
 
 
@@ -417,6 +429,77 @@ class TestCheckpoint:
         assert f"{checkpoint} was trained with other {what} than" in message
         assert message.endswith(f"run `dvc repro --force train@toy-plain-{seed}`")
         assert not samples.exists()
+
+
+class TestInference:
+    @pytest.mark.parametrize("flip", [False, True])
+    @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0), (0.75, 1.5)])
+    def test_probabilities_by_hand(
+        self, scales: tuple[float, ...], flip: bool, experiment: Experiment, val: Split
+    ) -> None:
+        """The mean of what every rescaled, mirrored image gives, each turned and resized back."""
+        torch.manual_seed(0)
+        model = build_model("fcn", experiment.arguments, num_classes=6).eval()
+        inference = Inference(scales=scales, flip=flip)
+        found = list(class_probabilities(model, val, range(len(val)), "", inference))
+        assert len(found) == len(val)
+        for index in (0, 1):
+            image = torch.from_numpy(val.image(index).transpose(2, 0, 1)[None].copy())
+            height, width = val.sizes[index]
+            views = []
+            for scale in scales:
+                size = [round(height * scale), round(width * scale)]
+                seen = F.interpolate(normalise(image), size, mode="bilinear")
+                for mirrored in [seen, seen.flip(3)][: 1 + flip]:
+                    with torch.no_grad():
+                        logits = model(mirrored)
+                    logits = logits if mirrored is seen else logits.flip(3)
+                    logits = F.interpolate(logits, (height, width), mode="bilinear")
+                    views.append(logits.softmax(1)[0])
+            expected = torch.stack(views).mean(0)
+            torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
+            assert found[index].argmax(0).tolist() == expected.argmax(0).tolist()
+
+    def test_a_mirror_image_gives_the_mirror_image(
+        self, experiment: Experiment, val: Split
+    ) -> None:
+        """With flip the network treats left and right alike."""
+        torch.manual_seed(0)
+        model = build_model("fcn", experiment.arguments, num_classes=6).eval()
+        image = val.images.reshape(-1)[: 3 * 48 * 48].reshape(48, 48, 3)
+        pair = [image, image[:, ::-1]]
+        split = Split(
+            ["a", "b"],
+            [(48, 48)] * 2,
+            val.classes,
+            np.concatenate([p.ravel() for p in pair]),
+            np.zeros(2 * 48 * 48, dtype=np.uint8),
+            [0, 48 * 48],
+        )
+        one, other = class_probabilities(model, split, range(2), "", Inference(flip=True))
+        torch.testing.assert_close(one, other.flip(-1), rtol=1e-4, atol=1e-6)
+        plain, mirrored = class_probabilities(model, split, range(2), "", ONE_PASS)
+        assert not torch.allclose(plain, mirrored.flip(-1), rtol=1e-3)
+
+    def test_another_output_stride(
+        self, experiment: Experiment, data_folder: Path, checkpoint: Path, val: Split
+    ) -> None:
+        """The same weights in the network of that stride."""
+        inference = Inference(output_stride=8)
+        result = evaluate_inference(experiment, 0, data_folder, checkpoint, "os8", inference)
+        assert result["inference"] == "os8"
+        assert result["settings"]["inference"]["output_stride"] == 8
+        arguments = experiment.arguments | {"output_stride": 8}
+        model = build_model("fcn", arguments, num_classes=6)
+        model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+        expected = summary(score(val, predict(model, val, "", ONE_PASS)), val)
+        assert {key: result[key] for key in expected} == expected
+
+    def test_one_pass_is_the_result_of_the_run(
+        self, experiment: Experiment, data_folder: Path, checkpoint: Path, result: Any
+    ) -> None:
+        again = evaluate_inference(experiment, 0, data_folder, checkpoint, "plain", ONE_PASS)
+        assert again == {"inference": "plain"} | result
 
 
 class TestSamples:

@@ -9,6 +9,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from small_networks import (
+    NUM_CLASSES,
+    SETTINGS,
+    build_on_meta,
+    copy_in_order,
+    random_images,
+    randomise_batch_norm,
+    small_model,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
@@ -24,20 +33,32 @@ from deeplab_bench.models import (
     count_parameters,
 )
 from deeplab_bench.models.aspp import AtrousPyramid
-from deeplab_bench.models.layers import average_over_grid, conv_bn_relu, resize_like
+from deeplab_bench.models.layers import (
+    average_over_grid,
+    conv_bn_relu,
+    maximum_over_grid,
+    resize_like,
+)
 
-NUM_CLASSES = 5
-# Small, and what every architecture needs; each takes those it knows.
-SETTINGS: dict[str, Any] = {
-    "backbone": "resnet18",
-    "width": 0.25,
-    "output_stride": 16,
-    "head_channels": 8,
-    "atrous_rates": (1, 2, 3),
-}
+VGG = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
+SMALL_FC = {"channels": 8, "rate": 2}
 VARIANTS = [
     *(pytest.param(name, {}, id=name) for name in ARCHITECTURES),
     pytest.param("fcn", {"output_stride": 32}, id="fcn-32s"),
+    pytest.param("fcn", {"output_stride": 32, "skips": 2}, id="fcn-8s"),
+    pytest.param("fcn", {**VGG, "output_stride": 32, "skips": 2}, id="fcn-8s-vgg16"),
+    pytest.param("largefov", {**VGG, **SMALL_FC}, id="largefov-vgg16"),
+    pytest.param(
+        "largefov", {**VGG, **SMALL_FC, "kernel_size": 4, "batch_norm": True}, id="largefov-4x4"
+    ),
+    pytest.param("largefov", {**VGG, **SMALL_FC, "multi_scale_features": True}, id="largefov-msc"),
+    pytest.param("aspp_sum", {**VGG, "channels": 8}, id="aspp_sum-vgg16"),
+    pytest.param("aspp_sum", {"scales": (0.5, 1.0)}, id="aspp_sum-two-scales"),
+    pytest.param("psp", {"pooling": "max", "auxiliary_weight": 0.4}, id="psp-max-auxiliary"),
+    pytest.param("unet", {"output_stride": 32}, id="unet-32"),
+    pytest.param(
+        "cascade", {"output_stride": 256, "multi_grid": (1, 1, 1)}, id="cascade-stride-256"
+    ),
     pytest.param("image_pyramid", {"fusion": "mean"}, id="image_pyramid-mean"),
     pytest.param("image_pyramid", {"fusion": "attention"}, id="image_pyramid-attention"),
     pytest.param("encoder_decoder", {"output_stride": 32}, id="encoder_decoder-32"),
@@ -65,36 +86,6 @@ def resnet50_state() -> dict[str, Tensor]:
     return randomise_batch_norm(model).state_dict()
 
 
-def small_model(architecture: str, *, seed: int = 0, **overrides: Any) -> nn.Module:
-    """In eval mode, on random batch statistics."""
-    known = arguments_of(architecture)
-    arguments = {key: value for key, value in SETTINGS.items() if key in known} | overrides
-    torch.manual_seed(seed)
-    model = build_model(architecture, arguments, num_classes=NUM_CLASSES)
-    return randomise_batch_norm(model).eval()
-
-
-def randomise_batch_norm(model: nn.Module) -> nn.Module:
-    """Make every statistic matter, as in a trained network."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            for tensor in (m.weight, m.running_var):
-                nn.init.uniform_(cast(Tensor, tensor), 0.5, 1.0)
-            for tensor in (m.bias, m.running_mean):
-                nn.init.uniform_(cast(Tensor, tensor), -0.5, 0.5)
-    return model
-
-
-def random_images(count: int, height: int, width: int) -> Tensor:
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
-def copy_in_order(source: nn.Module, target: nn.Module) -> None:
-    """Copy every weight to the one at its place, under whichever name (shapes must agree)."""
-    values = source.state_dict().values()
-    target.load_state_dict(dict(zip(target.state_dict(), values, strict=True)))
-
-
 def torchvision_resnet50(
     state: dict[str, Tensor],
     dilated: Sequence[bool],
@@ -108,11 +99,6 @@ def torchvision_resnet50(
         for unit, rate in zip(model.layer4, block4_rates, strict=True):
             unit.conv2.dilation = unit.conv2.padding = (rate, rate)
     return cast(nn.Module, model)
-
-
-def build_on_meta(architecture: str, **arguments: Any) -> nn.Module:
-    with torch.device("meta"):
-        return build_model(architecture, arguments, num_classes=21)
 
 
 # The contract
@@ -154,7 +140,11 @@ def test_gradients_reach_every_parameter(architecture: str, overrides: dict[str,
     model = small_model(architecture, **overrides).train()
     images = random_images(4, 65, 97)
     labels = torch.randint(NUM_CLASSES, (4, 65, 97), generator=torch.Generator().manual_seed(2))
-    F.cross_entropy(model(images), labels).backward()
+    losses = [
+        weight * F.cross_entropy(F.interpolate(scores, size=labels.shape[-2:]), labels)
+        for weight, scores in model.training_scores(images)
+    ]
+    torch.stack(losses).sum().backward()
     for name, p in model.named_parameters():
         assert p.grad is not None, name
         assert p.grad.isfinite().all() and p.grad.abs().max() > 1e-8, name
@@ -213,8 +203,39 @@ def test_settings_are_checked_without_weights(architecture: str) -> None:
     check_arguments(architecture, arguments)
     with pytest.raises(ValueError, match="output_stride 4 is not one of 8, 16, 32"):
         check_arguments(architecture, arguments | {"output_stride": 4})
-    with pytest.raises(ValueError, match="backbone 'vgg16' is not one of"):
+    with pytest.raises(ValueError, match="backbone 'vgg19' is not one of"):
+        check_arguments(architecture, arguments | {"backbone": "vgg19"})
+
+
+@pytest.mark.parametrize("architecture", ["cascade", "aspp", "psp", "unet"])
+def test_vgg_is_no_backbone_of_later_architectures(architecture: str) -> None:
+    known = arguments_of(architecture)
+    arguments = {key: value for key, value in SETTINGS.items() if key in known}
+    with pytest.raises(ValueError, match="backbone 'vgg16' is not one of resnet18"):
         check_arguments(architecture, arguments | {"backbone": "vgg16"})
+
+
+@every_variant
+@torch.no_grad()
+def test_logits_are_the_scores_upsampled(architecture: str, overrides: dict[str, Any]) -> None:
+    """And training supervises those scores, at weight 1."""
+    model, images = small_model(architecture, **overrides), random_images(2, 50, 71)
+    scores = model.scores(images)
+    expected = F.interpolate(scores, size=(50, 71), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model(images), expected)
+    weight, supervised = model.training_scores(images)[0]
+    assert weight == 1
+    torch.testing.assert_close(supervised, scores)
+
+
+@every_variant
+def test_new_parameters_are_all_but_the_backbones(
+    architecture: str, overrides: dict[str, Any]
+) -> None:
+    model: Any = small_model(architecture, **overrides)
+    new, everything = set(model.new_parameters()), set(model.parameters())
+    assert new and new.isdisjoint(model.backbone.parameters())
+    assert new | set(model.backbone.parameters()) == everything
 
 
 # Layers
@@ -414,6 +435,52 @@ def test_average_over_grid_is_adaptive_average_pooling(size: tuple[int, int], bi
     expected = torch.from_numpy(adaptive_average(x.numpy(), bins))
     torch.testing.assert_close(average_over_grid(x, bins), expected)
     torch.testing.assert_close(nn.AdaptiveAvgPool2d(bins)(x), expected)
+
+
+@pytest.mark.parametrize("size", [(7, 10), (12, 6), (6, 9), (4, 2), (1, 1)])
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_maximum_over_grid_is_adaptive_max_pooling(size: tuple[int, int], bins: int) -> None:
+    """Values and, where no two positions tie, gradients."""
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    results = []
+    for pool in (nn.AdaptiveMaxPool2d(bins), lambda x: maximum_over_grid(x, bins)):
+        pooled = pool(x)
+        weights = torch.arange(pooled.numel(), dtype=torch.float32).view_as(pooled)
+        results.append((pooled, *torch.autograd.grad((pooled * weights).sum(), x)))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@torch.no_grad()
+def test_psp_pools_maxima_if_asked() -> None:
+    average, maximum = (small_model("psp", bins=(1, 3), pooling=p) for p in ("average", "max"))
+    maximum.load_state_dict(average.state_dict())
+    images = random_images(2, 97, 145)
+    assert (maximum(images) - average(images)).abs().max() > 0.01
+    features = [maximum.backbone(images)[-1]]
+    for reduce, bins in zip(maximum.reductions, (1, 3), strict=True):
+        pooled = reduce(F.adaptive_max_pool2d(features[0], bins))
+        features.append(F.interpolate(pooled, size=features[0].shape[-2:], mode="bilinear"))
+    torch.testing.assert_close(
+        maximum.scores(images), maximum.classifier(torch.cat(features, dim=1))
+    )
+
+
+@torch.no_grad()
+def test_psp_supervises_the_third_stage() -> None:
+    model = small_model("psp", auxiliary_weight=0.4)
+    images = random_images(2, 65, 97)
+    (_, scores), (weight, auxiliary) = model.training_scores(images)
+    assert weight == 0.4
+    expected = model.auxiliary(model.backbone(images)[2])
+    torch.testing.assert_close(auxiliary, expected)
+    assert auxiliary.shape[:2] == (2, NUM_CLASSES) and auxiliary.std() > 1e-3
+
+    plain = small_model("psp")
+    assert len(plain.training_scores(images)) == 1
+    kept = {key: value for key, value in model.state_dict().items() if key[:9] != "auxiliary"}
+    plain.load_state_dict(kept)
+    torch.testing.assert_close(plain(images), model(images))
+    torch.testing.assert_close(plain.scores(images), scores)
 
 
 @pytest.mark.parametrize("size", [(97, 145), (65, 80)])

@@ -1,10 +1,12 @@
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_archives import Usage
 from test_voc_layout import add_pair, make_folder
 
 from deeplab_bench.data.packed import data_sha256, load_split, pack
@@ -53,6 +55,22 @@ def test_pixels_cannot_be_written_to(packed: Path) -> None:
     for pixels in (split.image(0), split.label(0)):
         with pytest.raises(ValueError, match="read-only"):
             pixels[:] = 0
+
+
+def test_no_room_to_pack(
+    source: VocFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image and its label take four bytes a pixel."""
+    needed = 4 * sum(height * width for height, width in SHAPES.values())
+    folder = tmp_path / "packed"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9**9, 9**9, needed - 1))
+    with pytest.raises(DataError) as caught:
+        pack(source, NAMES, CLASSES, folder)
+    assert f"{needed} more bytes are needed, {needed - 1} are free" in str(caught.value)
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9**9, 9**9, needed))
+    pack(source, NAMES, CLASSES, folder)
+    assert sum(path.stat().st_size for path in folder.glob("*.bin")) == needed
 
 
 def test_digest_repeats(source: VocFolder, packed: Path, tmp_path: Path) -> None:

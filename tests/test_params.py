@@ -11,9 +11,19 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from deeplab_bench.models import ARCHITECTURES, build_model
-from deeplab_bench.params import Params, ParamsError, load_params
+from deeplab_bench.params import Params, ParamsError, VocData, load_params
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
+
+CRF = {
+    "w1": 4,
+    "sigma_alpha": 49,
+    "sigma_beta": 5,
+    "w2": 3,
+    "sigma_gamma": 3,
+    "iterations": [0, 1, 10],
+    "search": {"images": 2, "w1": [3, 6], "sigma_alpha": [30, 60], "sigma_beta": [3]},
+}
 
 # No run uses the profile and the model called spare.
 VALID = """
@@ -22,6 +32,8 @@ run:
   models: [fcn, scales, aspp, psp]
   seeds: [0, 1]
   hardware: [cpu]
+  inference: []
+  crf: []
 profile:
   small:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}
@@ -175,6 +187,33 @@ def test_unknown_key_is_named_with_the_nearest_valid_one(key: str, nearest: str)
     assert message.endswith(f"; the nearest valid one is '{nearest}'")
 
 
+@pytest.mark.parametrize("profile", ["camvid", "run", "training"])
+def test_a_profile_may_be_called_like_a_section(profile: str) -> None:
+    spare = json.loads(edited({}))["profile"]["spare"]
+    message = refusal(edited({f"profile.{profile}": spare | {"modle": 1}}))
+    assert message == (
+        f"params.yaml: profile.{profile}.modle is not a known key; the nearest valid one is 'model'"
+    )
+
+
+def test_keys_of_voc2012() -> None:
+    data = {"dataset": "voc2012", "train_split": "trainaug"}
+    for key, value, told in (
+        ("sdb_root", "x", "sdb_root is not a known key; the nearest valid one is 'sbd_root'"),
+        (
+            "train_split",
+            "trainval",
+            'train_split is "trainval": Input should be',
+        ),
+        ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
+    ):
+        message = refusal(edited({"profile.spare.data": data | {key: value}}))
+        assert message.startswith(f"params.yaml: profile.spare.data.{told}")
+    assert load(edited({"profile.spare.data": data})).profile["spare"].data == VocData(
+        dataset="voc2012", train_split="trainaug"
+    )
+
+
 def test_a_key_of_another_architecture_is_unknown() -> None:
     message = refusal(edited({"models.fcn.multi_grid": [1, 2]}))
     assert message.startswith("params.yaml: models.fcn.multi_grid is not a known key")
@@ -318,7 +357,7 @@ def test_wrong_value_of_a_profile_is_named_where_it_stands(argument: str, value:
     assert argument in message and "profile.small" in message
 
 
-@pytest.mark.parametrize("value", [0, -16, 64, "16", None])
+@pytest.mark.parametrize("value", [0, -16, 512, "16", None])
 def test_output_stride_of_a_profile_is_checked_though_no_model_takes_it(value: Any) -> None:
     changes = {"profile.small.model.output_stride": value, **every_model_at_output_stride_8()}
     assert "output_stride" in refusal(edited(changes))
@@ -438,6 +477,63 @@ def test_what_no_run_uses_is_checked_too(key: str, value: Any) -> None:
     assert section in message and name in message
 
 
+# The CRF
+
+
+def with_crf(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"profile.small.crf": json.loads(json.dumps(CRF)), "run.crf": ["aspp"], **changes}
+
+
+def test_the_crf_of_a_profile() -> None:
+    crf = load(edited(with_crf({}))).crf("small")
+    assert crf.model_dump(mode="json") == CRF
+    assert load(edited(with_crf({"profile.small.crf.search": REMOVED}))).crf("small").search is None
+
+
+def test_the_crf_needs_its_section() -> None:
+    assert load(VALID).run.crf == ()
+    message = refusal(edited({"run.crf": ["aspp"]}))
+    assert message == "params.yaml: profile.small.crf is missing: run.crf needs it"
+
+
+def test_the_crf_is_of_models_that_run() -> None:
+    assert refusal(edited(with_crf({"run.crf": ["spare"]}))).startswith(
+        "params.yaml: run.crf: 'spare' is not in run.models; the nearest valid one is "
+    )
+    message = refusal(edited(with_crf({"run.crf": ["psp", "psp"]})))
+    assert "run.crf ['psp', 'psp'] names one of them twice" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("w1", 0),
+        ("sigma_beta", -1),
+        ("sigma_gamma", "3"),
+        ("iterations", [0]),
+        ("iterations", [1, 2]),
+        ("iterations", [0, 2, 2]),
+        ("iterations", [0, 1.5]),
+        ("search.images", 0),
+        ("search.w1", []),
+        ("search.w1", [6, 3]),
+        ("search.sigma_alpha", [0, 1]),
+    ],
+)
+def test_wrong_value_of_the_crf_is_named(key: str, value: Any) -> None:
+    message = refusal(edited(with_crf({f"profile.small.crf.{key}": value})))
+    assert message.startswith(f"params.yaml: profile.small.crf.{key}")
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"), [("sigma_alfa", "sigma_alpha"), ("search.sigma_bet", "sigma_beta")]
+)
+def test_unknown_key_of_the_crf_is_named(key: str, nearest: str) -> None:
+    message = refusal(edited(with_crf({f"profile.small.crf.{key}": 1})))
+    assert f"crf.{key}" in message
+    assert message.endswith(f"; the nearest valid one is '{nearest}'")
+
+
 # Settings that belong together
 
 
@@ -509,7 +605,13 @@ def test_an_experiment_has_every_setting() -> None:
 
 def test_a_model_takes_only_what_it_knows() -> None:
     arguments = load(VALID).experiment("small", "fcn").arguments
-    assert arguments == {"backbone": "resnet18", "width": 0.25, "output_stride": 32}
+    assert arguments == {
+        "backbone": "resnet18",
+        "width": 0.25,
+        "output_stride": 32,
+        "skips": 0,
+        "batch_norm": False,
+    }
 
 
 def test_settings_are_frozen() -> None:
@@ -529,6 +631,84 @@ def test_an_experiment_leaves_the_settings_alone() -> None:
     arguments["atrous_rates"].append(9)
     assert params.model_dump_json() == before
     assert params.experiment("small", "aspp").arguments["atrous_rates"] == [2, 4, 6]
+
+
+# What a model says of one profile, of a second phase, of inference
+
+
+def test_a_model_may_differ_under_one_profile() -> None:
+    under = {"spare": {"width": 0.5, "training": {"iterations": 7}}}
+    changes = {"models.aspp.under": under, "models.aspp.training": {"base_lr": 1}}
+    params = load(edited(changes))
+    small, spare = (params.experiment(profile, "aspp") for profile in ("small", "spare"))
+    assert (small.arguments["width"], spare.arguments["width"]) == (0.25, 0.5)
+    assert (small.training.iterations, spare.training.iterations) == (4, 7)
+    assert small.training.base_lr == spare.training.base_lr == 1.0
+
+
+def test_a_second_phase_changes_what_it_says() -> None:
+    then = {"output_stride": 8, "training": {"iterations": 2, "batch_norm": "frozen"}}
+    first, second = load(edited({"models.aspp.then": then})).experiment("small", "aspp").phases
+    assert first.arguments["output_stride"] == 16
+    assert second.arguments == first.arguments | {"output_stride": 8, "atrous_rates": [4, 8, 12]}
+    changed = {"iterations": 2, "batch_norm": "frozen"}
+    assert second.training == first.training.model_copy(update=changed)
+
+
+def test_a_second_phase_does_not_load_weights_again() -> None:
+    changes = {
+        "models.aspp.training": {"weights": "imagenet"},
+        "models.aspp.then": {"training": {}},
+    }
+    first, second = load(edited(changes)).experiment("small", "aspp").phases
+    assert (first.training.weights, second.training.weights) == ("imagenet", "none")
+
+
+def test_one_phase_is_the_rule() -> None:
+    (phase,) = load(VALID).experiment("small", "aspp").phases
+    assert phase.arguments["output_stride"] == 16
+
+
+def test_rates_follow_the_output_stride_of_inference() -> None:
+    inference = {"os8": {"output_stride": 8}, "flip": {"flip": True}}
+    params = load(edited({"inference": inference, "run.inference": ["os8", "flip"]}))
+    aspp = params.experiment("small", "aspp")
+    assert aspp.arguments_for(params.inference["flip"]) == aspp.arguments
+    changed = {"output_stride": 8, "atrous_rates": [4, 8, 12]}
+    assert aspp.arguments_for(params.inference["os8"]) == aspp.arguments | changed
+
+
+def test_inference_follows_the_second_phase() -> None:
+    changes = {"models.aspp.then": {"output_stride": 8, "training": {}}, "inference": {"plain": {}}}
+    params = load(edited(changes))
+    arguments = params.experiment("small", "aspp").arguments_for(params.inference["plain"])
+    assert arguments["output_stride"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"models.aspp.under": {"smal": {}}}, ("models.aspp.under", "'smal'", "'small'")),
+        ({"models.aspp.under": 3}, ("models.aspp.under is 3", "mapping")),
+        ({"models.aspp.under": {"small": 3}}, ("models.aspp.under.small is 3", "mapping")),
+        (
+            {"models.aspp.under": {"small": {"widht": 1}}},
+            ("models.aspp.widht is not a known key", "'width'"),
+        ),
+        ({"models.aspp.then": {"training": {"base": 1}}}, ("models.aspp.then.training.base",)),
+        ({"models.aspp.then": {"widht": 1, "training": {}}}, ("models.aspp.then.widht",)),
+        ({"models.aspp.then": {"output_stride": 5, "training": {}}}, ("output_stride is 5",)),
+        ({"run.inference": ["os8"]}, ("run.inference: 'os8' is not defined",)),
+        ({"inference": {"os8": {"scales": []}}}, ("inference.os8.scales is []",)),
+        ({"studies": {"all": ["fcn", "asp"]}}, ("studies.all: 'asp'", "'aspp'")),
+        ({"models.fcn.training": {"lr_policy": "cosine"}}, ("lr_policy", "cosine", "poly")),
+        ({"models.fcn.training": {"batch_norm": False}}, ("batch_norm", "false", "frozen")),
+    ],
+)
+def test_mistakes_in_them_are_one_line(changes: dict[str, Any], named: tuple[str, ...]) -> None:
+    message = refusal(edited(changes))
+    for part in named:
+        assert part in message
 
 
 # The committed file

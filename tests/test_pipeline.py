@@ -24,6 +24,8 @@ run:
   models: [fcn, aspp]
   seeds: [0]
   hardware: [cpu]
+  inference: []
+  crf: []
 
 profile:
   miniature:
@@ -65,6 +67,8 @@ class Repository:
         (root / ".dvc").mkdir()
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
             shutil.copy(ROOT / name, root / name)
+        (root / "results").mkdir()
+        shutil.copy(ROOT / "results" / "published.yaml", root / "results")
         self.params = root / "params.yaml"
         self.params.write_text(MINIATURE, encoding="utf-8")
         self.run("git", "init", "--quiet")
@@ -153,12 +157,12 @@ def test_every_stage_refuses_a_mistake_in_one_line(
 ) -> None:
     repository = Repository(tmp_path)
     repository.edit("models: [fcn, aspp]", "models: [fcn, asp]")
-    done = repository.run(sys.executable, "-m", f"pipelines.{stage}", *arguments)
+    done = repository.run(sys.executable, "-m", "pipelines", stage, *arguments)
     assert done.returncode == 1
     assert done.stderr == (
         "error: params.yaml: run.models: 'asp' is not defined; the nearest valid one is 'aspp'\n"
     )
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "results" / "miniature").exists()
 
 
 def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
@@ -171,10 +175,10 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
         "[8, 8], base_lr: 0.1, poly_power: 1.0, momentum: 0.9, weight_decay: 0.0, "
         "random_scale: [1.0, 1.0], horizontal_flip: true, precision: float32}\n",
     )
-    done = repository.run(sys.executable, "-m", "pipelines.select_profile", "other")
+    done = repository.run(sys.executable, "-m", "pipelines", "select_profile", "other")
     assert done.returncode == 0, done.stderr
     assert "  profiles: [other]\n" in repository.params.read_text(encoding="utf-8")
-    refused = repository.run(sys.executable, "-m", "pipelines.select_profile", "othr")
+    refused = repository.run(sys.executable, "-m", "pipelines", "select_profile", "othr")
     assert refused.returncode == 1
     assert "PROFILE=othr" in refused.stderr
 
@@ -183,7 +187,7 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
 def test_a_stage_dies_with_its_parent(tmp_path: Path) -> None:
     """As when `dvc repro` alone is killed."""
     child = (
-        "import time; from pipelines.stage import die_with_parent; die_with_parent(); "
+        "import time; from pipelines.warm import die_with_parent; die_with_parent(); "
         "print('up', flush=True); time.sleep(20); print('still here')"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"

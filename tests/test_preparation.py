@@ -193,8 +193,8 @@ def test_camvid_is_downloaded_once_and_prepared(
     "data",
     [
         SHAPES,
-        FolderData(dataset="folder", root="here"),
-        CamVidData(dataset="camvid", root="here", mirrors=("http://127.0.0.1:9",)),
+        FolderData(dataset="folder", root="."),
+        CamVidData(dataset="camvid", root=".", mirrors=("http://127.0.0.1:9",)),
     ],
 )
 def test_nothing_to_download(tmp_path: Path, data: Data) -> None:

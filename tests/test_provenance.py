@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deeplab_bench import provenance
-from deeplab_bench.params import Experiment, Training
+from deeplab_bench.params import Experiment, Phase, Training
 from deeplab_bench.provenance import code_sha256, environment, imported_files, settings_sha256
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,15 @@ OTHER_SCHEDULE = {
     "batch_size": 3,
     "crop_size": (32, 41),
     "base_lr": 0.051,
+    "lr_policy": "step",
     "poly_power": 1.0,
+    "step_iterations": 3,
+    "step_factor": 0.5,
+    "head_lr_multiplier": 10.0,
+    "batch_norm": "frozen",
+    "batch_norm_momentum": 0.0003,
+    "weights": "imagenet",
+    "loss_resolution": "scores",
     "momentum": 0.8,
     "weight_decay": 0.0,
     "random_scale": (0.5, 1.9),
@@ -39,7 +47,7 @@ OTHER_EXPERIMENT = {
 class TestSettings:
     def test_every_setting_is_tried_below(self) -> None:
         assert set(OTHER_SCHEDULE) == set(Training.model_fields)
-        assert {*OTHER_EXPERIMENT, "training"} == set(Experiment.model_fields)
+        assert {*OTHER_EXPERIMENT, "training", "then"} == set(Experiment.model_fields)
 
     @pytest.mark.parametrize("key", OTHER_SCHEDULE)
     def test_change_with_the_schedule(self, key: str, experiment: Experiment) -> None:
@@ -50,6 +58,11 @@ class TestSettings:
     @pytest.mark.parametrize("key", OTHER_EXPERIMENT)
     def test_change_with_the_model(self, key: str, experiment: Experiment) -> None:
         other = experiment.model_copy(update={key: OTHER_EXPERIMENT[key]})
+        assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
+
+    def test_change_with_a_second_phase(self, experiment: Experiment) -> None:
+        then = Phase(arguments=experiment.arguments, training=experiment.training)
+        other = experiment.model_copy(update={"then": then})
         assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
 
     def test_change_with_the_seed(self, experiment: Experiment) -> None:

@@ -15,7 +15,15 @@ from PIL import Image
 from deeplab_bench.data.voc_layout import VOID, write_label
 from deeplab_bench.models import ARCHITECTURES
 from deeplab_bench.params import Params
-from deeplab_bench.paths import run_file, samples_file, speed_file, timing_file
+from deeplab_bench.paths import (
+    crf_file,
+    crf_samples_files,
+    crf_timing_file,
+    run_file,
+    samples_file,
+    speed_file,
+    timing_file,
+)
 from deeplab_bench.provenance import code_sha256, settings_sha256
 from deeplab_bench.report import ReportError, page, tables, write_report
 from deeplab_bench.report.results import load_results, write
@@ -23,6 +31,16 @@ from deeplab_bench.report.results import load_results, write
 CLASSES = ("background", "disc_shape", "ring")
 MIOU = {"aspp": (0.70, 0.72, 0.74), "image_pyramid": (0.6, 0.6, 0.6)}
 ENVIRONMENT = {"device": "A & B CPU", "threads": 2, "python": "3.11.9", "torch": "2.6.0"}
+WIDTHS = (1, 2, 5, 10, 20, 40)
+CRF = {
+    "w1": 4.0,
+    "sigma_alpha": 49.0,
+    "sigma_beta": 5.0,
+    "w2": 3.0,
+    "sigma_gamma": 3.0,
+    "iterations": [0, 1, 2, 5, 10],
+    "search": None,
+}
 FIGURES = {"miou", "per_class", "training_curves", "object_size", "latency"}
 
 
@@ -31,6 +49,7 @@ def declare(
     seeds: Sequence[int] = (0, 1, 2),
     hardware: Sequence[str] = ("cpu",),
     data: dict[str, Any] | None = None,
+    crf: Sequence[str] = (),
 ) -> Params:
     shapes = {"dataset": "shapes", "seed": 0, "image_size": 32}
     training = {
@@ -55,9 +74,11 @@ def declare(
             "atrous_rates": [1, 2],
         },
         "training": training,
+        "crf": CRF,
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
     run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
+    run |= {"inference": [], "crf": crf}
     blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
     content = {"run": run, "profile": {"quick": profile}, "models": blocks}
     return Params.model_validate_json(json.dumps(content))
@@ -88,6 +109,29 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "object_size": {"edges_px": [8.2, 15.7], "miou": [miou - 0.2, miou, miou + 0.05]},
         "images": {f"val_{index}": [[0, 3, 4]] for index in range(4)},
         "training": {"iteration": [10, 20], "loss": [2.0, 1.0 + seed / 10]},
+    }
+
+
+def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
+    """A point better after each iteration, half a point more for seed 1."""
+
+    def after(iteration: int) -> dict[str, Any]:
+        better = miou + iteration / 100 * (1.5 if seed == 1 else 1)
+        bands = [better - 1 / (4 + width) for width in WIDTHS]
+        return {"miou": better, "pixel_accuracy": better, "trimap_miou": bands, "iou": {}}
+
+    run = run_record(params, model, seed, miou)
+    code = {"code_sha256": code_sha256("deeplab_bench.crf_evaluation")}
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed")},
+        "settings": CRF,
+        "provenance": run["provenance"] | code,
+        "parameters": {key: CRF[key] for key in list(CRF)[:5]},
+        "search": None,
+        "classes": CLASSES,
+        "trimap_widths_px": WIDTHS,
+        "pictured": [0, 1, 2, 10],
+        "iterations": {str(iteration): after(iteration) for iteration in (0, 1, 2, 5, 10)},
     }
 
 
@@ -123,6 +167,10 @@ def write_results(params: Params) -> None:
         for seed, miou in zip(params.run.seeds, mious, strict=False):
             dump(run_file("quick", model, seed), run_record(params, model, seed, miou))
             dump(timing_file("quick", model, seed), timing)
+            if model in params.run.crf:
+                dump(crf_file("quick", model, seed), crf_record(params, model, seed, miou))
+                crf_timing = {"seconds_per_image": 0.25, "environment": ENVIRONMENT}
+                dump(crf_timing_file("quick", model, seed), crf_timing)
         for hardware in params.run.hardware:
             dump(speed_file("quick", hardware, model), speed_record(model, hardware, 5.0 + index))
     write_strips(params)
@@ -137,6 +185,13 @@ def write_strips(params: Params) -> None:
     write_label(folder / "labels.png", label)
     for model in params.run.models:
         write_label(samples_file("quick", model, params.run.seeds[0]), label)
+    for model in params.run.crf:
+        files = crf_samples_files("quick", model, params.run.seeds[0])
+        files["labels"].parent.mkdir(exist_ok=True)
+        write_label(files["labels"], np.concatenate([label] * 4))
+        for what, shade in (("scores", 80), ("beliefs", 160)):
+            pixels = np.full((4 * 32, 64), shade, dtype=np.uint8)
+            Image.fromarray(pixels).save(files[what])
 
 
 @pytest.fixture(autouse=True)
@@ -338,6 +393,91 @@ def test_speed_is_left_out_without_hardware(folder: Path) -> None:
     report(declare(hardware=[]))
     assert not list(folder.glob("*/speed.*")) + list(folder.glob("*/latency.*"))
     assert "Speed" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+class TestCRF:
+    def test_scores_by_iteration(self) -> None:
+        files = made(declare(crf=["aspp"]))
+        table = frame(files, "crf")
+        assert [*table.index] == ["aspp"] * 5
+        assert [*table["iteration"]] == [0, 1, 2, 5, 10]
+        after = table.iloc[4]
+        # 80, 87, 84; beyond the network by 10, 15, 10: deviation 2.88675, standard error 5 / 3
+        assert (after["miou_mean"], after["seeds"]) == (83.67, 3)
+        assert (after["gain_mean"], after["gain_ci95_low"]) == (11.67, 4.5)
+        assert after["trimap_1_px"] == 63.67
+        assert table.iloc[0]["miou_mean"] == 72.0
+        text = files["tables/crf.md"]
+        assert "+11.67 (+4.50 to +18.84)" in text
+        assert "4/49/5/3/3, as given" in text and "0.25 s per image" in text
+
+    def test_a_worse_crf_is_reported_as_it_is(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        for seed in range(3):
+            path = crf_file("quick", "aspp", seed)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content["iterations"]["10"]["miou"] = content["iterations"]["0"]["miou"] - 0.1
+            dump(path, content)
+        files = texts(declare(crf=["aspp"]))
+        assert "-10.00 (-10.00 to -10.00)" in files["tables/crf.md"]
+
+    def test_searched_parameters_are_those_of_each_seed(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        for seed in range(3):
+            search = {"images": 24}
+            found = CRF | {"w1": 5 + seed, "sigma_alpha": 40, "sigma_beta": 6}
+            parameters = {key: found[key] for key in list(CRF)[:5]}
+            edit(crf_file("quick", "aspp", seed), search=search, parameters=parameters)
+        note = texts(declare(crf=["aspp"]))["tables/crf.md"]
+        assert "aspp (seed 2) 7/40/6/3/3" in note and "24 training images" in note
+
+    def test_its_files_are_declared_ones(self, folder: Path) -> None:
+        report(declare(crf=["aspp"]))
+        assert (folder / "plots" / "crf_aspp.png").is_file()
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "](plots/crf_aspp.png)" in text and "## Fully connected CRF" in text
+        assert "image_pyramid" not in (folder / "tables" / "crf.csv").read_text(encoding="utf-8")
+
+    def test_is_left_out_where_no_model_has_one(self) -> None:
+        files = made(declare())
+        assert not any("crf" in name for name in files)
+        assert "CRF" not in page.render(load_results(declare(), "quick"), files)
+
+    def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
+        report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))
+        assert (folder / "crf_aspp.png").is_file()
+        assert not (folder / "plots" / "crf_aspp.png").exists()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"settings": CRF | {"w1": 5.0}}, "is of other CRF settings"),
+            ({"model": "psp"}, "is of model 'psp', not 'aspp'"),
+        ],
+    )
+    def test_results_of_other_settings_are_refused(
+        self, changes: dict[str, Any], message: str
+    ) -> None:
+        write_results(declare(crf=["aspp"]))
+        edit(crf_file("quick", "aspp", 1), **changes)
+        with pytest.raises(ReportError, match=rf"aspp-1\.json {message}.*`dvc repro`$"):
+            load_results(declare(crf=["aspp"]), "quick")
+
+    @pytest.mark.parametrize("what", ["settings", "code"])
+    def test_results_of_other_training_or_code_are_refused(self, what: str) -> None:
+        write_results(declare(crf=["aspp"]))
+        path = crf_file("quick", "aspp", 1)
+        provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
+        with pytest.raises(ReportError, match=f"other {what}.*force crf@quick-aspp-1"):
+            load_results(declare(crf=["aspp"]), "quick")
+
+    def test_a_missing_picture_is_named(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        path = crf_samples_files("quick", "aspp", 0)["scores"]
+        path.unlink()
+        with pytest.raises(ReportError, match=rf"^{re.escape(str(path))} is missing"):
+            write_report(declare(crf=["aspp"]), "quick")
 
 
 def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:

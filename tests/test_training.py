@@ -1,5 +1,6 @@
 """Training does what its settings say, and the same again, whatever interrupts it."""
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -7,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import ARGUMENTS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,11 +17,14 @@ from deeplab_bench import training
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import ARCHITECTURES, arguments_of, build_model
-from deeplab_bench.params import Experiment, Training
+from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.params import Experiment, Phase, Training
+from deeplab_bench.pretrained import WeightsError
 from deeplab_bench.training import (
     Trainer,
     TrainingError,
     segmentation_loss,
+    subsample,
     train,
     training_timing,
     write_atomically,
@@ -32,6 +37,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
 ]
+
+
+class PixelClassifier(Segmenter):
+    """The least network there is: a linear function of each pixel."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, num_classes, 1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        return self.classifier(images)
 
 
 class Interrupted(BaseException):
@@ -262,12 +278,49 @@ class TestOptimisation:
         settings = experiment.training.model_copy(
             update={"batch_size": batch_size, "iterations": iterations, "base_lr": 0.2}
         )
-        trainer = Trainer(nn.Conv2d(3, 2, 1), settings, CPU)
+        trainer = Trainer(PixelClassifier(2), settings, CPU)
         for i in range(iterations):
             (group,) = trainer.optimizer.param_groups
             assert group["lr"] == pytest.approx(0.2 * (1 - i / iterations) ** 0.9, rel=1e-9)
             trainer.step(*random_batch(batch_size, 2))
         assert trainer.optimizer.param_groups[0]["lr"] == 0
+
+    def test_step_schedule(self, experiment: Experiment) -> None:
+        changes = {"lr_policy": "step", "step_iterations": 2, "step_factor": 0.1, "base_lr": 0.2}
+        trainer = Trainer(PixelClassifier(2), changed(experiment, **changes).training, CPU)
+        rates = []
+        for _ in range(5):
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+            trainer.step(*random_batch(2, 2))
+        assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002])
+
+    def test_the_head_has_a_rate_of_its_own(self, experiment: Experiment) -> None:
+        """In one plain step every parameter moves by its gradient times its rate."""
+        changes = {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.0}
+        model = build_model("fcn", experiment.arguments, num_classes=4)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trainer = Trainer(model, changed(experiment, **changes).training, CPU)
+        trainer.step(*random_batch(2, 4))
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            rate = 0.05 if name.startswith("backbone.") else 0.5
+            torch.testing.assert_close(p, before[name] - rate * p.grad, msg=name)
+
+    def test_frozen_batch_normalisation_stays_as_it_is(self, experiment: Experiment) -> None:
+        model = build_model("aspp", ARGUMENTS, num_classes=4)
+        frozen = {
+            f"{name}.{key}": value.clone()
+            for name, module in model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            for key, value in module.state_dict().items()
+        }
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        trainer = Trainer(model, changed(experiment, batch_norm="frozen").training, CPU)
+        for seed in range(2):
+            trainer.step(*random_batch(2, 4, seed))
+        assert frozen
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, before[key]) == (key in frozen), key
 
     @pytest.mark.parametrize("batch_size", [2, 5])
     def test_iterations_do_not_depend_on_the_batch_size(
@@ -296,7 +349,7 @@ class TestOptimisation:
         """Three steps of SGD written out, on images normalised by hand."""
         settings = experiment.training.model_dump() | {"iterations": 3, "base_lr": 0.5} | settings
         torch.manual_seed(0)
-        model = nn.Conv2d(3, 4, 1)
+        model = PixelClassifier(4)
         expected = [p.detach().clone().double().requires_grad_() for p in model.parameters()]
         velocity = [torch.zeros_like(p) for p in expected]
         trainer = Trainer(model, Training(**settings), CPU)
@@ -316,8 +369,10 @@ class TestOptimisation:
         for actual, p in zip(model.parameters(), expected, strict=True):
             torch.testing.assert_close(actual.double(), p, rtol=1e-5, atol=1e-6)
 
-    def test_batch_statistics_by_hand(self, experiment: Experiment) -> None:
-        """One step moves the running statistics a tenth of the way to those of the batch."""
+    @pytest.mark.parametrize("momentum", [0.1, 0.0003])
+    def test_batch_statistics_by_hand(self, momentum: float, experiment: Experiment) -> None:
+        """One step moves the running statistics so far to those of the batch."""
+        experiment = changed(experiment, batch_norm_momentum=momentum)
         torch.manual_seed(0)
         model = build_model("fcn", experiment.arguments, num_classes=4).eval()
         backbone = cast(Any, model).backbone
@@ -327,7 +382,8 @@ class TestOptimisation:
         backbone.conv1.float()
         Trainer(model, experiment.training, CPU).step(images, labels)
         responses = responses.flatten(1)
-        means, variances = 0.1 * responses.mean(1), 0.9 + 0.1 * responses.var(1)
+        means = momentum * responses.mean(1)
+        variances = 1 - momentum + momentum * responses.var(1)
         torch.testing.assert_close(backbone.bn1.running_mean.double(), means, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(
             backbone.bn1.running_var.double(), variances, rtol=1e-4, atol=1e-5
@@ -385,6 +441,161 @@ class TestOptimisation:
         assert (found.argmax(1).numpy() == labels).mean() > 0.9
 
 
+class TestSupervision:
+    def test_loss_at_the_scores(self, experiment: Experiment) -> None:
+        """At output_stride 16, a label in 16 x 16 is compared."""
+        model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
+        images, labels = random_batch(2, 4)
+        trainer = Trainer(model, changed(experiment, loss_resolution="scores").training, CPU)
+        with torch.no_grad():
+            scores = model.scores(normalise(images))
+        few = F.interpolate(labels[:, None].float(), scores.shape[-2:], mode="nearest-exact")
+        expected = F.cross_entropy(scores, few[:, 0].long(), ignore_index=VOID)
+        assert trainer.loss(scores, labels.long()).item() == pytest.approx(expected.item())
+
+    def test_loss_at_the_image(self, experiment: Experiment) -> None:
+        labels = random_batch(2, 4)[1].long()
+        scores = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+        trainer = Trainer(PixelClassifier(4), experiment.training, CPU)
+        upsampled = F.interpolate(scores, labels.shape[-2:], mode="bilinear")
+        expected = F.cross_entropy(upsampled, labels, ignore_index=VOID)
+        assert trainer.loss(scores, labels).item() == pytest.approx(expected.item())
+
+    @pytest.mark.parametrize("size", [(4, 5), (5, 3), (16, 11), (33, 41)])
+    def test_subsampled_labels_are_those_under_the_cells_centres(
+        self, size: tuple[int, int]
+    ) -> None:
+        labels = torch.randint(0, 255, (2, 33, 41), generator=torch.Generator().manual_seed(0))
+        expected = F.interpolate(labels[:, None].double(), size, mode="nearest-exact")
+        assert torch.equal(subsample(labels, size), expected[:, 0].long())
+
+    def test_losses_are_weighted(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = PixelClassifier(4)
+
+        def two(images: Tensor) -> list[tuple[float, Tensor]]:
+            return [(1.0, model.scores(images)), (0.4, 2 * model.scores(images))]
+
+        monkeypatch.setattr(model, "training_scores", two)
+        images, labels = random_batch(2, 4)
+        trainer = Trainer(model, experiment.training, CPU)
+        with torch.no_grad():
+            scores = model.scores(normalise(images))
+        main, extra = (
+            F.cross_entropy(s, labels.long(), ignore_index=VOID).item()
+            for s in (scores, 2 * scores)
+        )
+        trainer.step(images, labels)
+        assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)
+
+
+def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
+    """The experiment going on at output_stride 8."""
+    arguments = experiment.arguments | {"output_stride": 8}
+    schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
+    return experiment.model_copy(update={"then": Phase(arguments=arguments, training=schedule)})
+
+
+class TestTwoPhases:
+    def test_second_goes_on_from_the_first(
+        self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
+    ) -> None:
+        """With a rate of next to nothing and frozen statistics, it leaves the weights alone."""
+        settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
+        path = tmp_path / "x.pt"
+        train(in_two_phases(experiment, **settings), 0, data_folder, path, workers=0)
+        first, second = load(finished), load(path)
+        for key, value in second["model"].items():
+            torch.testing.assert_close(value, first["model"][key], msg=key)
+        iterations = second["history"]["iteration"]
+        assert iterations == list(range(1, experiment.training.iterations + 4 + 1))
+        assert second["history"]["loss"][:6] == first["history"]["loss"]
+
+    @pytest.mark.parametrize("stop_at", [0, 2])
+    def test_interrupted_in_the_second(
+        self,
+        stop_at: int,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It ends the same; the first phase is not run again."""
+        experiment = in_two_phases(experiment)
+        whole, cut = tmp_path / "whole" / "x.pt", tmp_path / "cut" / "x.pt"
+        train(experiment, 0, data_folder, whole, workers=0)
+        step = Trainer.step
+
+        def stopping(self: Trainer, images: Tensor, labels: Tensor) -> None:
+            if self.training == experiment.phases[1].training and self.iteration == stop_at:
+                raise Interrupted
+            step(self, images, labels)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", stopping)
+            with pytest.raises(Interrupted):
+                train(experiment, 0, data_folder, cut, workers=0)
+        steps = watch_steps(monkeypatch)
+        train(experiment, 0, data_folder, cut, workers=0)
+        assert steps == [0, 1, 2, 3]
+        assert cut.read_bytes() == whole.read_bytes()
+
+
+class TestPretrained:
+    def test_training_starts_from_a_file(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        weights = tmp_path / "resnet18.pth"
+        model = torchvision.models.resnet18()
+        torch.save(model.state_dict(), weights)
+        settings = {"weights": str(weights), "base_lr": 1e-12}
+        arguments = experiment.arguments | {"width": 1.0}
+        experiment = changed(experiment, **settings).model_copy(update={"arguments": arguments})
+        train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+        state = load(tmp_path / "x.pt")
+        for name, value in model.named_parameters():
+            if not name.startswith("fc."):
+                torch.testing.assert_close(state["model"][f"backbone.{name}"], value, msg=name)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert state["provenance"]["weights_sha256"] == digest
+
+    def test_weights_that_do_not_fit(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "x.pth")
+        experiment = changed(experiment, weights=str(tmp_path / "x.pth"))
+        with pytest.raises(TrainingError, match=r"training\.weights .*x\.pth of models\.plain: "):
+            train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (None, "is not there"),
+            (b"", "cannot be read"),
+            (b"no weights", "cannot be read"),
+            ({"model": {"a": torch.zeros(1)}}, "holds no state dict"),
+            ([1], "holds no state dict"),
+        ],
+    )
+    def test_files_that_are_no_weights(
+        self,
+        content: Any,
+        message: str,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+    ) -> None:
+        path = tmp_path / "x.pth"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save(content, path)
+        experiment = changed(experiment, weights=str(path))
+        with pytest.raises(WeightsError, match=rf"x\.pth {message}"):
+            train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+
+
 class TestFailure:
     def test_loss_not_finite_at_the_end(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
@@ -395,7 +606,7 @@ class TestFailure:
 
     def test_loss_not_finite_on_the_way(self, experiment: Experiment, tmp_path: Path) -> None:
         settings = experiment.training.model_copy(update={"iterations": 100, "base_lr": math.inf})
-        trainer = Trainer(nn.Conv2d(3, 2, 1), settings, CPU)
+        trainer = Trainer(PixelClassifier(2), settings, CPU)
         batches = (random_batch(2, 2) for _ in range(100))
         with pytest.raises(TrainingError, match="after 20 iterations"):
             trainer.run(batches, tmp_path / "x.snapshot", "")
@@ -447,7 +658,7 @@ def test_write_interrupted_leaves_the_old_checkpoint(
 @pytest.mark.parametrize("iterations", [1, 7, 100, 250])
 def test_history(iterations: int, experiment: Experiment) -> None:
     """At most a hundred means that together cover every iteration once."""
-    trainer = Trainer(nn.Conv2d(3, 2, 1), experiment.training, CPU)
+    trainer = Trainer(PixelClassifier(2), experiment.training, CPU)
     losses = np.random.default_rng(0).random(iterations)
     trainer.losses = torch.from_numpy(losses)
     history = trainer.history()

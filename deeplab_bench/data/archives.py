@@ -18,6 +18,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from deeplab_bench.errors import UserError
+from deeplab_bench.files import lack_of_room
 
 TIMEOUT_S = (10.0, 60.0)  # to connect; between two pieces of the body
 CHUNK_BYTES = 1 << 18
@@ -39,7 +40,8 @@ _UNPACK_ERRORS = (tarfile.TarError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.e
 class Archive:
     """A published file: ``urls`` holds the official address first, then mirrors.
 
-    ``digest`` is "md5:<hex>" or "sha256:<hex>"; what the publisher does not give is None.
+    ``digest`` is "md5:<hex>" or "sha256:<hex>", or the first digits of it where the publisher gives
+    no more, as torchvision does in the names of its weights; what is not given at all is None.
     """
 
     filename: str
@@ -172,9 +174,7 @@ def _check_total(archive: Archive, part: _Part, total: int | None) -> None:
         return
     if archive.size_bytes not in (None, total):
         raise _Failed(f"offers {total} bytes instead of {archive.size_bytes}")
-    needed, free = total - part.size(), shutil.disk_usage(part.path.parent).free
-    if free < needed:
-        lack = f"the disk is full: {needed} more bytes are needed, {free} are free"
+    if lack := lack_of_room(part.path.parent, total - part.size()):
         raise DownloadError(f"{part.path}: {lack}; make room and run again to continue")
 
 
@@ -204,7 +204,9 @@ def _problem(archive: Archive, path: Path) -> str | None:
     algorithm, _, expected = archive.digest.partition(":")
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, algorithm).hexdigest()
-    return None if actual == expected else f"the {algorithm} is {actual} instead of {expected}"
+    if actual.startswith(expected):
+        return None
+    return f"the {algorithm} is {actual} instead of {expected}"
 
 
 def _reason(error: BaseException) -> str:
@@ -240,11 +242,14 @@ def unpack(archive_path: Path, folder: Path, *, members_under: str | None = None
 
     Raises:
         DownloadError: the archive is damaged, has nothing there, or has a member that leads out
-            of ``folder``; or ``folder`` already holds something.
+            of ``folder``; or ``folder`` already holds something, or its disk has no room.
     """
     extract = _unpack_zip if archive_path.suffix == ".zip" else _unpack_tar
     try:
         with new_folder(folder) as staging:
+            # Images hardly compress, so that what is unpacked is about as large as the archive.
+            if lack := lack_of_room(staging, archive_path.stat().st_size):
+                raise OSError(lack)
             extract(archive_path, staging, PurePosixPath(members_under or "."))
             if not any(staging.iterdir()):
                 raise _Failed(f"it holds nothing below {members_under or 'its root'}")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, read_image, read_label
+from deeplab_bench.files import lack_of_room
 
-SPLITS = ("train", "val")
 MANIFEST = "manifest.json"
 
 
@@ -50,12 +51,24 @@ def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], fo
     """Decode every pair of ``source`` into ``folder``; the manifest, written last, vouches for it.
 
     The manifest holds names, sizes and a digest of every split's pixels.
+
+    Raises:
+        DataError: the disk has no room for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
+    needed = sum(_packed_bytes(source.image_path(n)) for names in splits.values() for n in names)
+    if lack := lack_of_room(folder, needed):
+        raise DataError(f"{folder}: not packed, {lack}; make room and run again")
     contents = {split: _pack_split(source, split, names, folder) for split, names in splits.items()}
     manifest = {"classes": classes, "splits": contents}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _packed_bytes(image_path: Path) -> int:
+    """The size of an image and its label; only the image's header is read."""
+    with Image.open(image_path) as image:
+        return 4 * image.width * image.height
 
 
 def _pack_split(source: VocFolder, split: str, names: Sequence[str], folder: Path) -> Any:

@@ -31,15 +31,17 @@ class VocFolder:
 
     root: Path
 
+    def listing(self, split: str) -> Path:
+        return self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
+
     def names(self, split: str) -> list[str]:
         """The image names of a split, in the file's order."""
-        path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        return _lines(path, f"list the names of the {split} images in it")
+        return read_lines(self.listing(split), f"list the names of the {split} images in it")
 
     def classes(self) -> list[str]:
         """The class names of ``classes.txt``, a line each, in the order of their indices."""
         path = self.root / "classes.txt"
-        return _lines(path, "list the class names in it, index 0 first")
+        return read_lines(path, "list the class names in it, index 0 first")
 
     def image_path(self, name: str) -> Path:
         folder = self.root / "JPEGImages"
@@ -50,8 +52,12 @@ class VocFolder:
         return self.root / "SegmentationClass" / f"{name}.png"
 
 
-def _lines(path: Path, remedy: str) -> list[str]:
-    """The names in a file, a line each, of which there must be some and no two alike."""
+def read_lines(path: Path, remedy: str) -> list[str]:
+    """The names in a file, a line each.
+
+    Raises:
+        DataError: the file is missing, names nothing, or names something twice.
+    """
     if not path.is_file():
         raise DataError(f"{path} is missing: {remedy}")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

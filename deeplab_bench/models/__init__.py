@@ -1,6 +1,6 @@
 """The architectures: one file each, and one line in ``ARCHITECTURES``.
 
-An architecture is an ``nn.Module`` whose keyword-only constructor is its schema: the names that
+An architecture is a ``Segmenter`` whose keyword-only constructor is its schema: the names that
 ``params.yaml`` may give are the names of its arguments. It maps images (N, 3, H, W), normalised,
 to logits (N, num_classes, H, W).
 """
@@ -13,19 +13,28 @@ import torch
 from torch import nn
 
 from deeplab_bench.models.aspp import ASPP
+from deeplab_bench.models.aspp_sum import ASPPSum
 from deeplab_bench.models.cascade import Cascade
+from deeplab_bench.models.deeplabv3plus import DeepLabV3Plus
 from deeplab_bench.models.encoder_decoder import EncoderDecoder
 from deeplab_bench.models.fcn import FCN
 from deeplab_bench.models.image_pyramid import ImagePyramid
+from deeplab_bench.models.largefov import LargeFOV
 from deeplab_bench.models.psp import PSP
+from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.models.unet import UNet
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {
+ARCHITECTURES: dict[str, type[Segmenter]] = {
     "fcn": FCN,
+    "largefov": LargeFOV,
+    "aspp_sum": ASPPSum,
     "image_pyramid": ImagePyramid,
     "encoder_decoder": EncoderDecoder,
     "cascade": Cascade,
     "aspp": ASPP,
     "psp": PSP,
+    "deeplabv3plus": DeepLabV3Plus,
+    "unet": UNet,
 }
 
 
@@ -36,7 +45,7 @@ def arguments_of(architecture: str) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def build_model(architecture: str, arguments: Mapping[str, Any], *, num_classes: int) -> nn.Module:
+def build_model(architecture: str, arguments: Mapping[str, Any], *, num_classes: int) -> Segmenter:
     """
     Raises:
         ValueError: the architecture cannot have these arguments.

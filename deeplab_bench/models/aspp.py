@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, upsample_logits
+from deeplab_bench.models.layers import conv_bn_relu
+from deeplab_bench.models.segmenter import Segmenter
 
 
-class ASPP(nn.Module):
+class ASPP(Segmenter):
     """Parallel atrous convolutions over the last feature map, concatenated and projected.
 
     Args:
@@ -40,9 +41,8 @@ class ASPP(nn.Module):
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
-        return upsample_logits(self.classifier(self.pyramid(self.backbone(images)[-1])), images)
+    def scores(self, images: Tensor) -> Tensor:
+        return self.classifier(self.pyramid(self.backbone(images)[-1]))
 
 
 class AtrousPyramid(nn.Module):

@@ -1,4 +1,7 @@
-"""ResNet made atrous: the backbone of every architecture (DeepLabv3, Section 3)."""
+"""ResNet made atrous: the backbone of every architecture (DeepLabv3, Section 3).
+
+``vgg`` has the other one, of FCN and of the first DeepLabs.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
@@ -19,8 +22,8 @@ STAGE_PLANES = (64, 128, 256, 512)
 LEAST_CHANNELS = 16
 
 # What an architecture's constructor may be given; the settings are checked against these.
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
-OutputStride = Literal[8, 16, 32]
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16"]
+OutputStride = Literal[8, 16, 32, 64, 128, 256]
 Positive = Annotated[float, Gt(0)]
 Rate = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(1)]
@@ -30,12 +33,13 @@ class ResNet(nn.Module):
     """torchvision's ResNet without its classifier, at any output stride.
 
     Parameters carry torchvision's names, so that its weights load. A stage that would step beyond
-    ``output_stride`` keeps its resolution and doubles the atrous rate instead.
+    ``output_stride`` keeps its resolution and doubles the atrous rate instead. The stride is in a
+    stage's first unit, as in torchvision; the paper has it in the last one.
 
     Args:
         name: one of ``DEPTHS``.
-        output_stride: input resolution over that of the last feature map, one of
-            8, 16 and 32.
+        output_stride: input resolution over that of the last feature map, a power of two from 8
+            to 32, doubled for every cascaded block.
         width: factor on the number of channels of every layer, a quarter or more.
         multi_grid: unit rates of the last stage and of every cascaded block, one for each of their
             residual units (further ones are ignored: ResNet-18 has two units where the paper's
@@ -60,8 +64,16 @@ class ResNet(nn.Module):
         super().__init__()
         if name not in DEPTHS:
             raise ValueError(f"backbone {name!r} is not one of {', '.join(DEPTHS)}")
-        if output_stride not in get_args(OutputStride):
-            raise ValueError(f"output_stride {output_stride} is not one of 8, 16, 32")
+        strides = get_args(OutputStride)
+        if output_stride not in strides:
+            raise ValueError(
+                f"output_stride {output_stride} is not one of {', '.join(map(str, strides))}"
+            )
+        if output_stride > 32 * 2**cascaded_blocks:
+            raise ValueError(
+                f"output_stride {output_stride} is beyond {32 * 2**cascaded_blocks}, which is "
+                f"what {name} reaches with {cascaded_blocks} cascaded blocks"
+            )
         unit, depths = DEPTHS[name]
         if multi_grid is not None and len(multi_grid) < depths[-1]:
             raise ValueError(
@@ -100,7 +112,7 @@ class ResNet(nn.Module):
             self.stage_channels.append(channels)
             self.stage_strides.append(stride)
             self.add_module(self.stages[-1], stage)
-        initialise(self)
+        he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> the feature map of every stage, from stride 4 to ``output_stride``."""
@@ -115,14 +127,20 @@ class ResNet(nn.Module):
 def residual_stage(
     unit: type[BasicBlock | Bottleneck], in_channels: int, planes: int, *, depth: int, stride: int
 ) -> nn.Sequential:
-    """``depth`` residual units, the first of which takes the stride (torchvision's placement)."""
+    """``depth`` residual units, the first of which takes the stride (torchvision's placement).
+
+    Where the channels stay as they are, as in cascaded blocks, a strided shortcut only subsamples:
+    the parameters are the same at every output stride (so in the authors' code).
+    """
     out_channels = planes * unit.expansion
-    shortcut = None
-    if stride != 1 or in_channels != out_channels:
+    shortcut: nn.Module | None = None
+    if in_channels != out_channels:
         shortcut = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
             nn.BatchNorm2d(out_channels),
         )
+    elif stride != 1:
+        shortcut = nn.MaxPool2d(kernel_size=1, stride=stride)
     entry = unit(in_channels, planes, stride=stride, downsample=shortcut)
     return nn.Sequential(entry, *(unit(out_channels, planes) for _ in range(depth - 1)))
 
@@ -143,8 +161,10 @@ def spatial_convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
-def initialise(module: nn.Module) -> None:
-    """He initialisation of convolutions (fan out), as torchvision's ResNet."""
+def he_initialise(module: nn.Module) -> None:
+    """He initialisation of convolutions (fan out), as torchvision's ResNet and VGG."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)

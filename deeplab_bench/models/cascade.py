@@ -7,10 +7,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import upsample_logits
+from deeplab_bench.models.segmenter import Segmenter
 
 
-class Cascade(nn.Module):
+class Cascade(Segmenter):
     """Replicas of block4 after it, the atrous rate doubling at each where the stride is held.
 
     Args:
@@ -39,6 +39,5 @@ class Cascade(nn.Module):
         )
         self.classifier = nn.Conv2d(self.backbone.stage_channels[-1], num_classes, kernel_size=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
-        return upsample_logits(self.classifier(self.backbone(images)[-1]), images)
+    def scores(self, images: Tensor) -> Tensor:
+        return self.classifier(self.backbone(images)[-1])

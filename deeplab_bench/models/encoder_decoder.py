@@ -3,10 +3,11 @@
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like, upsample_logits
+from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.segmenter import Segmenter
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Segmenter):
     """From the last feature map back to stride 4, adding the encoder's map at every stage.
 
     Lateral 1x1 convolutions bring every stage to ``head_channels``; a 3x3 convolution follows
@@ -31,12 +32,11 @@ class EncoderDecoder(nn.Module):
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
+    def scores(self, images: Tensor) -> Tensor:
         stages = zip(self.backbone(images), self.laterals, self.merges, strict=True)
         (deepest, lateral, merge), *shallower = reversed(list(stages))
         x = merge(lateral(deepest))
         for features, lateral, merge in shallower:
             skip = lateral(features)
             x = merge(resize_like(x, skip) + skip)
-        return upsample_logits(self.classifier(x), images)
+        return self.classifier(x)

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like, upsample_logits
+from deeplab_bench.models.layers import classifier_head
+from deeplab_bench.models.multi_scale import align, check_scales, rescale
+from deeplab_bench.models.segmenter import Segmenter
 
 
-class ImagePyramid(nn.Module):
+class ImagePyramid(Segmenter):
     """The same weights see the image at every scale; their score maps are fused.
 
     Args:
         scales: of the input, the last of them 1.
-        fusion: ``max`` over scales (DeepLabv2, Section 4.2.2), their ``mean``, or ``attention``,
+        fusion: ``max`` over scales (DeepLabv2, Section 3.2), their ``mean``, or ``attention``,
             a softmax over scales learned from their features (Chen et al., CVPR 2016).
     """
 
@@ -32,38 +33,22 @@ class ImagePyramid(nn.Module):
         fusion: Literal["max", "mean", "attention"] = "max",
     ) -> None:
         super().__init__()
-        if not scales or scales[-1] != 1:
-            raise ValueError(f"scales {list(scales)} must end with 1.0, the size of the logits")
+        check_scales(scales)
         self.scales, self.fusion = tuple(scales), fusion
         self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
         channels = self.backbone.stage_channels[-1]
-        self.classifier = nn.Sequential(
-            conv_bn_relu(channels, head_channels, kernel_size=3),
-            nn.Conv2d(head_channels, num_classes, kernel_size=1),
-        )
+        self.classifier = classifier_head(channels, head_channels, num_classes)
         if fusion == "attention":
-            self.attention = nn.Sequential(
-                conv_bn_relu(channels * len(scales), head_channels, kernel_size=3),
-                nn.Conv2d(head_channels, len(scales), kernel_size=1),
+            self.attention = classifier_head(
+                channels * len(scales), head_channels, num_classes=len(scales)
             )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, num_classes, H, W)"""
+    def scores(self, images: Tensor) -> Tensor:
         features = [self.backbone(rescale(images, scale))[-1] for scale in self.scales]
-        scores = torch.stack([resize_like(self.classifier(x), features[-1]) for x in features])
+        scores = torch.stack(align([self.classifier(x) for x in features]))
         if self.fusion == "max":
-            logits = scores.amax(dim=0)
-        elif self.fusion == "mean":
-            logits = scores.mean(dim=0)
-        else:
-            aligned = torch.cat([resize_like(x, features[-1]) for x in features], dim=1)
-            weights = self.attention(aligned).softmax(dim=1)
-            logits = torch.einsum("snchw,nshw->nchw", scores, weights)
-        return upsample_logits(logits, images)
-
-
-def rescale(images: Tensor, scale: float) -> Tensor:
-    if scale == 1:
-        return images
-    size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+            return scores.amax(dim=0)
+        if self.fusion == "mean":
+            return scores.mean(dim=0)
+        weights = self.attention(torch.cat(align(features), dim=1)).softmax(dim=1)
+        return torch.einsum("snchw,nshw->nchw", scores, weights)

@@ -1,8 +1,12 @@
 """What several architectures are made of."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Cell = TypeVar("Cell", int, Tensor)
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, rate: int = 1) -> nn.Module:
@@ -15,6 +19,25 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, rate: in
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
+
+
+def classifier_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
+    """3x3 convolution with its normalisation, 1x1 convolution to the classes."""
+    return nn.Sequential(
+        conv_bn_relu(in_channels, channels, kernel_size=3),
+        nn.Conv2d(channels, num_classes, kernel_size=1),
+    )
+
+
+def scores_layer(
+    in_channels: int, num_classes: int, kernel_size: int = 1, rate: int = 1
+) -> nn.Conv2d:
+    """Convolution to the classes, started near zero as DeepLab's fc8: Gaussian, deviation 0.01."""
+    conv = nn.Conv2d(in_channels, num_classes, kernel_size, padding="same", dilation=rate)
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 def resize_like(x: Tensor, reference: Tensor) -> Tensor:
@@ -42,5 +65,23 @@ def averaging_matrix(cells: int, size: int, like: Tensor) -> Tensor:
     """(cells, size), whose rows average the stretch of positions that belongs to each cell."""
     position = torch.arange(size, device=like.device)
     cell = torch.arange(cells, device=like.device)[:, None]
-    inside = (position >= cell * size // cells) & (position < -(-(cell + 1) * size // cells))
+    start, end = stretch_of(cell, cells, size)
+    inside = (position >= start) & (position < end)
     return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
+
+
+def maximum_over_grid(x: Tensor, cells: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, cells, cells): ``nn.AdaptiveMaxPool2d``, rows first, then columns.
+
+    On a GPU its gradient is the same every time, which torch's is not.
+    """
+    for dim in (-2, -1):
+        stretches = [stretch_of(cell, cells, x.shape[dim]) for cell in range(cells)]
+        maxima = [x.narrow(dim, start, end - start).amax(dim) for start, end in stretches]
+        x = torch.stack(maxima, dim)
+    return x
+
+
+def stretch_of(cell: Cell, cells: int, size: int) -> tuple[Cell, Cell]:
+    """Start and end of the positions that belong to a cell; neighbours may share some."""
+    return cell * size // cells, -(-(cell + 1) * size // cells)

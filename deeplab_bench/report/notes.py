@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from deeplab_bench.report.results import Environment, Results
+from deeplab_bench.published import Paper, replica_spread
+from deeplab_bench.report.results import CRFRun, Environment, Results
 
 
 def accuracy(results: Results) -> str:
@@ -27,6 +28,17 @@ def per_class(results: Results) -> str:
     )
 
 
+def inference(results: Results) -> str:
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}, of the same checkpoints as "
+        "the accuracy table. Gain: over one pass at the training's output stride and scale 1, "
+        "paired by seed. Atrous rates follow the output stride; probabilities are averaged over "
+        "scales and mirror images.",
+        "Brackets: Student's t interval at 95 % over seeds." if len(results.seeds) > 1 else "",
+        best(results),
+    )
+
+
 def speed(results: Results) -> str:
     batch = results.speeds[0].batch_size
     passes = min(speed.latency_ms.samples for speed in results.speeds)
@@ -44,6 +56,62 @@ def speed(results: Results) -> str:
         best(results),
         *machines,
     )
+
+
+def paper_values(results: Results, papers: Iterable[Paper]) -> str:
+    several = len(results.seeds) > 1
+    own = "the half of our 95 % interval over seeds and " if several else ""
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}; the difference is ours less "
+        f"the published. Reproduced: it is at most {'the larger of ' if several else ''}{own}"
+        f"{replica_spread():.2f}, the spread of the paper's own replicas (DeepLabv3, Table 11). "
+        "Not comparable: a setting that the paper states is another here.",
+        "" if several else "One seed: there is no interval.",
+        sources(papers),
+    )
+
+
+def paper_orderings(results: Results, papers: Iterable[Paper]) -> str:
+    several = len(results.seeds) > 1
+    return _joined(
+        f"Other data than the papers': orderings are compared, not values. mIoU of a model less "
+        "that of the one next below it in the published table, in points; ours is the mean over "
+        f"n = {seeds(results)}, each seed's models paired"
+        + (", with Student's t at 95 %." if several else "."),
+        "Undecided: the interval holds 0." if several else "One seed decides no ordering.",
+        sources(papers),
+    )
+
+
+def sources(papers: Iterable[Paper]) -> str:
+    return "; ".join(f"{p.name}: {p.title}, {p.year}, arXiv {p.arxiv}" for p in papers) + "."
+
+
+def crf(results: Results) -> str:
+    seconds = max(timing.seconds_per_image for timing in results.crf_timings)
+    machines = environments(timing.environment for timing in results.crf_timings)
+    several = len(results.seeds) > 1
+    return _joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}, after each iteration of mean "
+        "field; 0 is the network alone. Beyond the network: the difference in points"
+        + (", mean over seeds with its 95 % interval." if several else "."),
+        spread(results),
+        "Within so many px of the ground truth's boundaries, those with void included: mIoU of "
+        "these pixels alone.",
+        f"w1, sigma_alpha, sigma_beta, w2 and sigma_gamma: {parameters(results)}.",
+        "Bold: the best of a model's, whether or not the difference is significant.",
+        f"Up to {seconds:.3g} s per image in one process on {machines}.",
+    )
+
+
+def parameters(results: Results) -> str:
+    """Those of every run of the CRF, and where they are from."""
+    first = results.crf_runs[0]
+    if first.search is None:
+        return f"{_values(first)}, as given"
+    found = ", ".join(f"{r.model} (seed {r.seed}) {_values(r)}" for r in results.crf_runs)
+    count = first.search.images
+    return f"{found}; the first three are the best of a search on {count} training images"
 
 
 def spread(results: Results) -> str:
@@ -97,6 +165,11 @@ def seeds(results: Results) -> str:
 def environments(found: Iterable[Environment]) -> str:
     """Each different one once."""
     return "; ".join(dict.fromkeys(map(_environment, found)))
+
+
+def _values(run: CRFRun) -> str:
+    names = ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
+    return "/".join(f"{run.parameters[name]:g}" for name in names)
 
 
 def _environment(found: Environment) -> str:

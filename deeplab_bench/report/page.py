@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import CamVidData, FolderData, ShapesData
+from deeplab_bench.params import CamVidData, FolderData, ShapesData, VocData
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import ReportError, Results, write
-from deeplab_bench.report.samples import panel_file
+from deeplab_bench.report.samples import crf_panel_file, panel_file
 from deeplab_bench.report.tables import summarise
 
 README = Path("README.md")
@@ -32,12 +32,15 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         "## Accuracy",
         figure("miou", "mIoU of every model with its interval"),
         files["tables/accuracy.md"],
+        *paper_blocks(files),
         "## Accuracy by class",
         figure("per_class", "IoU of every model and class"),
         files["tables/per_class.md"],
         "## Accuracy by size of the objects",
         figure("object_size", "mIoU of every model for small, medium and large objects"),
         notes.sizes(results),
+        *(["## Ways of inference", files["tables/inference.md"]] if results.inferences else []),
+        *crf_blocks(results, files),
         *speed_blocks(results, files),
         "## Training",
         figure("training_curves", "training loss of every model"),
@@ -76,6 +79,8 @@ def data_set(results: Results) -> str:
             )
         case CamVidData():
             return f"CamVid, street scenes photographed from a car ({images})"
+        case VocData() as data:
+            return f"Pascal VOC 2012, trained on its split `{data.train_split}` ({images})"
         case FolderData() as data:
             return f"the images of `{data.root}` ({images})"
 
@@ -85,6 +90,24 @@ def speed_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
         return []
     image = figure("latency", "mIoU against latency")
     return ["## Speed", image, files["tables/speed.md"]]
+
+
+def paper_blocks(files: Mapping[str, str]) -> list[str]:
+    table = files.get("tables/paper.md")
+    return ["## Beside the papers", table] if table else []
+
+
+def crf_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
+    if not results.crf_runs:
+        return []
+    slides = [crf_slide(results, model) for model in results.params.run.crf]
+    return ["## Fully connected CRF", files["tables/crf.md"], *slides]
+
+
+def crf_slide(results: Results, model: str) -> str:
+    if results.generated:
+        return figure(f"crf_{model}", f"{model} before and after iterations of the CRF", "png")
+    return f"Photographs stay out of the repository: `{crf_panel_file(results, model)}` is local."
 
 
 def schedule(results: Results) -> str:

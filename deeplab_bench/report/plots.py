@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from deeplab_bench.report.results import SIZES, Results, Speed
-from deeplab_bench.report.samples import DPI, panel, panel_file
+from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
 from deeplab_bench.report.tables import class_means, history, summarise
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
@@ -79,6 +79,9 @@ def render(results: Results) -> dict[str, bytes]:
             for suffix in ("svg", "png"):
                 files[f"plots/{name}.{suffix}"] = encoded(figure, suffix)
         files[panel_file(results)] = encoded(panel(results), "png", dpi=DPI)
+        for model in results.params.run.crf:
+            slide = crf_panel(results, model)
+            files[crf_panel_file(results, model)] = encoded(slide, "png", dpi=DPI)
     return files
 
 

@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params
-from deeplab_bench.paths import RESULTS, run_file, speed_file, timing_file
+from deeplab_bench.paths import (
+    RESULTS,
+    crf_file,
+    crf_timing_file,
+    inference_file,
+    run_file,
+    speed_file,
+    timing_file,
+)
 from deeplab_bench.provenance import code_sha256, settings_sha256
 
 SIZES = ("small", "medium", "large")
@@ -67,6 +75,7 @@ class Run(Record):
     object_size: ObjectSize
     images: dict[str, tuple[tuple[int, int, int], ...]]
     training: History
+    inference: str | None = None
 
     @field_validator("iou")
     @classmethod
@@ -104,6 +113,40 @@ class Speed(Record):
     environment: Environment
 
 
+class CRFScores(Record):
+    """After one iteration; ``trimap_miou`` in the order of the run's widths."""
+
+    miou: Fraction
+    pixel_accuracy: Fraction
+    trimap_miou: tuple[Fraction | None, ...]
+
+
+class CRFSearch(Record):
+    images: int
+
+
+class CRFRun(Record):
+    """What the CRF makes of a run, by iteration; ``search`` is None where parameters were given."""
+
+    profile: str
+    model: str
+    seed: int
+    settings: dict[str, Any]
+    provenance: dict[str, str]
+    parameters: dict[str, float]
+    search: CRFSearch | None
+    trimap_widths_px: tuple[int, ...]
+    pictured: tuple[int, ...]
+    iterations: dict[str, CRFScores]
+
+
+class CRFTiming(Record):
+    """``seconds_per_image``: of all iterations, in one process."""
+
+    seconds_per_image: float
+    environment: Environment
+
+
 @dataclass(frozen=True)
 class Results:
     """All of a profile's results, runs and speeds in declared order."""
@@ -113,6 +156,9 @@ class Results:
     runs: list[Run]
     timings: list[Timing]
     speeds: list[Speed]
+    inferences: list[Run]
+    crf_runs: list[CRFRun]
+    crf_timings: list[CRFTiming]
 
     @property
     def folder(self) -> Path:
@@ -135,6 +181,18 @@ class Results:
         """A row per run: ``model``, ``seed``, and every score in percent."""
         return pd.DataFrame([_scores(run) for run in self.runs])
 
+    def inference_scores(self) -> pd.DataFrame:
+        """The same of every run under every other way of inference, in the column ``inference``."""
+        rows = [{"inference": run.inference, **_scores(run)} for run in self.inferences]
+        return pd.DataFrame(rows)
+
+    def crf_scores(self) -> pd.DataFrame:
+        """A row per run and iteration of the CRF, every score in percent.
+
+        ``gain`` is the mIoU beyond the network's own.
+        """
+        return pd.DataFrame([row for run in self.crf_runs for row in _crf_scores(run)])
+
 
 def load_results(params: Params, profile: str) -> Results:
     """
@@ -149,6 +207,9 @@ def load_results(params: Params, profile: str) -> Results:
         load_runs(params, profile),
         load_timings(params, profile),
         load_speeds(params, profile),
+        load_inferences(params, profile),
+        load_crf_runs(params, profile),
+        [_load(crf_timing_file(profile, *run), CRFTiming) for run in _declared_crf(params)],
     )
 
 
@@ -159,12 +220,26 @@ def load_runs(params: Params, profile: str) -> list[Run]:
         path = run_file(profile, model, seed)
         run = _load(path, Run)
         _require(path, run, profile=profile, model=model, seed=seed)
-        _require_current(path, run, params, code)
+        _require_current(path, run, params, code, "train")
         if runs and run.provenance["data_sha256"] != runs[0].provenance["data_sha256"]:
             raise ReportError(f"{path} is of other data than the runs before: run `dvc repro`")
         runs.append(run)
     if not runs:
         raise ReportError("params.yaml: run.models and run.seeds need an entry each")
+    return runs
+
+
+def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
+    runs: list[CRFRun] = []
+    code = code_sha256("deeplab_bench.crf_evaluation") if params.run.crf else ""
+    for model, seed in _declared_crf(params):
+        path = crf_file(profile, model, seed)
+        run = _load(path, CRFRun)
+        _require(path, run, profile=profile, model=model, seed=seed)
+        _require_current(path, run, params, code, "crf")
+        if run.settings != params.crf(profile).model_dump(mode="json"):
+            raise ReportError(f"{path} is of other CRF settings than there are: run `dvc repro`")
+        runs.append(run)
     return runs
 
 
@@ -183,6 +258,21 @@ def load_speeds(params: Params, profile: str) -> list[Speed]:
     return speeds
 
 
+def load_inferences(params: Params, profile: str) -> list[Run]:
+    runs, code = [], code_sha256("deeplab_bench.evaluation")
+    for inference in params.run.inference:
+        settings = params.inference[inference].model_dump(mode="json")
+        for model, seed in _declared(params):
+            path = inference_file(profile, inference, model, seed)
+            run = _load(path, Run)
+            _require(path, run, profile=profile, inference=inference, model=model, seed=seed)
+            _require_current(path, run, params, code, "train")
+            if run.settings["inference"] != settings:
+                raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
+            runs.append(run)
+    return runs
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file that under this name is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,11 +285,30 @@ def _declared(params: Params) -> Iterable[tuple[str, int]]:
     return ((model, seed) for model in params.run.models for seed in params.run.seeds)
 
 
+def _declared_crf(params: Params) -> Iterable[tuple[str, int]]:
+    return ((model, seed) for model in params.run.crf for seed in params.run.seeds)
+
+
 def _scores(run: Run) -> dict[str, Any]:
     by_size = {f"miou_{s}": v for s, v in zip(SIZES, run.object_size.miou, strict=True)}
     fractions = run.metrics.model_dump() | by_size | {f"iou_{c}": v for c, v in run.iou.items()}
     percents = {k: float("nan") if v is None else 100 * v for k, v in fractions.items()}
     return {"model": run.model, "seed": run.seed} | percents
+
+
+def _crf_scores(run: CRFRun) -> Iterable[dict[str, Any]]:
+    network = run.iterations["0"].miou
+    for iteration, scores in run.iterations.items():
+        trimaps = zip(run.trimap_widths_px, scores.trimap_miou, strict=True)
+        yield {
+            "model": run.model,
+            "iteration": int(iteration),
+            "seed": run.seed,
+            "miou": 100 * scores.miou,
+            "gain": 100 * (scores.miou - network),
+            "pixel_accuracy": 100 * scores.pixel_accuracy,
+            **{f"trimap_{w}_px": float("nan") if v is None else 100 * v for w, v in trimaps},
+        }
 
 
 Loaded = TypeVar("Loaded", bound=Record)
@@ -216,7 +325,7 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
         raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
 
 
-def _require_current(path: Path, run: Run, params: Params, code: str) -> None:
+def _require_current(path: Path, run: Run | CRFRun, params: Params, code: str, stage: str) -> None:
     """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
     current = {
         "settings": settings_sha256(params.experiment(run.profile, run.model), run.seed),
@@ -224,9 +333,10 @@ def _require_current(path: Path, run: Run, params: Params, code: str) -> None:
     }
     for what, digest in current.items():
         if run.provenance[f"{what}_sha256"] != digest:
+            item = f"{run.profile}-{run.model}-{run.seed}"
             raise ReportError(
                 f"{path} was made from other {what} than there are now: run "
-                f"`dvc repro --force train@{run.profile}-{run.model}-{run.seed}`, then `dvc repro`"
+                f"`dvc repro --force {stage}@{item}`, then `dvc repro`"
             )
 
 

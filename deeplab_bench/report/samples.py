@@ -14,8 +14,13 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.paths import sample_images_file, sample_labels_file, samples_file
-from deeplab_bench.report.results import ReportError, Results
+from deeplab_bench.paths import (
+    crf_samples_files,
+    sample_images_file,
+    sample_labels_file,
+    samples_file,
+)
+from deeplab_bench.report.results import CRFRun, ReportError, Results
 
 DPI = 100
 MAX_WIDTH_PX = 1440
@@ -33,13 +38,36 @@ def panel(results: Results) -> Figure:
     Raises:
         ReportError: a strip is missing, or not of the size of the others.
     """
-    strips = read_strips(results)
+    title = f"the first validation images, models of seed {results.seeds[0]}"
+    return stacked(results, read_strips(results), title)
+
+
+def crf_panel_file(results: Results, model: str) -> str:
+    """Where ``panel_file`` would put it."""
+    return f"plots/crf_{model}.png" if results.generated else f"crf_{model}.png"
+
+
+def crf_panel(results: Results, model: str) -> Figure:
+    """What the iterations of the CRF make of a model's output: labels, and a class's maps.
+
+    Raises:
+        ReportError: a strip is missing, or not of the size of the others.
+    """
+    run = next(run for run in results.crf_runs if run.model == model)
+    title = (
+        f"fully connected CRF on {model}, seed {run.seed}; "
+        "scores and beliefs of each image's main class"
+    )
+    return stacked(results, crf_strips(results, run), title)
+
+
+def stacked(results: Results, strips: Mapping[str, Image.Image], title: str) -> Figure:
     rows = [spaced(results, thinned(strip)) for strip in strips.values()]
     gap = np.full((GAP_PX, *rows[0].shape[1:]), 255, dtype=np.uint8)
     pixels = np.concatenate([part for row in rows for part in (row, gap)])[:-GAP_PX]
     figure = framed(pixels, list(strips), key(results, strips))
     figure.suptitle(
-        f"{results.profile}: the first validation images, models of seed {results.seeds[0]}",
+        f"{results.profile}: {title}",
         ha="left",
         x=0.01,
         y=1 - 0.08 / figure.get_figheight(),
@@ -49,22 +77,38 @@ def panel(results: Results) -> Figure:
 
 
 def read_strips(results: Results) -> dict[str, Image.Image]:
-    strips: dict[str, Image.Image] = {}
-    for name, path in strip_files(results).items():
-        if not path.is_file():
-            raise ReportError(f"{path} is missing: run `dvc repro`")
-        with Image.open(path) as image:
-            strips[name] = image.copy()
-        size, expected = strips[name].size, strips["input"].size
-        if size != expected:
-            raise ReportError(f"{path} is of {size} px, the images of {expected}: run `dvc repro`")
+    profile, seed = results.profile, results.seeds[0]
+    strips = given_strips(profile)
+    size = strips["input"].size
+    predicted = {model: samples_file(profile, model, seed) for model in results.models}
+    return strips | {model: read_strip(path, size) for model, path in predicted.items()}
+
+
+def crf_strips(results: Results, run: CRFRun) -> dict[str, Image.Image]:
+    strips = given_strips(results.profile)
+    width, height = strips["input"].size
+    for what, path in crf_samples_files(results.profile, run.model, run.seed).items():
+        stack = read_strip(path, (width, height * len(run.pictured)))
+        for row, iteration in enumerate(run.pictured):
+            after = f"iteration {iteration}" if iteration else "network"
+            box = (0, row * height, width, (row + 1) * height)
+            strips[f"{what}, {after}"] = stack.crop(box)
     return strips
 
 
-def strip_files(results: Results) -> dict[str, Path]:
-    profile, seed = results.profile, results.seeds[0]
-    given = {"input": sample_images_file(profile), "ground truth": sample_labels_file(profile)}
-    return given | {model: samples_file(profile, model, seed) for model in results.models}
+def given_strips(profile: str) -> dict[str, Image.Image]:
+    images = read_strip(sample_images_file(profile))
+    return {"input": images, "ground truth": read_strip(sample_labels_file(profile), images.size)}
+
+
+def read_strip(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    if not path.is_file():
+        raise ReportError(f"{path} is missing: run `dvc repro`")
+    with Image.open(path) as image:
+        strip = image.copy()
+    if size and strip.size != size:
+        raise ReportError(f"{path} is of {strip.size} px, not {size}: run `dvc repro`")
+    return strip
 
 
 def thinned(strip: Image.Image) -> Pixels:

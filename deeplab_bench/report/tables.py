@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
+from deeplab_bench.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params, load_params
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import SIZES, ReportError, Results
 
+TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
 HEADINGS = {
     "model": "Model",
+    "other": "Over",
     "architecture": "Architecture",
     "seeds": "Seeds",
     "hardware": "Hardware",
@@ -24,16 +27,32 @@ HEADINGS = {
     "params_m": "Parameters (M)",
     "gflops": "GFLOPs",
     "miou_mean": "mIoU (%)",
+    "inference": "Inference",
+    "settings": "Settings",
+    "gain": "Gain (points)",
     "interval": "95 % interval",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
+    "iteration": "Iteration",
+    "gain_mean": "Beyond the network",
+    **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
     "images_per_second": "Images/s",
     "peak_memory_mib": "Peak memory (MiB)",
+    "paper": "Paper",
+    "row": "Row",
+    "published": "Published (%)",
+    "published_difference": "Published (points)",
+    "difference": "Difference (points)",
+    "verdict": "Verdict",
+    "ordering": "Ordering",
+    "reason": "Because of",
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
+CRF_HIGHEST = {"miou_mean", *TRIMAPS}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
+GAIN_INTERVAL = ("gain_low", "gain_high")
 DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
 LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
 
@@ -52,23 +71,34 @@ class Table:
 def render(results: Results) -> dict[str, str]:
     """Every table of a profile, by file name."""
     tables = {"accuracy": accuracy(results), "per_class": per_class(results)}
+    if results.inferences:
+        tables["inference"] = inference(results)
     if results.speeds:
         tables["speed"] = speed(results)
+    if results.crf_runs:
+        tables["crf"] = crf(results)
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
-        files[f"tables/{name}.csv"] = csv(table.data)
-        files[f"tables/{name}.md"] = markdown(table)
-        files[f"tables/{name}.tex"] = latex(table, f"tab:{results.profile}-{name}")
+        files |= files_of(table, name, results.profile)
     return files
 
 
-def summarise(scores: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Per model: ``mean``, ``std`` and the 95 % Student-t interval of the mean over seeds.
+def files_of(table: Table, name: str, profile: str) -> dict[str, str]:
+    """A table in every format, by file name."""
+    return {
+        f"tables/{name}.csv": csv(table.data),
+        f"tables/{name}.md": markdown(table),
+        f"tables/{name}.tex": latex(table, f"tab:{profile}-{name}"),
+    }
 
-    Of one seed there is but the mean; the others are NaN.
+
+def summarise(scores: pd.DataFrame, column: str, by: str | list[str] = "model") -> pd.DataFrame:
+    """Per model, or group of ``by``, over seeds: ``mean``, ``std``, 95 % Student-t interval.
+
+    The interval is of the mean. Of one seed there is but the mean; the others are NaN.
     """
-    seeds = scores.groupby("model", sort=False)[column]
+    seeds = scores.groupby(by, sort=False)[column]
     mean, half = seeds.mean(), stats.t.ppf(0.975, seeds.count() - 1) * seeds.sem()
     return pd.DataFrame(
         {"mean": mean, "std": seeds.std(), "ci95_low": mean - half, "ci95_high": mean + half}
@@ -117,6 +147,34 @@ def class_means(results: Results) -> pd.DataFrame:
     return means.rename(columns=names)
 
 
+def inference(results: Results) -> Table:
+    """Every model under every declared way of inference, and what that gains over one pass."""
+    by = ["inference", "model"]
+    plain = results.scores().set_index(["model", "seed"])["miou"]
+    scores = results.inference_scores().set_index(["model", "seed"])
+    scores["gain"] = scores["miou"] - plain
+    miou, gain = summarise(scores, "miou", by), summarise(scores, "gain", by)
+    data = miou.rename(columns={"mean": "miou_mean"}).drop(columns="std")
+    data[["gain", "gain_low", "gain_high"]] = gain.drop(columns="std")
+    data = data.reset_index()
+    data.insert(2, "settings", [inference_settings(results, *row) for row in data[by].to_numpy()])
+    text, several = formatted(data), len(results.seeds) > 1
+    for value, low, high in (("miou_mean", "ci95_low", "ci95_high"), ("gain", *GAIN_INTERVAL)):
+        if several:
+            text[value] += " [" + text[low] + ", " + text[high] + "]"
+        text = text.drop(columns=[low, high])
+    title = f"Ways of inference on the profile {results.profile}"
+    return Table(title, data, text, best_of(data, text.columns), notes.inference(results))
+
+
+def inference_settings(results: Results, name: str, model: str) -> str:
+    settings = results.params.inference[name]
+    arguments = results.params.experiment(results.profile, model).arguments_for(settings)
+    scales = ", ".join(f"{scale:g}" for scale in settings.scales)
+    mirrored = ", flip" if settings.flip else ""
+    return f"output_stride {arguments['output_stride']}, scales {scales}{mirrored}"
+
+
 def speed(results: Results) -> Table:
     rows = [
         {
@@ -138,6 +196,36 @@ def speed(results: Results) -> Table:
     return Table(
         f"Speed on the profile {results.profile}", data, formatted(data), best, notes.speed(results)
     )
+
+
+def crf(results: Results) -> Table:
+    data = crf_data(results)
+    text, several = formatted(data), data["miou_std"].notna()
+    text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
+    text["miou_std"] = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
+    gain = data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]].map("{:+.2f}".format)
+    low_to_high = " (" + gain["gain_ci95_low"] + " to " + gain["gain_ci95_high"] + ")"
+    beyond_network = data["iteration"] > 0
+    text["gain_mean"] = (gain["gain_mean"] + low_to_high.where(several, "")).where(
+        beyond_network, ""
+    )
+    text = text.drop(columns=["ci95_low", "ci95_high", "gain_ci95_low", "gain_ci95_high"])
+    text = text.rename(columns={"miou_std": "interval"})
+    models = [part for _, part in data.groupby("model", sort=False)]
+    best = pd.concat([best_of(part, text.columns, highest=CRF_HIGHEST) for part in models])
+    title = f"Fully connected CRF on the profile {results.profile}"
+    return Table(title, data, text, best, notes.crf(results))
+
+
+def crf_data(results: Results) -> pd.DataFrame:
+    """A row per model and iteration."""
+    scores, by = results.crf_scores(), ["model", "iteration"]
+    miou = summarise(scores, "miou", by).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    gain = summarise(scores, "gain", by).drop(columns="std").add_prefix("gain_")
+    groups = scores.groupby(by, sort=False)
+    trimaps = groups[list(TRIMAPS)].mean()
+    data = groups.size().to_frame("seeds").join([miou, gain, trimaps])
+    return data.reset_index()
 
 
 def history(results: Results) -> pd.DataFrame:
@@ -203,7 +291,8 @@ def latex(table: Table, label: str) -> str:
 
 
 def alignment(table: Table) -> list[str]:
-    words = {"model", "architecture", "hardware"}
+    words = {"model", "other", "architecture", "hardware", "paper", "row", "inference", "settings"}
+    words |= {"verdict", "ordering", "reason"}
     return ["left" if column in words else "right" for column in table.text]
 
 

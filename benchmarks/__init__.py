@@ -1,0 +1,1 @@
+"""Timings that no result depends on."""

@@ -1,0 +1,84 @@
+"""Which stages of a profile are due, told from their files; DVC is not asked.
+
+So a profile that `run.profiles` does not name can be planned, too.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deeplab_bench.data.packed import MANIFEST, data_sha256
+from deeplab_bench.params import Params
+from deeplab_bench.paths import (
+    RESULTS,
+    checkpoint_file,
+    crf_file,
+    data_folder,
+    download_record,
+    inference_file,
+    run_file,
+    speed_file,
+)
+from deeplab_bench.provenance import code_sha256, settings_sha256
+
+Due = dict[str, list[bool]]
+
+
+def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
+    """For every stage whether each of its runs is due: not made from what there is now."""
+    timed = [(label, model) for label in params.run.hardware for model in models]
+    training, evaluation, crf, speed = (
+        {"code_sha256": code_sha256(f"deeplab_bench.{module}")}
+        for module in ("training", "evaluation", "crf_evaluation", "speed")
+    )
+    trained, evaluated, inferred, refined = [], [], [], []
+    for model, seed in [(model, seed) for model in models for seed in params.run.seeds]:
+        now = provenance(params, profile, model, seed)
+        run = read(run_file(profile, model, seed))
+        done = is_made_from(checkpoint_of(profile, model, seed), now | training)
+        trained.append(done)
+        evaluated.append(done and is_made_from(run, now | evaluation))
+        for way in params.run.inference:
+            other = read(inference_file(profile, way, model, seed))
+            inferred.append(done and is_made_from(other, now | evaluation))
+        if model in params.run.crf:
+            after = read(crf_file(profile, model, seed))
+            refined.append(done and is_made_from(after, now | crf))
+    due = {
+        "download": [not download_record(profile).is_file()],
+        "prepare": [not (data_folder(profile) / MANIFEST).is_file()],
+        "train": [not done for done in trained],
+        "evaluate": [not done for done in evaluated],
+        "infer": [not done for done in inferred],
+        "crf": [not done for done in refined],
+        "speed": [not speed.items() <= read(speed_file(profile, *of)).items() for of in timed],
+    }
+    reported = (RESULTS / profile / "README.md").is_file()
+    return due | {"report": [not reported or any(map(any, due.values()))]}
+
+
+def provenance(params: Params, profile: str, model: str, seed: int) -> dict[str, str]:
+    """What a run is made from, but for the code; no data yet have no digest."""
+    folder = data_folder(profile)
+    return {
+        "settings_sha256": settings_sha256(params.experiment(profile, model), seed),
+        "data_sha256": data_sha256(folder) if (folder / MANIFEST).is_file() else "",
+    }
+
+
+def is_made_from(record: dict[str, Any], now: dict[str, str]) -> bool:
+    made_from = record.get("provenance", {})
+    return all(made_from.get(key) == digest for key, digest in now.items())
+
+
+def checkpoint_of(profile: str, model: str, seed: int) -> dict[str, Any]:
+    """Its tensors stay on the disk."""
+    path = checkpoint_file(profile, model, seed)
+    return torch.load(path, "cpu", weights_only=True, mmap=True) if path.is_file() else {}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

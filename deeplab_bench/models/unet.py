@@ -1,0 +1,44 @@
+"""U-Net's decoder over a ResNet (Ronneberger et al., MICCAI 2015, Figure 1)."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
+from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.segmenter import Segmenter
+
+
+class UNet(Segmenter):
+    """From the last feature map back to stride 4, concatenated with the encoder's at every stage.
+
+    Two 3x3 convolutions after each concatenation leave as many channels as the encoder's map has.
+    Upsampling is bilinear, where the paper learns it, and ends at the first residual stage.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: BackboneName,
+        width: Positive,
+        output_stride: OutputStride,
+    ) -> None:
+        super().__init__()
+        self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        channels = self.backbone.stage_channels
+        self.merges = nn.ModuleList(
+            nn.Sequential(
+                conv_bn_relu(skip + below, skip, kernel_size=3),
+                conv_bn_relu(skip, skip, kernel_size=3),
+            )
+            for skip, below in pairwise(channels)
+        )
+        self.classifier = nn.Conv2d(channels[0], num_classes, kernel_size=1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        *skips, x = self.backbone(images)
+        for merge, skip in reversed(list(zip(self.merges, skips, strict=True))):
+            x = merge(torch.cat([skip, resize_like(x, skip)], dim=1))
+        return self.classifier(x)

@@ -1,0 +1,152 @@
+"""Stages without their start-up: ``python -m pipelines.warm COMMAND`` runs, say, ``dvc repro``.
+
+Importing torch takes a stage seconds, many times over in one ``dvc repro``. Here a process that has
+imported everything once lives as long as COMMAND and forks for every stage that COMMAND starts. The
+process that was to be the stage only hands over its arguments and its terminal, and waits. Where
+there is no such process, or a source file has changed since, a stage runs by itself.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ADDRESS = "DEEPLAB_BENCH_WARM"
+# Its memory is measured, so it has to have a process of its own.
+COLD = ("speed",)
+ROOT = Path(__file__).resolve().parent.parent
+PR_SET_PDEATHSIG = 1
+ACCEPTED = b"\0"
+MOST_BYTES = 1 << 16
+
+
+def delegate(command: Sequence[str]) -> int | None:
+    """Have the warm process run a stage: its exit status, or ``None`` if it does not."""
+    address = os.environ.get(ADDRESS)
+    if not address or not command or command[0] in COLD:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        request = {"command": list(command), "folder": str(Path.cwd()), "sources": sources()}
+        try:
+            connection.connect(address)
+            socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+            if connection.recv(1) != ACCEPTED:
+                return None
+        except OSError:
+            return None
+        status = connection.recv(1)
+    if not status:
+        print("error: the stage was killed", file=sys.stderr)
+    return status[0] if status else 1
+
+
+def die_with_parent() -> None:
+    """Be terminated when the process that started this one is killed, on Linux.
+
+    Otherwise a killed ``dvc repro`` leaves its stage at work, and the next starts a second one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def sources() -> list[list[Any]]:
+    """What tells whether the code is still the one that was imported."""
+    files = [
+        path for name in ("deeplab_bench", "pipelines") for path in (ROOT / name).rglob("*.py")
+    ]
+    return sorted([str(path), path.stat().st_mtime_ns] for path in files)
+
+
+def serve(listener: socket.socket) -> int:
+    """Fork for every request; only the forked process returns, its stage's exit status."""
+    imported = sources()
+    # Not before the sources are looked at, nor in the processes that only ask.
+    from pipelines.stage import STAGES
+
+    for stage in STAGES:
+        import_module(f"pipelines.{stage}")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listener.accept()
+        message, terminal, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
+        request = json.loads(message) if message else {}
+        if request.get("sources") == imported and os.fork() == 0:
+            listener.close()
+            return work(request, terminal, connection)
+        for descriptor in terminal:
+            os.close(descriptor)
+        connection.close()
+
+
+def work(request: Any, terminal: Sequence[int], connection: socket.socket) -> int:
+    """Run the stage in the place of the process that asks, and tell it the exit status."""
+    from pipelines.stage import run
+
+    connection.send(ACCEPTED)
+    become(request, terminal, connection)
+    status = 1
+    try:
+        status = run(request["command"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send(bytes([status]))
+    return status
+
+
+def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> None:
+    """Take the place of the process that asks, and end when it does."""
+    for own, given in enumerate(terminal):
+        os.dup2(given, own)
+        os.close(given)
+    os.chdir(request["folder"])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def end_with_asker(*_: Any) -> None:
+        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+            os._exit(1)
+
+    signal.signal(signal.SIGIO, end_with_asker)
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)
+    die_with_parent()
+
+
+def main(command: Sequence[str]) -> int:
+    """Run a command with a warm process beside it: the command's exit status."""
+    folder = tempfile.mkdtemp()
+    address = str(Path(folder) / "socket")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(address)
+    listener.listen()
+    server = os.fork()
+    if server == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        die_with_parent()
+        return serve(listener)
+    listener.close()
+    try:
+        return subprocess.run(command, env=os.environ | {ADDRESS: address}).returncode
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        os.kill(server, signal.SIGTERM)
+        os.waitpid(server, 0)
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

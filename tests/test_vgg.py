@@ -1,0 +1,371 @@
+"""VGG-16 and the architectures over it, beside torchvision's and the papers' numbers."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from small_networks import build_on_meta, copy_in_order, random_images, small_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import get_model
+
+from deeplab_bench.models import build_model, count_parameters
+from deeplab_bench.models.multi_scale import rescale
+from deeplab_bench.models.vgg import VGG16
+
+WIDTHS = {"vgg16": 0.125, "resnet18": 0.25}
+SMALL: dict[str, Any] = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Any:
+    with torch.no_grad():
+        yield
+
+
+def small_vgg(output_stride: Any, **arguments: Any) -> VGG16:
+    torch.manual_seed(0)
+    settings = {"kernel_size": 3, "rates": (1,), "channels": 8, "width": 0.25, **arguments}
+    model = VGG16(output_stride=output_stride, **settings).eval()
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.uniform_(p, -0.1, 0.1)
+    return model
+
+
+def pool5(model: VGG16, images: Tensor) -> Tensor:
+    x: Tensor = model.features(images)
+    return x
+
+
+# The backbone
+
+
+def test_torchvision_weights_load_by_name() -> None:
+    with torch.device("meta"):
+        theirs = get_model("vgg16", weights=None).features
+        ours = VGG16(output_stride=8, kernel_size=3, rates=(12,), channels=1024).features
+    shapes = {key: value.shape for key, value in theirs.state_dict().items()}
+    assert {key: value.shape for key, value in ours.state_dict().items()} == shapes
+
+
+def test_output_stride_32_is_torchvisions_classification_network() -> None:
+    with torch.device("meta"):
+        theirs = get_model("vgg16", weights=None).features
+        ours = VGG16(output_stride=32, kernel_size=7, rates=(1,), channels=8).features
+    theirs = theirs.to_empty(device="cpu")
+    torch.manual_seed(0)
+    for p in theirs.parameters():
+        nn.init.normal_(p, std=0.05 if p.ndim == 1 else (2 / p[0].numel()) ** 0.5)
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    images = random_images(1, 64, 96)
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_deeplab_form_equals_its_layers_written_out() -> None:
+    """Pools of 3x3, the last two of stride 1, conv5 at rate 2, fc6 at its own."""
+    model, images = small_vgg(8, kernel_size=3, rates=(4,)), random_images(2, 65, 97)
+
+    def stage(channels: list[int], rate: int, stride: int) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for a, b in pairwise(channels):
+            layers += [nn.Conv2d(a, b, 3, padding=rate, dilation=rate), nn.ReLU()]
+        return [*layers, nn.MaxPool2d(3, stride, padding=1)]
+
+    by_hand = nn.Sequential(
+        *stage([3, 16, 16], 1, 2),
+        *stage([16, 32, 32], 1, 2),
+        *stage([32, 64, 64, 64], 1, 2),
+        *stage([64, 128, 128, 128], 1, 1),
+        *stage([128, 128, 128, 128], 2, 1),
+        nn.Conv2d(128, 8, 3, padding=4, dilation=4),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.ReLU(),
+    )
+    copy_in_order(model, by_hand)
+    (*pools, fc7), expected = model(images), by_hand(images)
+    torch.testing.assert_close(fc7, expected)
+    assert expected.std() > 0.01
+    assert [x.shape[-2:] for x in pools] == [(33, 49), (17, 25), (9, 13), (9, 13)]
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("size", [(65, 97), (50, 71), (64, 64), (5, 1)])
+def test_every_map_has_the_stride_and_channels_it_states(
+    output_stride: int, size: tuple[int, int]
+) -> None:
+    model = small_vgg(output_stride, rates=(1, 2))
+    assert model.stage_strides == [min(s, output_stride) for s in (2, 4, 8, 16, 32, 32)]
+    features = model(random_images(1, *size))
+    for x, channels, stride in zip(
+        features, model.stage_channels, model.stage_strides, strict=True
+    ):
+        assert x.shape == (1, channels, *(-(-side // stride) for side in size))
+
+
+def test_atrous_convolutions_subsampled_are_the_strided_ones() -> None:
+    """Between the strides of 3x3 pools, which see the same whichever stride they take."""
+    strided, atrous = small_vgg(16).double(), small_vgg(8).double()
+    atrous.load_state_dict(strided.state_dict())
+    images = random_images(1, 97, 129).double()
+    # pool5 of the dense one sees neighbours that the strided one skips, so that conv5 is compared.
+    strided.features[-1] = atrous.features[-1] = nn.Identity()
+    coarse, dense = pool5(strided, images), pool5(atrous, images)
+    torch.testing.assert_close(dense[..., ::2, ::2], coarse)
+    assert coarse.std() > 0.01
+
+
+@pytest.mark.parametrize(("kernel_size", "rate"), [(7, 4), (4, 4), (4, 8), (3, 12), (4, 1), (2, 3)])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_fc6_is_centred_and_keeps_the_resolution(kernel_size: int, rate: int) -> None:
+    """Even kernels at odd rates reach one position further down and right than up and left."""
+    model = small_vgg(8, kernel_size=kernel_size, rates=(rate,))
+    fc6: Any = model.get_submodule("fully_connected.0.fc6")
+    nn.init.ones_(fc6.weight)
+    nn.init.zeros_(fc6.bias)
+    x = torch.zeros(1, 128, 61, 63)
+    x[0, 0, 30, 31] = 1
+    (response,) = fc6(x)[:, 0]
+    assert response.shape == (61, 63)
+    reach = (kernel_size - 1) * rate
+    offsets = [30 + reach // 2 - k * rate for k in reversed(range(kernel_size))]
+    assert response.nonzero()[:, 0].unique().tolist() == offsets
+    assert response.nonzero()[:, 1].unique().tolist() == [o + 1 for o in offsets]
+
+
+def test_batch_norm_follows_every_convolution() -> None:
+    layers = list(small_vgg(8, batch_norm=True).modules())
+    after = [b for a, b in pairwise(layers) if isinstance(a, nn.Conv2d)]
+    assert [type(m) for m in after] == [nn.BatchNorm2d] * 15
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in small_vgg(8).modules())
+
+
+def test_dropout_is_half_after_fc6_and_fc7() -> None:
+    layers = small_vgg(8).get_submodule("fully_connected.0")
+    names = [
+        name for name, m in layers.named_children() if isinstance(m, nn.Dropout) and m.p == 0.5
+    ]
+    assert names == ["drop6", "drop7"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_stride": 64}, "output_stride 64 of vgg16 is not one of 8, 16, 32"),
+        ({"width": 0.1}, "width 0.1 leaves 6 channels in conv1, 8 are least"),
+    ],
+)
+def test_vgg_refuses_what_it_cannot_be(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_vgg(**{"output_stride": 8, **arguments})
+
+
+# LargeFOV and its variants
+
+
+@pytest.mark.parametrize(
+    ("settings", "fov", "millions"),
+    [
+        ({"kernel_size": 7, "rate": 4, "channels": 4096}, 224, 134.3),
+        ({"kernel_size": 4, "rate": 4, "channels": 4096}, 128, 65.1),
+        ({"kernel_size": 4, "rate": 8, "channels": 4096}, 224, 65.1),
+        ({}, 224, 20.5),
+    ],
+)
+def test_field_of_view_and_parameters_are_those_of_deeplabv2_table_1(
+    settings: dict[str, int], fov: int, millions: float
+) -> None:
+    model = build_on_meta("largefov", backbone="vgg16", width=1.0, output_stride=8, **settings)
+    assert abs(count_parameters(model) / 1e6 - millions) < 0.1
+    fc6 = model.backbone.fully_connected[0].fc6
+    assert (fc6.kernel_size[0] - 1) * fc6.dilation[0] * 8 + 32 == fov
+
+
+def test_classifiers_start_near_zero() -> None:
+    model = small_model("aspp_sum", width=1.0)
+    for conv in model.classifiers:
+        assert conv.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert not conv.bias.any()
+
+
+def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
+    """DeepLab-MSc: 5 x 128 more channels, written out."""
+    model = small_model("largefov", **SMALL, channels=8, rate=2, multi_scale_features=True)
+    images = random_images(2, 65, 97)
+    *pools, fc7 = model.backbone(images)
+    sides = []
+    for x, side, stride in zip([images, *pools], model.sides, (8, 4, 2, 1, 1), strict=True):
+        first, second = side[0], side[2]
+        x = F.conv2d(x, first.weight, first.bias, stride=stride, padding=1).relu()
+        sides.append(F.conv2d(x, second.weight, second.bias).relu())
+        assert sides[-1].shape == (2, 128, 9, 13)
+    (classify,) = model.classifiers
+    assert classify.in_channels == 8 + 640
+    expected = classify(torch.cat([fc7, *sides], dim=1))
+    torch.testing.assert_close(model.scores(images), expected)
+
+
+def test_side_features_are_vggs() -> None:
+    with pytest.raises(
+        ValueError, match="multi_scale_features are of backbone vgg16, not resnet18"
+    ):
+        small_model("largefov", multi_scale_features=True)
+
+
+def test_largefov_on_a_resnet_is_one_convolution() -> None:
+    """And with kernel_size 1 the plain network."""
+    for kernel_size, rate in [(3, 12), (1, 1)]:
+        model = small_model("largefov", output_stride=8, kernel_size=kernel_size, rate=rate)
+        images = random_images(2, 65, 97)
+        (conv,) = model.classifiers
+        expected = F.conv2d(
+            model.backbone(images)[-1],
+            conv.weight,
+            conv.bias,
+            padding=rate * (kernel_size // 2),
+            dilation=rate,
+        )
+        assert conv.weight.shape[-1] == kernel_size
+        torch.testing.assert_close(model.scores(images), expected)
+
+
+# Summed ASPP
+
+
+@pytest.mark.parametrize("rates", [(2, 4, 8, 12), (6, 12, 18, 24)])
+def test_aspp_on_vgg_sums_the_scores_of_largefovs(rates: tuple[int, ...]) -> None:
+    """DeepLabv2, Figure 7: each branch is a LargeFOV of its rate."""
+    model = small_model("aspp_sum", **SMALL, channels=8, atrous_rates=rates)
+    images, total = random_images(2, 65, 97), torch.zeros(())
+    for index, rate in enumerate(rates):
+        branch = small_model("largefov", **SMALL, channels=8, rate=rate)
+        branch.backbone.features.load_state_dict(model.backbone.features.state_dict())
+        copy_in_order(model.backbone.fully_connected[index], branch.backbone.fully_connected[0])
+        copy_in_order(model.classifiers[index], branch.classifiers[0])
+        total = total + branch.scores(images)
+    torch.testing.assert_close(model.scores(images), total)
+    assert total.std() > 1e-3
+
+
+def test_aspp_on_resnet_sums_convolutions_of_the_last_map() -> None:
+    rates = (6, 12, 18, 24)
+    model = small_model("aspp_sum", output_stride=8, atrous_rates=rates)
+    assert [type(m) for m in model.classifiers] == [nn.Conv2d] * 4
+    images = random_images(2, 65, 97)
+    features = model.backbone(images)[-1]
+    expected = sum(
+        F.conv2d(features, conv.weight, conv.bias, padding=rate, dilation=rate)
+        for conv, rate in zip(model.classifiers, rates, strict=True)
+    )
+    torch.testing.assert_close(model.scores(images), expected)
+
+
+def test_aspp_needs_a_rate() -> None:
+    with pytest.raises(ValueError, match=r"atrous_rates \[\] leaves no branch"):
+        small_model("aspp_sum", atrous_rates=())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "overrides"),
+    [
+        ("aspp_sum", {"output_stride": 8}),
+        ("aspp_sum", {**SMALL, "channels": 8}),
+        ("largefov", {**SMALL, "channels": 8, "rate": 2}),
+    ],
+)
+def test_several_scales_give_the_largest_score(
+    architecture: str, overrides: dict[str, Any]
+) -> None:
+    scales = (0.5, 0.75, 1.0)
+    single = small_model(architecture, **overrides)
+    model = small_model(architecture, **overrides, scales=scales)
+    model.load_state_dict(single.state_dict())
+    images = random_images(2, 64, 96)
+    maps = [single.scores(rescale(images, scale)) for scale in scales]
+    assert [x.shape[-2:] for x in maps] == [(4, 6), (6, 9), (8, 12)]
+    aligned = [F.interpolate(x, size=(8, 12), mode="bilinear") for x in maps]
+    torch.testing.assert_close(model.scores(images), torch.stack(aligned).max(dim=0).values)
+    assert (model.scores(images) - maps[-1]).abs().max() > 1e-3
+    ((weight, supervised),) = model.training_scores(images)
+    assert weight == 1
+    torch.testing.assert_close(supervised, model.scores(images))
+
+
+@pytest.mark.parametrize("architecture", ["largefov", "aspp_sum"])
+def test_scales_end_with_the_image_itself(architecture: str) -> None:
+    with pytest.raises(ValueError, match=r"scales \[1.0, 0.5\] must end with 1.0"):
+        small_model(architecture, scales=(1.0, 0.5))
+
+
+# FCN
+
+
+def test_fcn_on_vgg_has_the_published_parameters() -> None:
+    model = build_on_meta("fcn", backbone="vgg16", width=1.0, output_stride=32)
+    assert abs(count_parameters(model) / 1e6 - 134) < 0.5
+    with torch.device("meta"):
+        theirs = count_parameters(get_model("vgg16", weights=None, num_classes=21))
+    assert count_parameters(model) == theirs
+    skips = build_on_meta("fcn", backbone="vgg16", width=1.0, output_stride=32, skips=2)
+    assert count_parameters(skips) == theirs + (512 + 1) * 21 + (256 + 1) * 21
+
+
+def test_fcn_on_vgg_is_the_classifier_at_every_window() -> None:
+    """At a 224 pixel image the centre of fc6 sees what the classifier's first layer sees."""
+    torch.manual_seed(0)
+    arguments = {"backbone": "vgg16", "width": 0.125, "output_stride": 32}
+    model = build_model("fcn", arguments, num_classes=10).eval()
+    pooled: Any = model.backbone.features(random_images(1, 224, 224))  # type: ignore[operator]
+    fc6: Any = model.get_submodule("backbone.fully_connected.0.fc6")
+    linear = F.linear(pooled.flatten(1), fc6.weight.flatten(1), fc6.bias)
+    torch.testing.assert_close(fc6(pooled)[..., 3, 3], linear, rtol=1e-4, atol=1e-4)
+
+
+def fcn_scores_by_hand(
+    features: list[Tensor], deepest: Callable[[Tensor], Tensor], skips: Any
+) -> Tensor:
+    """FCN-32s, -16s or -8s: as many steps back as there are layers of scores in ``skips``."""
+    scores = deepest(features[-1])
+    if len(skips) > 0:
+        at_16 = skips[0](features[-2])
+        scores = at_16 + F.interpolate(scores, size=at_16.shape[-2:], mode="bilinear")
+    if len(skips) > 1:
+        at_8 = skips[1](features[-3])
+        scores = at_8 + F.interpolate(scores, size=at_8.shape[-2:], mode="bilinear")
+    return scores
+
+
+@pytest.mark.parametrize("skips", [0, 1, 2])
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
+@pytest.mark.parametrize("size", [(65, 97), (64, 50)])
+def test_fcn_skips_add_scores_step_by_step(
+    backbone: str, skips: int, size: tuple[int, int]
+) -> None:
+    model = small_model(
+        "fcn", backbone=backbone, width=WIDTHS[backbone], output_stride=32, skips=skips
+    )
+    assert len(model.skips) == skips
+    images = random_images(2, *size)
+    expected = fcn_scores_by_hand(model.backbone(images), model.classifier, model.skips)
+    stride = {0: 32, 1: 16, 2: 8}[skips]
+    assert expected.shape[-2:] == tuple(-(-side // stride) for side in size)
+    torch.testing.assert_close(model.scores(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"), [("vgg16", [512, 256]), ("resnet50", [1024, 512])]
+)
+def test_fcn_scores_pool4_and_pool3(backbone: str, channels: list[int]) -> None:
+    model = build_on_meta("fcn", backbone=backbone, width=1.0, output_stride=32, skips=2)
+    assert [conv.in_channels for conv in model.skips] == channels
+
+
+def test_fcn_of_vgg_is_atrous_at_a_smaller_output_stride() -> None:
+    """fc6 keeps its field of view, 7 x 32 pixels."""
+    for output_stride, rate in [(32, 1), (16, 2), (8, 4)]:
+        model = small_model("fcn", backbone="vgg16", output_stride=output_stride, width=0.125)
+        fc6: Any = model.get_submodule("backbone.fully_connected.0.fc6")
+        assert fc6.kernel_size == (7, 7) and fc6.dilation == (rate, rate)
