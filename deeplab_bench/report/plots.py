@@ -21,7 +21,7 @@ from deeplab_bench.report.tables import class_means, history, summarise
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
 # first 56 models look different from each other.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#767676")
 MARKERS = "osD^vphX"
 LINES = ("-", "--", ":", "-.")
 STYLE = {
