@@ -16,7 +16,15 @@ from deeplab_bench import published
 from deeplab_bench.params import Params
 from deeplab_bench.published import published_file
 from deeplab_bench.report import page, paper
-from deeplab_bench.report.results import History, Metrics, ObjectSize, Results, Run
+from deeplab_bench.report.results import (
+    CRFRun,
+    CRFScores,
+    History,
+    Metrics,
+    ObjectSize,
+    Results,
+    Run,
+)
 
 # Two tables of the profile's own data set, and the replicas that set the tolerance.
 FILE = """
@@ -223,7 +231,6 @@ def test_what_is_trained_otherwise_is_not_comparable(training: Any, reason: str)
         ("{output_stride: 16}", "{flip: true}", "flip false instead of true"),
         ("{output_stride: 16}", "{coco: true}", "coco false instead of true"),
         ("{output_stride: 16}", "{multi_scale: true}", "multi_scale false instead of true"),
-        ("{output_stride: 16}", "{crf: true}", "crf false instead of true"),
         ("split: val", "split: test", "split val instead of test"),
     ],
 )
@@ -265,6 +272,36 @@ def test_a_row_may_stand_beside_another_inference() -> None:
     for key in ("multi_scale", "flip"):
         assert not paper.settings_of(one.params, "p", plain)[key]
         assert paper.settings_of(one.params, "p", multi)[key]
+
+
+def test_a_row_may_stand_beside_the_crf() -> None:
+    """Its scores are those after the last iteration; a model without a CRF has no such row."""
+    published.PUBLISHED_FILE.write_text(
+        re.sub(r"(x: [13])", r"\1, crf: false", re.sub(r"(x: [24])", r"\1, crf: true", FILE)),
+        encoding="utf-8",
+    )
+    published_file.cache_clear()
+    plain = results({"a": [60.0, 60.1]}, {"a": [cite(1), cite(2)]})
+    assert list(rows(plain)["model"]) == ["a"]
+    refined = replace(
+        plain,
+        params=plain.params.model_copy(
+            update={"run": plain.params.run.model_copy(update={"crf": ("a",)})}
+        ),
+        crf_runs=[crf_run("a", seed, [0.6, 0.61, 0.621 + seed / 1000]) for seed in (0, 1)],
+    )
+    data = rows(refined)
+    assert list(data["model"]) == ["a", "a, crf"]
+    assert list(data["miou_mean"]) == pytest.approx([60.05, 62.15])
+    assert list(data["reason"]) == ["", ""]
+
+
+def crf_run(model: str, seed: int, mious: Sequence[float]) -> CRFRun:
+    scores = {
+        str(5 * index): CRFScores(miou=miou, pixel_accuracy=0.5, trimap_miou=())
+        for index, miou in enumerate(mious)
+    }
+    return CRFRun.model_construct(model=model, seed=seed, iterations=scores, trimap_widths_px=())
 
 
 def test_a_second_phase_of_training_is_not_comparable() -> None:

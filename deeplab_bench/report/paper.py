@@ -21,7 +21,7 @@ from deeplab_bench.report.results import Results
 from deeplab_bench.report.tables import Table, files_of, formatted, summarise
 
 # What holds for a run whose settings do not say.
-UNSAID = {"split": "val", "coco": False, "crf": False}
+UNSAID = {"split": "val", "coco": False}
 
 
 class Cited(NamedTuple):
@@ -32,8 +32,14 @@ class Cited(NamedTuple):
     published: Published
 
     @property
+    def crf(self) -> bool:
+        """Whether the row is of predictions that the fully connected CRF has refined."""
+        return self.published.settings.get("crf") is True
+
+    @property
     def name(self) -> str:
-        return self.model if self.inference is None else f"{self.model}, {self.inference}"
+        way = "crf" if self.crf else self.inference
+        return self.model if way is None else f"{self.model}, {way}"
 
 
 class Interval(NamedTuple):
@@ -60,13 +66,14 @@ def paper(results: Results) -> Table:
 
 
 def citations(params: Params) -> list[Cited]:
-    """Those of the run, its ways of inference included."""
-    return [
+    """Those of the run, its ways of inference and its CRFs included."""
+    cited = [
         Cited(model, citation.inference, published_value(citation))
         for model in params.run.models
         for citation in params.citations(model)
         if citation.inference in (None, *params.run.inference)
     ]
+    return [row for row in cited if not row.crf or row.model in params.run.crf]
 
 
 def values(results: Results, cited: list[Cited]) -> Table:
@@ -117,7 +124,8 @@ def settings_of(params: Params, profile: str, cited: Cited) -> dict[str, Any]:
     }
     trained = experiment.arguments | experiment.training.model_dump()
     data = params.profile[profile].data.model_dump()
-    return UNSAID | evaluated | data | trained | {"phases": len(experiment.phases)}
+    rest = {"crf": cited.crf, "phases": len(experiment.phases)}
+    return UNSAID | evaluated | data | trained | rest
 
 
 def departures(ours: dict[str, Any], published: Published) -> list[str]:
@@ -168,10 +176,15 @@ def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
 
 
 def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
-    """mIoU in percent by seed."""
-    scores = results.scores() if cited.inference is None else results.inference_scores()
-    if cited.inference is not None:
+    """mIoU in percent by seed, of a CRF after its last iteration."""
+    if cited.crf:
+        scores = results.crf_scores()
+        scores = scores[scores["iteration"] == scores["iteration"].max()]
+    elif cited.inference is not None:
+        scores = results.inference_scores()
         scores = scores[scores["inference"] == cited.inference]
+    else:
+        scores = results.scores()
     return scores[scores["model"] == cited.model].set_index("seed")["miou"]
 
 
