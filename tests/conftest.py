@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_bench.data.packed import pack
+from deeplab_bench import training
+from deeplab_bench.data.batches import normalise
+from deeplab_bench.data.packed import load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
+from deeplab_bench.models import build_model
 from deeplab_bench.params import Experiment, Training
 
 # What any architecture may need, as small as it goes.
@@ -20,6 +23,19 @@ ARGUMENTS = {
     "output_stride": 16,
     "head_channels": 8,
     "atrous_rates": (1, 2),
+}
+# A schedule for settings that nothing is trained with.
+SCHEDULE = {
+    "iterations": 20,
+    "batch_size": 4,
+    "crop_size": [32, 32],
+    "base_lr": 0.05,
+    "poly_power": 0.9,
+    "momentum": 0.9,
+    "weight_decay": 0.0001,
+    "random_scale": [0.5, 2.0],
+    "horizontal_flip": True,
+    "precision": "float32",
 }
 SIDE = 48
 SIZES = {  # of the images, (height, width)
@@ -79,3 +95,25 @@ def experiment() -> Experiment:
             precision="float32",
         ),
     )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "plain-0.pt"
+    train_balanced(experiment, data_folder, path)
+    return path
+
+
+def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:
+    """Train, then shift the classes' scores to equal means: so little would predict one alone."""
+    training.train(experiment, 0, data_folder, path, workers=0)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model = build_model(experiment.architecture, experiment.arguments, num_classes=6).eval()
+    model.load_state_dict(state["model"])
+    image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        scores = model(normalise(image[None])).mean(dim=(0, 2, 3))
+    state["model"]["classifier.1.bias"] -= scores
+    training.write_atomically(path, state)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from deeplab_bench import crf_evaluation, metrics, training
+from deeplab_bench import crf_evaluation, metrics
 from deeplab_bench.boundaries import TRIMAP_WIDTHS, trimap_confusions
 from deeplab_bench.crf import CRFError, CRFParameters, mean_field
 from deeplab_bench.crf.refinement import refined
@@ -35,20 +35,6 @@ SETTINGS = CRF(
     iterations=(0, 1, 3),
     search=CRFSearch(images=3, w1=(1.0, 6.0), sigma_alpha=(20.0,), sigma_beta=(12.0,)),
 )
-
-
-@pytest.fixture(scope="module")
-def checkpoint(
-    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Its classes' scores are shifted to equal means: so little training would predict one."""
-    path = tmp_path_factory.mktemp("checkpoints") / "plain-0.pt"
-    training.train(experiment, 0, data_folder, path, workers=0)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    scores = logits(loaded(experiment, path), load_split(data_folder, "val"), 0).mean(dim=(1, 2))
-    state["model"]["classifier.1.bias"] -= scores
-    training.write_atomically(path, state)
-    return path
 
 
 def loaded(experiment: Experiment, checkpoint: Path) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ARGUMENTS
+from conftest import ARGUMENTS, train_balanced
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -37,28 +37,6 @@ from deeplab_bench.samples import SAMPLES, write_samples
 
 ONE_PASS = Inference()
 Result = tuple[dict[str, Any], dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(
-    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    path = tmp_path_factory.mktemp("checkpoints") / "plain-0.pt"
-    training.train(experiment, 0, data_folder, path, workers=0)
-    balance(path, experiment, data_folder)
-    return path
-
-
-def balance(checkpoint: Path, experiment: Experiment, data_folder: Path) -> None:
-    """Shift the classes' scores to equal means: so little training would predict one alone."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = build_model(experiment.architecture, experiment.arguments, num_classes=6).eval()
-    model.load_state_dict(state["model"])
-    image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
-    with torch.no_grad():
-        scores = model(normalise(image[None])).mean(dim=(0, 2, 3))
-    state["model"]["classifier.1.bias"] -= scores
-    training.write_atomically(checkpoint, state)
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +170,7 @@ def test_nothing_varies_between_identical_runs(
     """Even if one of them was trained again, and other code drew random numbers before."""
     torch.manual_seed(7)
     again = tmp_path / "elsewhere.pt"
-    training.train(experiment, 0, data_folder, again, workers=0)
-    balance(again, experiment, data_folder)
+    train_balanced(experiment, data_folder, again)
     torch.rand(3)
     result, timing = evaluate(experiment, 0, data_folder, again, tmp_path / "samples.png")
     assert format_json(result) == format_json(evaluated[0])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import SCHEDULE
 from scipy import stats
 
 from deeplab_bench import published
@@ -82,19 +83,7 @@ def results(
             "val_images": 4,
         },
         "model": {"backbone": "resnet18", "width": 0.25, "output_stride": 16},
-        "training": {
-            "iterations": 20,
-            "batch_size": 4,
-            "crop_size": [32, 32],
-            "base_lr": 0.05,
-            "poly_power": 0.9,
-            "momentum": 0.9,
-            "weight_decay": 0.0001,
-            "random_scale": [0.5, 2.0],
-            "horizontal_flip": True,
-            "precision": "float32",
-        }
-        | training,
+        "training": SCHEDULE | training,
     }
     blocks = {
         model: {"architecture": "fcn"} | ({"published": cited[model]} if model in cited else {})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SCHEDULE
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, write_label
@@ -52,18 +53,6 @@ def declare(
     crf: Sequence[str] = (),
 ) -> Params:
     shapes = {"dataset": "shapes", "seed": 0, "image_size": 32}
-    training = {
-        "iterations": 20,
-        "batch_size": 4,
-        "crop_size": [32, 32],
-        "base_lr": 0.05,
-        "poly_power": 0.9,
-        "momentum": 0.9,
-        "weight_decay": 0.0001,
-        "random_scale": [0.5, 2.0],
-        "horizontal_flip": True,
-        "precision": "float32",
-    }
     profile = {
         "data": data or shapes | {"train_images": 8, "val_images": 4},
         "model": {
@@ -73,7 +62,7 @@ def declare(
             "head_channels": 8,
             "atrous_rates": [1, 2],
         },
-        "training": training,
+        "training": SCHEDULE,
         "crf": CRF,
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
