@@ -54,8 +54,7 @@ def draw_scene(random: np.random.RandomState, size: int) -> tuple[Pixels, Pixels
         scrap = scrap_mask(random, x, y, size)
         image[scrap] = texture(random, x[scrap], y[scrap], FIGURE)
     count = random.randint(1, 4)
-    radii = sorted(random.choice(RADII, size=count), reverse=True)
-    for radius in radii:
+    for radius in sorted(random.choice(RADII, size=count), reverse=True):
         index = random.randint(1, len(CLASSES))
         mask = object_mask(random, CLASSES[index], x, y, radius * size)
         image[mask] = texture(random, x[mask], y[mask], FIGURE)
@@ -119,11 +118,12 @@ def texture(
 
 
 def rim(mask: Mask) -> Mask:
-    """The pixels within ``VOID_RIM_PX`` of the mask's outline, on both sides."""
+    """The pixels within ``VOID_RIM_PX`` of the outline, on both of its sides."""
     padded = np.pad(mask, VOID_RIM_PX, mode="edge")
     span = 2 * VOID_RIM_PX + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, (span, span))
-    return np.not_equal(windows.max(axis=(2, 3)), windows.min(axis=(2, 3)))
+    some, every = windows.any(axis=(2, 3)), windows.all(axis=(2, 3))
+    return np.not_equal(some, every)
 
 
 def expose(random: np.random.RandomState, image: Pixel, x: Pixel, y: Pixel) -> Pixels:
