@@ -25,9 +25,9 @@ from deeplab_bench.evaluation import (
     load_checkpoint,
     trained_model,
 )
+from deeplab_bench.experiment import CRF, Experiment, Inference
 from deeplab_bench.metrics import Confusion
-from deeplab_bench.params import CRF, Experiment, Inference
-from deeplab_bench.provenance import code_sha256, environment
+from deeplab_bench.provenance import environment, run_code_sha256
 from deeplab_bench.samples import SAMPLES, tile
 from deeplab_bench.training import make_deterministic, pick_device
 
@@ -74,7 +74,8 @@ def evaluate_crf(
         "model": experiment.model,
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
-        "provenance": state["provenance"] | {"code_sha256": code_sha256(__name__)},
+        "provenance": state["provenance"]
+        | {"code_sha256": run_code_sha256(__name__, experiment.architecture)},
         "parameters": vars(parameters),
         "search": search_record(tried, settings, train),
         "classes": val.classes,

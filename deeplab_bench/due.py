@@ -5,11 +5,13 @@ So a profile that `run.profiles` does not name can be planned, too.
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deeplab_bench.configuration import records
 from deeplab_bench.data.packed import MANIFEST, data_sha256
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
@@ -22,39 +24,50 @@ from deeplab_bench.paths import (
     run_file,
     speed_file,
 )
-from deeplab_bench.provenance import code_sha256, settings_sha256
+from deeplab_bench.provenance import run_code_sha256, settings_sha256
 
 Due = dict[str, list[bool]]
 
 
 def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
     """For every stage whether each of its runs is due: not made from what there is now."""
-    timed = [(label, model) for label in params.run.hardware for model in models]
-    training, evaluation, crf, speed = (
-        {"code_sha256": code_sha256(f"deeplab_bench.{module}")}
-        for module in ("training", "evaluation", "crf_evaluation", "speed")
-    )
+
+    @cache
+    def code(module: str, model: str) -> dict[str, str]:
+        architecture = params.experiment(profile, model).architecture
+        return {"code_sha256": run_code_sha256(f"deeplab_bench.{module}", architecture)}
+
     trained, evaluated, inferred, refined = [], [], [], []
     for model, seed in [(model, seed) for model in models for seed in params.run.seeds]:
         now = provenance(params, profile, model, seed)
+        training, evaluation, refinement = (
+            now | code(module, model) for module in ("training", "evaluation", "crf_evaluation")
+        )
         run = read(run_file(profile, model, seed))
-        done = is_made_from(checkpoint_of(profile, model, seed), now | training)
+        done = is_made_from(checkpoint_of(profile, model, seed), training)
         trained.append(done)
-        evaluated.append(done and is_made_from(run, now | evaluation))
+        evaluated.append(done and is_made_from(run, evaluation))
         for way in params.run.inference:
             other = read(inference_file(profile, way, model, seed))
-            inferred.append(done and is_made_from(other, now | evaluation))
+            inferred.append(done and is_made_from(other, evaluation))
         if model in params.run.crf:
             after = read(crf_file(profile, model, seed))
-            refined.append(done and is_made_from(after, now | crf))
+            refined.append(done and is_made_from(after, refinement))
     due = {
+        "configure": [
+            read(path) != record for path, record in records(params, profile, models).items()
+        ],
         "download": [not download_record(profile).is_file()],
         "prepare": [not (data_folder(profile) / MANIFEST).is_file()],
         "train": [not done for done in trained],
         "evaluate": [not done for done in evaluated],
         "infer": [not done for done in inferred],
         "crf": [not done for done in refined],
-        "speed": [not speed.items() <= read(speed_file(profile, *of)).items() for of in timed],
+        "speed": [
+            not code("speed", model).items() <= read(speed_file(profile, label, model)).items()
+            for label in params.run.hardware
+            for model in models
+        ],
     }
     reported = (RESULTS / profile / "README.md").is_file()
     return due | {"report": [not reported or any(map(any, due.values()))]}

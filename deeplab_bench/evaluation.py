@@ -17,12 +17,12 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import Pixels, write_label
 from deeplab_bench.errors import UserError
+from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.models import build_model, count_parameters
 from deeplab_bench.models.layers import resize_like
 from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.object_size import BINS, area_edges, object_areas, size_bins
-from deeplab_bench.params import Experiment, Inference
-from deeplab_bench.provenance import code_sha256
+from deeplab_bench.provenance import run_code_sha256
 from deeplab_bench.samples import SAMPLES, tile
 from deeplab_bench.training import (
     make_deterministic,
@@ -107,7 +107,8 @@ def score_checkpoint(
         "seed": seed,
         "architecture": experiment.architecture,
         "settings": settings | {"inference": inference.model_dump(mode="json")},
-        "provenance": state["provenance"] | {"code_sha256": code_sha256(__name__)},
+        "provenance": state["provenance"]
+        | {"code_sha256": run_code_sha256(__name__, experiment.architecture)},
         "parameters": count_parameters(model),
         **summary(scores, split),
         "training": state["history"],

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from deeplab_bench.data.archives import DOWNLOADS
+
 RESULTS = Path("results")
-
-
-DOWNLOADS = Path("data") / "downloads"
 
 
 def download_record(profile: str) -> Path:
@@ -20,6 +19,19 @@ def data_folder(profile: str) -> Path:
 
 def checkpoint_file(profile: str, model: str, seed: int) -> Path:
     return Path("checkpoints") / profile / f"{model}-{seed}.pt"
+
+
+def experiment_file(profile: str, model: str) -> Path:
+    """Every setting of a model under a profile, resolved."""
+    return RESULTS / profile / "settings" / "models" / f"{model}.json"
+
+
+def inference_settings_file(profile: str, inference: str) -> Path:
+    return RESULTS / profile / "settings" / "inference" / f"{inference}.json"
+
+
+def crf_settings_file(profile: str) -> Path:
+    return RESULTS / profile / "settings" / "crf.json"
 
 
 def run_file(profile: str, model: str, seed: int) -> Path:

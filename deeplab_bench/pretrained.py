@@ -7,11 +7,10 @@ from urllib.parse import urlsplit
 
 import torch
 
-from deeplab_bench.data.archives import Archive, fetch
+from deeplab_bench.data.archives import DOWNLOADS, Archive, fetch
 from deeplab_bench.errors import UserError
 from deeplab_bench.models.backbone import BackboneName
 from deeplab_bench.models.weights import imagenet_weights
-from deeplab_bench.paths import DOWNLOADS
 
 
 class WeightsError(UserError):

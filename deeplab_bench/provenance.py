@@ -6,13 +6,15 @@ import json
 import os
 import platform
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from deeplab_bench.params import Experiment
+from deeplab_bench.experiment import Experiment
+from deeplab_bench.models import module_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +32,12 @@ def code_sha256(*modules: str) -> str:
         content = (ROOT / path).read_bytes()
         digest.update(f"{path} {hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def run_code_sha256(module: str, architecture: str) -> str:
+    """A digest of a module that works on one architecture, in which the others have no part."""
+    return code_sha256(module, module_of(architecture))
 
 
 def imported_files(modules: Iterable[str]) -> list[str]:

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.errors import UserError
+from deeplab_bench.experiment import Experiment
 from deeplab_bench.models import build_model, count_parameters
-from deeplab_bench.params import Experiment
-from deeplab_bench.provenance import code_sha256, environment
+from deeplab_bench.provenance import environment, run_code_sha256
 
 WARM_UP_SECONDS = 0.5
 MEASURED_SECONDS = 1.5
@@ -69,7 +69,7 @@ def measure(experiment: Experiment, hardware: str, data_folder: Path) -> dict[st
         },
         "images_per_second": round(THROUGHPUT_BATCH / statistics.median(batch_seconds), 2),
         "peak_memory_mib": round(peak_memory_bytes(device) / 2**20, 1),
-        "code_sha256": code_sha256(__name__),
+        "code_sha256": run_code_sha256(__name__, experiment.architecture),
         "environment": environment(device),
     }
 

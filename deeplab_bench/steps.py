@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from deeplab_bench.errors import UserError
+from deeplab_bench.experiment import Phase, Training
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
-from deeplab_bench.params import Phase, Training
 from deeplab_bench.provenance import environment
 from deeplab_bench.speed import synchronise
 from deeplab_bench.training import Trainer, make_deterministic

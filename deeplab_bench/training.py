@@ -21,14 +21,14 @@ from deeplab_bench.data.batches import normalise, training_batches
 from deeplab_bench.data.packed import data_sha256, load_split
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.errors import UserError
+from deeplab_bench.experiment import Experiment, Training
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
 from deeplab_bench.models.layers import upsample_logits
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import initialise
-from deeplab_bench.params import Experiment, Training
 from deeplab_bench.pretrained import load_weights, weights_sha256
-from deeplab_bench.provenance import code_sha256, environment, settings_sha256
+from deeplab_bench.provenance import environment, run_code_sha256, settings_sha256
 
 SNAPSHOT_SECONDS = 120
 HISTORY_POINTS = 100
@@ -146,7 +146,7 @@ def training_provenance(experiment: Experiment, seed: int, data_folder: Path) ->
     """Digests of all that makes a checkpoint what it is."""
     return {
         "settings_sha256": settings_sha256(experiment, seed),
-        "code_sha256": code_sha256(__name__),
+        "code_sha256": run_code_sha256(__name__, experiment.architecture),
         "data_sha256": data_sha256(data_folder),
     } | weights_provenance(experiment)
 

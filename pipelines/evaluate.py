@@ -1,14 +1,21 @@
 """Stage ``evaluate``: a checkpoint to its metrics, its timing and its sample predictions."""
 
 from deeplab_bench.evaluation import evaluate
+from deeplab_bench.experiment import Experiment, read_settings
 from deeplab_bench.files import write_json
-from deeplab_bench.params import load_params
-from deeplab_bench.paths import checkpoint_file, data_folder, run_file, samples_file, timing_file
+from deeplab_bench.paths import (
+    checkpoint_file,
+    data_folder,
+    experiment_file,
+    run_file,
+    samples_file,
+    timing_file,
+)
 
 
 def main(profile: str, model: str, seed: int) -> None:
     result, timing = evaluate(
-        load_params().experiment(profile, model),
+        read_settings(experiment_file(profile, model), Experiment),
         seed,
         data_folder(profile),
         checkpoint_file(profile, model, seed),

@@ -1,8 +1,9 @@
 """Stage ``prepare``: generate or convert a profile's data, check every pair, pack them."""
 
+from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.preparation import prepare
 from deeplab_bench.params import load_params
-from deeplab_bench.paths import DOWNLOADS, data_folder, sample_images_file, sample_labels_file
+from deeplab_bench.paths import data_folder, sample_images_file, sample_labels_file
 from deeplab_bench.samples import write_samples
 
 

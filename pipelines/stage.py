@@ -8,7 +8,17 @@ from importlib import import_module
 
 from deeplab_bench.errors import UserError
 
-STAGES = ("download", "prepare", "train", "evaluate", "infer", "crf", "speed", "report")
+STAGES = (
+    "configure",
+    "download",
+    "prepare",
+    "train",
+    "evaluate",
+    "infer",
+    "crf",
+    "speed",
+    "report",
+)
 COMMANDS = (*STAGES, "select_profile")
 
 

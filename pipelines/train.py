@@ -1,10 +1,10 @@
 """Stage ``train``: one model, one seed, to a checkpoint."""
 
-from deeplab_bench.params import load_params
-from deeplab_bench.paths import checkpoint_file, data_folder
+from deeplab_bench.experiment import Experiment, read_settings
+from deeplab_bench.paths import checkpoint_file, data_folder, experiment_file
 from deeplab_bench.training import train
 
 
 def main(profile: str, model: str, seed: int) -> None:
-    experiment = load_params().experiment(profile, model)
+    experiment = read_settings(experiment_file(profile, model), Experiment)
     train(experiment, seed, data_folder(profile), checkpoint_file(profile, model, seed))

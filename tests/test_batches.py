@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as transforms
 from deeplab_bench.data.batches import augment, normalise, training_batches, window
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.params import Training
+from deeplab_bench.experiment import Training
 
 MEAN_PIXEL = (124, 116, 104)  # ImageNet's mean of 0.485, 0.456 and 0.406, times 255
 BLOCK = 5

@@ -19,9 +19,9 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation import EvaluationError, evaluate
+from deeplab_bench.experiment import CRF, CRFSearch, Experiment
 from deeplab_bench.files import format_json
 from deeplab_bench.models import build_model
-from deeplab_bench.params import CRF, CRFSearch, Experiment
 from deeplab_bench.samples import SAMPLES
 
 Result = tuple[dict[str, Any], dict[str, Any]]

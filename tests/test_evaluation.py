@@ -29,10 +29,11 @@ from deeplab_bench.evaluation import (
     score,
     summary,
 )
+from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.files import format_json
-from deeplab_bench.models import ARCHITECTURES, arguments_of, build_model
+from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.object_size import BINS, object_areas
-from deeplab_bench.params import Experiment, Inference
 from deeplab_bench.samples import SAMPLES, write_samples
 
 ONE_PASS = Inference()

@@ -26,11 +26,11 @@ from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import deeplabv3, fcn
 
 from deeplab_bench.models import (
-    ARCHITECTURES,
     arguments_of,
     build_model,
     check_arguments,
     count_parameters,
+    network_class,
 )
 from deeplab_bench.models.aspp import AtrousPyramid
 from deeplab_bench.models.layers import (
@@ -39,6 +39,7 @@ from deeplab_bench.models.layers import (
     maximum_over_grid,
     resize_like,
 )
+from deeplab_bench.models.registry import ARCHITECTURES
 
 VGG = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
 SMALL_FC = {"channels": 8, "rate": 2}
@@ -106,7 +107,7 @@ def torchvision_resnet50(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_constructor_is_the_schema(architecture: str) -> None:
-    parameters = inspect.signature(ARCHITECTURES[architecture]).parameters
+    parameters = inspect.signature(network_class(architecture)).parameters
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert all(p.annotation is not p.empty for p in parameters.values())
     assert parameters.keys() >= {"num_classes", "backbone", "width", "output_stride"}

@@ -12,15 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from deeplab_bench import due, paths, plan, steps
+from deeplab_bench.configuration import write_settings
 from deeplab_bench.data import voc2012
+from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import MANIFEST, data_sha256
 from deeplab_bench.data.preparation import archives_of
+from deeplab_bench.experiment import Experiment
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
 from deeplab_bench.params import (
     CamVidData,
     Data,
-    Experiment,
     FolderData,
     Params,
     ShapesData,
@@ -28,7 +30,6 @@ from deeplab_bench.params import (
     load_params,
 )
 from deeplab_bench.paths import (
-    DOWNLOADS,
     checkpoint_file,
     crf_file,
     download_record,
@@ -37,7 +38,7 @@ from deeplab_bench.paths import (
     speed_file,
     steps_file,
 )
-from deeplab_bench.provenance import code_sha256, settings_sha256
+from deeplab_bench.provenance import run_code_sha256, settings_sha256
 from deeplab_bench.steps import Case, Step
 from deeplab_bench.training import Trainer, train
 
@@ -306,6 +307,7 @@ def counts(params: Params) -> dict[str, int]:
 
 
 ALL_DUE = {
+    "configure": 2,
     "download": 1,
     "prepare": 1,
     "train": 4,
@@ -330,23 +332,24 @@ def finished(params: Params, data_folder: Path) -> Params:
     paths.data_folder("toy").parent.mkdir(exist_ok=True)
     paths.data_folder("toy").symlink_to(data_folder)
     write_json(download_record("toy"), {})
+    write_settings(params, "toy")
     for model, seed in itertools.product(params.run.models, params.run.seeds):
         experiment = params.experiment("toy", model)
         train(experiment, seed, data_folder, checkpoint_file("toy", model, seed), workers=0)
         provenance = {
             "settings_sha256": settings_sha256(experiment, seed),
-            "code_sha256": code_sha256("deeplab_bench.evaluation"),
+            "code_sha256": run_code_sha256("deeplab_bench.evaluation", "fcn"),
             "data_sha256": data_sha256(data_folder),
         }
         write_json(run_file("toy", model, seed), {"provenance": provenance})
         write_json(inference_file("toy", "os8", model, seed), {"provenance": provenance})
     for seed in params.run.seeds:
         now = due.provenance(params, "toy", "twin", seed) | {
-            "code_sha256": code_sha256("deeplab_bench.crf_evaluation")
+            "code_sha256": run_code_sha256("deeplab_bench.crf_evaluation", "fcn")
         }
         write_json(crf_file("toy", "twin", seed), {"provenance": now})
     for model in params.run.models:
-        timed = {"code_sha256": code_sha256("deeplab_bench.speed")}
+        timed = {"code_sha256": run_code_sha256("deeplab_bench.speed", "fcn")}
         write_json(speed_file("toy", "cpu", model), timed)
     Path("results/toy/README.md").touch()
     return params
@@ -364,7 +367,11 @@ def test_only_what_is_out_of_date_is_due(
     }.items():
         with monkeypatch.context() as patch:
             edited = f"deeplab_bench.{module}"
-            patch.setattr(due, "code_sha256", lambda m, e=edited: "" if m == e else code_sha256(m))
+            patch.setattr(
+                due,
+                "run_code_sha256",
+                lambda m, a, e=edited: "" if m == e else run_code_sha256(m, a),
+            )
             assert counts(finished) == NONE_DUE | stages | {"report": 1}
 
     text = PARAMS.replace("base_lr: 0.1", "base_lr: 0.2")

@@ -9,8 +9,7 @@ import torch
 from torchvision.models import resnet18
 
 from deeplab_bench import pretrained
-from deeplab_bench.data.archives import Archive, DownloadError
-from deeplab_bench.paths import DOWNLOADS
+from deeplab_bench.data.archives import DOWNLOADS, Archive, DownloadError
 from deeplab_bench.pretrained import archive_of, load_weights, weights_sha256
 
 PUBLISHED = {

@@ -12,8 +12,14 @@ import pytest
 import torch
 
 from deeplab_bench import provenance
-from deeplab_bench.params import Experiment, Phase, Training
-from deeplab_bench.provenance import code_sha256, environment, imported_files, settings_sha256
+from deeplab_bench.experiment import Experiment, Phase, Training
+from deeplab_bench.provenance import (
+    code_sha256,
+    environment,
+    imported_files,
+    run_code_sha256,
+    settings_sha256,
+)
 
 ROOT = Path(__file__).parents[1]
 OTHER_SCHEDULE = {
@@ -93,8 +99,7 @@ class TestCode:
             "deeplab_bench/data/packed.py",
             "deeplab_bench/models/__init__.py",
             "deeplab_bench/models/layers.py",
-            "deeplab_bench/models/psp.py",
-            "deeplab_bench/params.py",
+            "deeplab_bench/experiment.py",
             "deeplab_bench/provenance.py",
         ],
     )
@@ -110,6 +115,10 @@ class TestCode:
             "deeplab_bench/metrics.py",
             "deeplab_bench/report/page.py",
             "deeplab_bench/data/shapes.py",
+            "deeplab_bench/models/psp.py",
+            "deeplab_bench/models/registry.py",
+            "deeplab_bench/params.py",
+            "deeplab_bench/paths.py",
             "pipelines/train.py",
         ],
     )
@@ -117,6 +126,17 @@ class TestCode:
         before = code_sha256("deeplab_bench.training")
         (copy / path).write_text("changed = 1\n")
         assert code_sha256("deeplab_bench.training") == before
+
+    def test_of_a_run_changes_with_its_own_architecture_alone(self, copy: Path) -> None:
+        def digest(architecture: str) -> str:
+            return run_code_sha256.__wrapped__("deeplab_bench.training", architecture)
+
+        before = {name: digest(name) for name in ("psp", "aspp", "deeplabv3plus")}
+        path = copy / "deeplab_bench" / "models" / "aspp.py"
+        path.write_text(path.read_text() + "\n# changed\n")
+        assert digest("psp") == before["psp"]
+        assert digest("aspp") != before["aspp"]
+        assert digest("deeplabv3plus") != before["deeplabv3plus"]  # it has ASPP in it
 
     def test_is_the_same_elsewhere(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         there = code_sha256("deeplab_bench.training")

@@ -14,7 +14,7 @@ from conftest import SCHEDULE
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, write_label
-from deeplab_bench.models import ARCHITECTURES
+from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
     crf_file,
@@ -25,7 +25,7 @@ from deeplab_bench.paths import (
     speed_file,
     timing_file,
 )
-from deeplab_bench.provenance import code_sha256, settings_sha256
+from deeplab_bench.provenance import run_code_sha256, settings_sha256
 from deeplab_bench.report import ReportError, page, tables, write_report
 from deeplab_bench.report.results import load_results, write
 
@@ -82,7 +82,9 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "settings": {"arguments": {}, "training": {}},
         "provenance": {
             "settings_sha256": settings_sha256(params.experiment("quick", model), seed),
-            "code_sha256": code_sha256("deeplab_bench.evaluation"),
+            "code_sha256": run_code_sha256(
+                "deeplab_bench.evaluation", params.models[model]["architecture"]
+            ),
             "data_sha256": "data",
         },
         "parameters": 1_234_567,
@@ -110,7 +112,8 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         return {"miou": better, "pixel_accuracy": better, "trimap_miou": bands, "iou": {}}
 
     run = run_record(params, model, seed, miou)
-    code = {"code_sha256": code_sha256("deeplab_bench.crf_evaluation")}
+    architecture = params.models[model]["architecture"]
+    code = {"code_sha256": run_code_sha256("deeplab_bench.crf_evaluation", architecture)}
     return {
         **{key: run[key] for key in ("profile", "model", "seed")},
         "settings": CRF,

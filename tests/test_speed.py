@@ -12,9 +12,10 @@ from conftest import ARGUMENTS
 from torch import Tensor, nn
 
 from deeplab_bench import speed
+from deeplab_bench.experiment import Experiment
 from deeplab_bench.files import format_json
-from deeplab_bench.models import ARCHITECTURES, arguments_of, build_model
-from deeplab_bench.params import Experiment
+from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.speed import SpeedError, count_flops, device_for, measure
 
 

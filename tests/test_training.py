@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from deeplab_bench import training
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID, DataError
-from deeplab_bench.models import ARCHITECTURES, arguments_of, build_model
+from deeplab_bench.experiment import Experiment, Phase, Training
+from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
-from deeplab_bench.params import Experiment, Phase, Training
 from deeplab_bench.pretrained import WeightsError
 from deeplab_bench.training import (
     Trainer,

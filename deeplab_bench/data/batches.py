@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.params import Training
+from deeplab_bench.experiment import Training
 
 # ImageNet's, as torchvision's weights expect.
 MEAN = (0.485, 0.456, 0.406)

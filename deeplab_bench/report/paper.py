@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from deeplab_bench.params import Inference, Params
+from deeplab_bench.experiment import Inference
+from deeplab_bench.params import Params
 from deeplab_bench.published import (
     Paper,
     Published,

@@ -19,7 +19,7 @@ from deeplab_bench.paths import (
     speed_file,
     timing_file,
 )
-from deeplab_bench.provenance import code_sha256, settings_sha256
+from deeplab_bench.provenance import run_code_sha256, settings_sha256
 
 SIZES = ("small", "medium", "large")
 
@@ -215,12 +215,11 @@ def load_results(params: Params, profile: str) -> Results:
 
 def load_runs(params: Params, profile: str) -> list[Run]:
     runs: list[Run] = []
-    code = code_sha256("deeplab_bench.evaluation")
     for model, seed in _declared(params):
         path = run_file(profile, model, seed)
         run = _load(path, Run)
         _require(path, run, profile=profile, model=model, seed=seed)
-        _require_current(path, run, params, code, "train")
+        _require_current(path, run, params, "train")
         if runs and run.provenance["data_sha256"] != runs[0].provenance["data_sha256"]:
             raise ReportError(f"{path} is of other data than the runs before: run `dvc repro`")
         runs.append(run)
@@ -231,12 +230,11 @@ def load_runs(params: Params, profile: str) -> list[Run]:
 
 def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
     runs: list[CRFRun] = []
-    code = code_sha256("deeplab_bench.crf_evaluation") if params.run.crf else ""
     for model, seed in _declared_crf(params):
         path = crf_file(profile, model, seed)
         run = _load(path, CRFRun)
         _require(path, run, profile=profile, model=model, seed=seed)
-        _require_current(path, run, params, code, "crf")
+        _require_current(path, run, params, "crf")
         if run.settings != params.crf(profile).model_dump(mode="json"):
             raise ReportError(f"{path} is of other CRF settings than there are: run `dvc repro`")
         runs.append(run)
@@ -259,14 +257,14 @@ def load_speeds(params: Params, profile: str) -> list[Speed]:
 
 
 def load_inferences(params: Params, profile: str) -> list[Run]:
-    runs, code = [], code_sha256("deeplab_bench.evaluation")
+    runs = []
     for inference in params.run.inference:
         settings = params.inference[inference].model_dump(mode="json")
         for model, seed in _declared(params):
             path = inference_file(profile, inference, model, seed)
             run = _load(path, Run)
             _require(path, run, profile=profile, inference=inference, model=model, seed=seed)
-            _require_current(path, run, params, code, "train")
+            _require_current(path, run, params, "train")
             if run.settings["inference"] != settings:
                 raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
             runs.append(run)
@@ -325,11 +323,13 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
         raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
 
 
-def _require_current(path: Path, run: Run | CRFRun, params: Params, code: str, stage: str) -> None:
+def _require_current(path: Path, run: Run | CRFRun, params: Params, stage: str) -> None:
     """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
+    experiment = params.experiment(run.profile, run.model)
+    module = "crf_evaluation" if isinstance(run, CRFRun) else "evaluation"
     current = {
-        "settings": settings_sha256(params.experiment(run.profile, run.model), run.seed),
-        "code": code,
+        "settings": settings_sha256(experiment, run.seed),
+        "code": run_code_sha256(f"deeplab_bench.{module}", experiment.architecture),
     }
     for what, digest in current.items():
         if run.provenance[f"{what}_sha256"] != digest:

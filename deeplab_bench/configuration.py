@@ -1,0 +1,44 @@
+"""params.yaml resolved into files of settings, one for each thing that stages work on.
+
+What is trained and scored depends on its own files alone: an edit of params.yaml, or of another
+architecture, makes no result stale that it does not move.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deeplab_bench.experiment import Experiment
+from deeplab_bench.files import write_json
+from deeplab_bench.models import module_of
+from deeplab_bench.params import Params
+from deeplab_bench.paths import crf_settings_file, experiment_file, inference_settings_file
+from deeplab_bench.provenance import code_sha256
+
+
+def write_settings(params: Params, profile: str) -> None:
+    """Write the files of all that ``run`` names; ``read_settings`` reads them."""
+    for path, record in records(params, profile, params.run.models).items():
+        write_json(path, record)
+
+
+def records(params: Params, profile: str, models: Sequence[str]) -> dict[Path, dict[str, Any]]:
+    """The content of every file; that of a model has a digest of its architecture's code, too."""
+    found = {
+        experiment_file(profile, model): experiment_record(params.experiment(profile, model))
+        for model in models
+    }
+    for name in params.run.inference:
+        settings = params.inference[name].model_dump(mode="json")
+        found[inference_settings_file(profile, name)] = {"settings": settings}
+    if params.run.crf:
+        settings = params.crf(profile).model_dump(mode="json")
+        found[crf_settings_file(profile)] = {"settings": settings}
+    return found
+
+
+def experiment_record(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "settings": experiment.model_dump(mode="json"),
+        "network_sha256": code_sha256(module_of(experiment.architecture)),
+    }

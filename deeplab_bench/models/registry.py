@@ -1,0 +1,14 @@
+"""The architectures that ``params.yaml`` may name."""
+
+ARCHITECTURES = (
+    "fcn",
+    "largefov",
+    "aspp_sum",
+    "image_pyramid",
+    "encoder_decoder",
+    "cascade",
+    "aspp",
+    "psp",
+    "deeplabv3plus",
+    "unet",
+)
