@@ -134,7 +134,7 @@ class Params(Settings):
     run: Run
     profile: dict[Name, Profile]
     models: dict[Name, dict[str, Any]]
-    inference: dict[Name, Inference] = Field(default_factory=dict)
+    inference: dict[Name, Inference]
     studies: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
 
     def experiment(self, profile: str, model: str) -> Experiment:
@@ -227,13 +227,19 @@ class Params(Settings):
 
     def _check_network(self, experiment: Experiment) -> None:
         """Check that the architecture can have its arguments, in every phase and inference."""
+        where = f"models.{experiment.model} under profile.{experiment.profile}"
+        first = experiment.training
+        if first.batch_norm == "frozen" and first.weights == "none":
+            raise ParamsError(
+                f"{where}: training.batch_norm 'frozen' keeps the statistics of pretrained weights:"
+                " give training.weights, now 'none'"
+            )
         ways = [self.inference[name] for name in self.run.inference]
         used = [phase.arguments for phase in experiment.phases]
         try:
             for arguments in [*used, *map(experiment.arguments_for, ways)]:
                 check_arguments(experiment.architecture, arguments)
         except ValueError as error:
-            where = f"models.{experiment.model} under profile.{experiment.profile}"
             raise ParamsError(f"{where}: {error}") from None
 
     def _check_crf(self) -> None:

@@ -38,6 +38,7 @@ NO_MATTER = {
     "momentum",
     "weight_decay",
     "batch_norm_momentum",
+    "class_balancing",
     "weights",
     "random_scale",
     "horizontal_flip",

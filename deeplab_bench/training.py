@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from deeplab_bench.data.batches import normalise, training_batches
-from deeplab_bench.data.packed import data_sha256, load_split
+from deeplab_bench.data.packed import Split, data_sha256, load_split
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.errors import UserError
 from deeplab_bench.experiment import Experiment, Training
@@ -68,7 +69,7 @@ def train(
             if number > 1:
                 model = rebuilt(model, experiment.architecture, phase.arguments, split.classes)
             model = model.to(device).to(memory_format=torch.channels_last)
-            trainer = Trainer(model, phase.training, device)
+            trainer = Trainer(model, phase.training, device, class_weights(split, phase.training))
             snapshot = checkpoint.with_name(
                 f"{checkpoint.stem}.{digest_of(provenance)}.{number}.snapshot"
             )
@@ -160,8 +161,15 @@ def weights_provenance(experiment: Experiment) -> dict[str, str]:
 class Trainer:
     """The state of a run, step by step; what is in ``state`` is all of it."""
 
-    def __init__(self, model: Segmenter, training: Training, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Segmenter,
+        training: Training,
+        device: torch.device,
+        class_weights: Tensor | None = None,
+    ) -> None:
         self.model, self.training, self.device = model.train(), training, device
+        self.class_weights = None if class_weights is None else class_weights.to(device)
         set_batch_norm(model, training)
         self.optimizer = torch.optim.SGD(
             parameter_groups(model, training),
@@ -207,8 +215,10 @@ class Trainer:
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         if self.training.loss_resolution == "image":
-            return segmentation_loss(upsample_logits(scores, labels), labels)
-        return segmentation_loss(scores.float(), subsample(labels, scores.shape[-2:]))
+            logits = upsample_logits(scores, labels)
+        else:
+            logits, labels = scores.float(), subsample(labels, scores.shape[-2:])
+        return segmentation_loss(logits, labels, self.class_weights)
 
     def last_loss(self) -> float:
         return self.losses[self.iteration - 1].item()
@@ -297,16 +307,40 @@ def subsample(labels: Tensor, size: Sequence[int]) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def class_weights(split: Split, training: Training) -> Tensor | None:
+    """float32 (C,), zero for a class that no image shows.
+
+    A class's frequency is its share of the valid pixels of those images that show it: median
+    frequency balancing (Eigen and Fergus, ICCV 2015).
+    """
+    if training.class_balancing == 0:
+        return None
+    shown = torch.zeros(2, len(split.classes), dtype=torch.float64)
+    for index in tqdm(range(len(split)), desc="weighing classes", unit="image"):
+        label = torch.from_numpy(np.array(split.label(index)))
+        pixels = torch.bincount(label[label != VOID], minlength=len(split.classes))
+        shown += torch.stack([pixels, (pixels > 0) * pixels.sum()])
+    frequencies = (shown[0] / shown[1])[shown[1] > 0]
+    weights = torch.zeros(len(split.classes))
+    balanced = (frequencies.quantile(0.5) / frequencies) ** training.class_balancing
+    weights[shown[1] > 0] = balanced.float()
+    return weights
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy, the mean over the valid pixels of the batch; zero where there are none.
 
-    Logits (N, C, H, W), labels int64 (N, H, W) with void 255. Spelt out because on a GPU the
-    gradient of torch's own is not deterministic for images.
+    Logits (N, C, H, W), labels int64 (N, H, W) with void 255, ``weights`` of the classes (C,) in
+    the mean. Spelt out because on a GPU the gradient of torch's own is not deterministic for
+    images.
     """
     valid = labels != VOID
-    log_probabilities = F.log_softmax(logits, dim=1)
-    losses = -log_probabilities.gather(1, labels.where(valid, 0).unsqueeze(1)).squeeze(1)
-    return (losses * valid).sum() / valid.sum().clamp(min=1)
+    index = labels.where(valid, 0)
+    losses = -F.log_softmax(logits, dim=1).gather(1, index.unsqueeze(1)).squeeze(1)
+    if weights is None:
+        return (losses * valid).sum() / valid.sum().clamp(min=1)
+    counted = weights[index] * valid
+    return (losses * counted).sum() / counted.sum().clamp(min=torch.finfo(counted.dtype).tiny)
 
 
 def pick_device() -> torch.device:

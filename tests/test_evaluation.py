@@ -395,7 +395,7 @@ class TestCheckpoint:
             arguments = experiment.arguments | {"output_stride": 8}
             experiment = experiment.model_copy(update={"arguments": arguments})
         elif what == "code":
-            monkeypatch.setattr(training, "code_sha256", lambda *_: "another")
+            monkeypatch.setattr(training, "run_code_sha256", lambda *_: "another")
         elif what == "data":
             other = shutil.copytree(data_folder, tmp_path / "toy")
             content = json.loads((other / MANIFEST).read_text())

@@ -64,6 +64,7 @@ profile:
       head_channels: 256
       atrous_rates: [12, 24, 36]
     training: *schedule
+inference: {}
 models:
   fcn: {architecture: fcn, output_stride: 32}
   scales: {architecture: image_pyramid}
@@ -395,6 +396,19 @@ def test_a_batch_of_one_is_refused(section: str) -> None:
     message = refusal(edited({f"{section}.batch_size": 1}))
     assert message.startswith(f"params.yaml: {section}.batch_size is 1: ")
     assert message.endswith("greater than or equal to 2")
+
+
+def test_frozen_statistics_of_nothing_are_refused() -> None:
+    """Of a model that runs; in a second phase they are the first one's."""
+    message = refusal(edited({"models.aspp.training": {"batch_norm": "frozen"}}))
+    assert message == (
+        "params.yaml: models.aspp under profile.small: training.batch_norm 'frozen' keeps the "
+        "statistics of pretrained weights: give training.weights, now 'none'"
+    )
+    frozen = {"batch_norm": "frozen"}
+    load(edited({"models.aspp.training": frozen | {"weights": "imagenet"}}))
+    load(edited({"models.aspp.then": {"training": frozen}}))
+    load(edited({"models.spare.training": frozen}))
 
 
 @pytest.mark.parametrize("section", ["profile.small.training", "models.aspp.training"])

@@ -48,6 +48,8 @@ profile:
       horizontal_flip: true
       precision: float32
 
+inference: {}
+
 models:
   fcn:
     architecture: fcn

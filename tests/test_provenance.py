@@ -36,6 +36,7 @@ OTHER_SCHEDULE = {
     "batch_norm_momentum": 0.0003,
     "weights": "imagenet",
     "loss_resolution": "scores",
+    "class_balancing": 0.5,
     "momentum": 0.8,
     "weight_decay": 0.0,
     "random_scale": (0.5, 1.9),

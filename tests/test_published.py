@@ -231,6 +231,7 @@ profile:
     training: {iterations: 4, batch_size: 2, crop_size: [32, 32], base_lr: 0.05, poly_power: 0.9,
       momentum: 0.9, weight_decay: 0.0001, random_scale: [0.5, 2.0], horizontal_flip: true,
       precision: float32}
+inference: {}
 models:
   net: {architecture: fcn}
 """

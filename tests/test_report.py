@@ -69,7 +69,7 @@ def declare(
     run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
     run |= {"inference": [], "crf": crf}
     blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
-    content = {"run": run, "profile": {"quick": profile}, "models": blocks}
+    content = {"run": run, "profile": {"quick": profile}, "models": blocks, "inference": {}}
     return Params.model_validate_json(json.dumps(content))
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from deeplab_bench import training
 from deeplab_bench.data.batches import normalise
+from deeplab_bench.data.packed import load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.experiment import Experiment, Phase, Training
 from deeplab_bench.models import arguments_of, build_model
@@ -24,6 +25,7 @@ from deeplab_bench.pretrained import WeightsError
 from deeplab_bench.training import (
     Trainer,
     TrainingError,
+    class_weights,
     segmentation_loss,
     subsample,
     train,
@@ -199,7 +201,8 @@ class TestReproducibility:
         elif other == "seed":
             seed = 1
         else:
-            monkeypatch.setattr(training, f"{other}_sha256", lambda _: "another")
+            name = {"code": "run_code_sha256", "data": "data_sha256"}[other]
+            monkeypatch.setattr(training, name, lambda *_: "another")
         steps = watch_steps(monkeypatch)
         train(experiment, seed, data_folder, checkpoint, workers=0)
         assert steps == list(range(experiment.training.iterations))
@@ -256,6 +259,53 @@ class TestLoss:
         labels = torch.tensor([[[0, VOID], [VOID, VOID]], [[0, 0], [0, VOID]]])
         expected = (math.log(2) + 3 * math.log(1 + math.exp(3))) / 4
         assert segmentation_loss(logits, labels).item() == pytest.approx(expected)
+
+    @pytest.mark.parametrize("void", [0.0, 0.4])
+    def test_classes_weigh_in_the_mean(self, void: float) -> None:
+        logits, labels = self.random(2, void)
+        weights = torch.linspace(0.2, 3.0, logits.shape[1], dtype=logits.dtype)
+        expected = F.cross_entropy(logits, labels, weights, ignore_index=VOID)
+        torch.testing.assert_close(segmentation_loss(logits, labels, weights), expected)
+
+    def test_weighted_and_all_void(self) -> None:
+        logits, labels = self.random(0, void=1.1)
+        weights = torch.ones(logits.shape[1], dtype=logits.dtype)
+        assert segmentation_loss(logits, labels, weights).item() == 0
+
+    @pytest.mark.parametrize("power", [0.5, 1.0])
+    def test_weights_of_classes(
+        self, power: float, experiment: Experiment, data_folder: Path
+    ) -> None:
+        """By a loop over the images; no image shows the last class."""
+        split = load_split(data_folder, "train")
+        labels = [np.array(split.label(index)) for index in range(len(split))]
+        frequencies = [
+            sum((label == c).sum() for label in labels)
+            / sum((label != VOID).sum() for label in labels if (label == c).any())
+            for c in range(5)
+        ]
+        settings = changed(experiment, class_balancing=power).training
+        weights = class_weights(split, settings)
+        assert weights is not None
+        expected = [*(np.median(frequencies) / frequencies) ** power, 0.0]
+        np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+        assert class_weights(split, experiment.training) is None
+
+    def test_training_weighs_the_classes(self, experiment: Experiment) -> None:
+        weights, batch = torch.tensor([0.0, 1.0]), random_batch(2, 2)
+        settings = experiment.training.model_copy(update={"iterations": 1})
+        torch.manual_seed(0)
+        plain = Trainer(PixelClassifier(2), settings, CPU)
+        torch.manual_seed(0)
+        weighted = Trainer(PixelClassifier(2), settings, CPU, weights)
+        scores = plain.model(by_hand_normalised(batch[0]).float())
+        labels = batch[1].long()
+        plain.step(*batch)
+        weighted.step(*batch)
+        only_second = labels.where(labels == 1, VOID)
+        expected = F.cross_entropy(scores, only_second, ignore_index=VOID)
+        assert weighted.losses[0].item() == pytest.approx(expected.item(), rel=1e-4)
+        assert weighted.losses[0] != plain.losses[0]
 
 
 def random_batch(batch_size: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
