@@ -19,6 +19,7 @@ from deeplab_bench.paths import (
     data_folder,
     download_record,
     inference_file,
+    receptive_field_file,
     run_file,
     speed_file,
 )
@@ -30,11 +31,11 @@ Due = dict[str, list[bool]]
 def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
     """For every stage whether each of its runs is due: not made from what there is now."""
     timed = [(label, model) for label in params.run.hardware for model in models]
-    training, evaluation, crf, speed = (
+    training, evaluation, crf, field, speed = (
         {"code_sha256": code_sha256(f"deeplab_bench.{module}")}
-        for module in ("training", "evaluation", "crf_evaluation", "speed")
+        for module in ("training", "evaluation", "crf_evaluation", "effective_field", "speed")
     )
-    trained, evaluated, inferred, refined = [], [], [], []
+    trained, evaluated, inferred, refined, seen = [], [], [], [], []
     for model, seed in [(model, seed) for model in models for seed in params.run.seeds]:
         now = provenance(params, profile, model, seed)
         run = read(run_file(profile, model, seed))
@@ -47,6 +48,9 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         if model in params.run.crf:
             after = read(crf_file(profile, model, seed))
             refined.append(done and is_made_from(after, now | crf))
+        if seed == params.run.seeds[0]:
+            measured = read(receptive_field_file(profile, model))
+            seen.append(done and is_made_from(measured, now | field))
     due = {
         "download": [not download_record(profile).is_file()],
         "prepare": [not (data_folder(profile) / MANIFEST).is_file()],
@@ -54,6 +58,7 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         "evaluate": [not done for done in evaluated],
         "infer": [not done for done in inferred],
         "crf": [not done for done in refined],
+        "receptive_field": [not done for done in seen],
         "speed": [not speed.items() <= read(speed_file(profile, *of)).items() for of in timed],
     }
     reported = (RESULTS / profile / "README.md").is_file()

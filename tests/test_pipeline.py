@@ -104,11 +104,12 @@ def stages_of(model: str) -> set[str]:
     return {
         f"train@miniature-{model}-0",
         f"evaluate@miniature-{model}-0",
+        f"receptive_field@miniature-{model}-0",
         f"speed@miniature-cpu-{model}",
     }
 
 
-ONCE = {"download@miniature", "prepare@miniature", "report@miniature"}
+ONCE = {"download@miniature", "prepare@miniature", "report@miniature", "atrous"}
 
 
 @pytest.mark.timeout(600)
