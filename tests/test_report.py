@@ -502,7 +502,8 @@ class TestCRF:
     def test_is_left_out_where_no_model_has_one(self) -> None:
         files = made(declare())
         assert not any("crf" in name for name in files)
-        assert "CRF" not in page.render(load_results(declare(), "quick"), files)
+        results = load_results(declare(), "quick")
+        assert "CRF" not in page.render(results, files | fields.render(results))
 
     def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
         report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))

@@ -22,7 +22,7 @@ def write_figure(folder: Path = RESULTS) -> None:
 
 
 def figure() -> Figure:
-    drawn = new_figure(10, 2.9)
+    drawn = new_figure(11, 2.9)
     *kernels, curve = drawn.subplots(1, len(RATES) + 1, width_ratios=[1] * len(RATES) + [2])
     for axes, rate in zip(kernels, RATES, strict=True):
         draw_kernel(axes, rate)
@@ -56,5 +56,5 @@ def draw_valid_weights(axes: Axes) -> None:
         axes.plot(rates, share, "--" if len(counts) > 1 else "-", color=colour, label=name)
     axes.set_title(f"3x3 kernel on a map of {SIDE}x{SIDE}")
     axes.set(xlabel="Atrous rate", ylabel="Positions (%)\nwith so many weights on the map")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.margins(x=0.01)

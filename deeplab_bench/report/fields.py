@@ -84,7 +84,7 @@ def draw_model(
     panels: NDArray[np.object_], results: Results, run: FieldRun, background: NDArray[np.uint8]
 ) -> None:
     on_image, before, after = panels[: len(ROWS)]
-    on_image.imshow(background)
+    on_image.imshow(background, interpolation="none")
     draw_fields(on_image, run, look(results, run.model)[0])
     theory = run.theoretical.size_px
     on_image.set_title(run.model, weight="normal", loc="center", fontsize=8)
@@ -92,7 +92,7 @@ def draw_model(
     gradients = gradient_maps(results, run)
     found = (run.effective.before, run.effective.after)
     for axes, pixels, measured in zip((before, after), gradients, found, strict=True):
-        axes.imshow(pixels, cmap="cividis", vmin=0, vmax=1)
+        axes.imshow(pixels, cmap="cividis", vmin=0, vmax=1, interpolation="none")
         label = f"{measured.size_px:.0f} px, half {measured.half_px:.0f}"
         axes.set_xlabel(label, fontsize=8)
     for axes in (on_image, before, after):
