@@ -34,7 +34,7 @@ VGG16_ENDPOINTS = {
     "conv5_2": (164, 16),
     "pool5": (212, 32),
 }
-RESNET_BLOCKS = {
+RESNET_BLOCKS: dict[tuple[int, ...], list[tuple[int, int]]] = {
     (3, 4, 6, 3): [(35, 8), (99, 16), (291, 32), (483, 32)],
     (3, 4, 23, 3): [(35, 8), (99, 16), (835, 32), (1027, 32)],
 }

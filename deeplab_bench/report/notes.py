@@ -107,7 +107,6 @@ def crf(results: Results) -> str:
 def receptive_field(results: Results) -> str:
     first = results.fields[0]
     height, width = first.image_size
-    even = 2**-0.5
     return _joined(
         "Theoretical: the side of the square of pixels that a position of the network's own map "
         "can depend on; it is the whole image where it grows with it, as under global pooling. "
@@ -120,8 +119,8 @@ def receptive_field(results: Results) -> str:
         f"more than {100 * first.effective.threshold:.2f} % of the largest (Luo et al., "
         "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, NIPS "
         "2016). Half: the side of the smallest square around the middle that has half of the "
-        f"gradient; were it even over the image, {even * min(height, width):.0f} px. Figure: squares are centred "
-        "on the pixel; colours are the square root of the gradient, up to the largest of each map.",
+        f"gradient; were it even over the image, {min(height, width) / 2**0.5:.0f} px. "
+        "Figure: squares are centred on the pixel; colours are the root of the gradient, up to the largest of a map.",
         "Images of other sizes lie in the middle of the mean colour."
         if results.params.profile[results.profile].data.dataset != "shapes"
         else "",
