@@ -120,7 +120,8 @@ def receptive_field(results: Results) -> str:
         "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, NIPS "
         "2016). Half: the side of the smallest square around the middle that has half of the "
         f"gradient; were it even over the image, {min(height, width) / 2**0.5:.0f} px. "
-        "Figure: squares are centred on the pixel; colours are the root of the gradient, up to the largest of a map.",
+        "Figure: squares are centred on the pixel; colours are the root of the gradient, up "
+        "to the largest of a map.",
         "Images of other sizes lie in the middle of the mean colour."
         if results.params.profile[results.profile].data.dataset != "shapes"
         else "",
