@@ -1,5 +1,6 @@
 """Theoretical receptive fields beside published ones and beside gradients."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from deeplab_bench.models import ARCHITECTURES
 from deeplab_bench.models.backbone import residual_stage
 from deeplab_bench.models.vgg import VGG16
 from deeplab_bench.receptive_field import (
+    Network,
     ReceptiveField,
     ReceptiveFieldError,
     seen_pixels,
@@ -146,7 +148,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("size", [(48, 65), (160, 33)])
+@pytest.mark.parametrize("size", [(48, 65), (1201, 17)])
 @pytest.mark.parametrize(("architecture", "overrides"), CASES)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_what_is_seen_is_what_has_a_gradient(
@@ -166,6 +168,31 @@ def test_what_is_seen_is_what_has_a_gradient(
         for axis, span, position in ((1, field.rows, row), (0, field.columns, column)):
             pixels = np.flatnonzero(seen.any(axis=axis))
             assert (pixels[0], pixels[-1]) == (span.first[position], span.last[position])
+
+
+def seen_rows(network: Network, height: int) -> list[tuple[int, int]]:
+    rows = seen_pixels(network, height, 1).rows
+    return list(zip(rows.first.tolist(), rows.last.tolist(), strict=True))
+
+
+def test_taps_on_padding_see_nothing() -> None:
+    """DeepLabv3, Section 3.3: at a high rate a 3x3 convolution is a 1x1."""
+    kernel = torch.empty(1, 3, 3, 3, device="meta")
+    for rate, expected in {
+        2: [(0, 2), (1, 3), (0, 2), (1, 3)],
+        3: [(0, 3), (1, 1), (2, 2), (0, 3)],
+        5: [(0, 0), (1, 1), (2, 2), (3, 3)],
+    }.items():
+        conv = partial(F.conv2d, weight=kernel, padding=rate, dilation=rate)
+        assert seen_rows(conv, 4) == expected
+
+
+def test_a_resized_position_on_an_old_one_sees_it_alone() -> None:
+    def to_nine(x: Tensor) -> Tensor:
+        return F.interpolate(x, size=(9, 1), mode="bilinear", align_corners=False)
+
+    expected = [(0, 0), (0, 1), (0, 1), (1, 2), (2, 2), (2, 3), (3, 4), (3, 4), (4, 4)]
+    assert seen_rows(to_nine, 5) == expected
 
 
 def positive(model: nn.Module) -> Any:
