@@ -21,6 +21,7 @@ from deeplab_bench.paths import (
     data_folder,
     download_record,
     inference_file,
+    receptive_field_file,
     run_file,
     speed_file,
 )
@@ -37,7 +38,7 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         architecture = params.experiment(profile, model).architecture
         return {"code_sha256": run_code_sha256(f"deeplab_bench.{module}", architecture)}
 
-    trained, evaluated, inferred, refined = [], [], [], []
+    trained, evaluated, inferred, refined, seen = [], [], [], [], []
     for model, seed in [(model, seed) for model in models for seed in params.run.seeds]:
         now = provenance(params, profile, model, seed)
         training, evaluation, refinement = (
@@ -53,6 +54,9 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         if model in params.run.crf:
             after = read(crf_file(profile, model, seed))
             refined.append(done and is_made_from(after, refinement))
+        if seed == params.run.seeds[0]:
+            measured = read(receptive_field_file(profile, model))
+            seen.append(done and is_made_from(measured, now | code("effective_field", model)))
     due = {
         "configure": [
             read(path) != record for path, record in records(params, profile, models).items()
@@ -63,6 +67,7 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         "evaluate": [not done for done in evaluated],
         "infer": [not done for done in inferred],
         "crf": [not done for done in refined],
+        "receptive_field": [not done for done in seen],
         "speed": [
             not code("speed", model).items() <= read(speed_file(profile, label, model)).items()
             for label in params.run.hardware

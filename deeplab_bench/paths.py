@@ -66,6 +66,15 @@ def speed_file(profile: str, hardware: str, model: str) -> Path:
     return RESULTS / profile / "speed" / hardware / f"{model}.json"
 
 
+def receptive_field_file(profile: str, model: str) -> Path:
+    return RESULTS / profile / "receptive_field" / f"{model}.json"
+
+
+def receptive_field_maps_file(profile: str, model: str) -> Path:
+    """Gradients with respect to the image, before and after training, side by side."""
+    return RESULTS / profile / "samples" / "receptive_field" / f"{model}.png"
+
+
 def steps_file(device: str) -> Path:
     """How long a training step of each model takes on a device of this name."""
     return RESULTS / "steps" / f"{device}.json"

@@ -16,7 +16,9 @@ STAGES = (
     "evaluate",
     "infer",
     "crf",
+    "receptive_field",
     "speed",
+    "atrous",
     "report",
 )
 COMMANDS = (*STAGES, "select_profile")

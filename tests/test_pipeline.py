@@ -114,12 +114,13 @@ def stages_of(model: str) -> set[str]:
     return {
         f"train@miniature-{model}-0",
         f"evaluate@miniature-{model}-0",
+        f"receptive_field@miniature-{model}-0",
         f"speed@miniature-cpu-{model}",
     }
 
 
 CONFIGURED = {"configure@miniature", "report@miniature"}
-ONCE = CONFIGURED | {"download@miniature", "prepare@miniature"}
+ONCE = CONFIGURED | {"download@miniature", "prepare@miniature", "atrous"}
 
 
 @pytest.mark.timeout(600)

@@ -34,6 +34,7 @@ from deeplab_bench.paths import (
     crf_file,
     download_record,
     inference_file,
+    receptive_field_file,
     run_file,
     speed_file,
     steps_file,
@@ -314,6 +315,7 @@ ALL_DUE = {
     "evaluate": 4,
     "infer": 4,
     "crf": 2,
+    "receptive_field": 2,
     "speed": 2,
     "report": 1,
 }
@@ -349,6 +351,10 @@ def finished(params: Params, data_folder: Path) -> Params:
         }
         write_json(crf_file("toy", "twin", seed), {"provenance": now})
     for model in params.run.models:
+        now = due.provenance(params, "toy", model, params.run.seeds[0]) | {
+            "code_sha256": run_code_sha256("deeplab_bench.effective_field", "fcn")
+        }
+        write_json(receptive_field_file("toy", model), {"provenance": now})
         timed = {"code_sha256": run_code_sha256("deeplab_bench.speed", "fcn")}
         write_json(speed_file("toy", "cpu", model), timed)
     Path("results/toy/README.md").touch()
@@ -360,9 +366,10 @@ def test_only_what_is_out_of_date_is_due(
 ) -> None:
     assert counts(finished) == NONE_DUE
     for module, stages in {
-        "training": {"train": 4, "evaluate": 4, "infer": 4, "crf": 2},
+        "training": {"train": 4, "evaluate": 4, "infer": 4, "crf": 2, "receptive_field": 2},
         "evaluation": {"evaluate": 4, "infer": 4},
         "crf_evaluation": {"crf": 2},
+        "effective_field": {"receptive_field": 2},
         "speed": {"speed": 2},
     }.items():
         with monkeypatch.context() as patch:

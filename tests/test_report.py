@@ -20,13 +20,15 @@ from deeplab_bench.paths import (
     crf_file,
     crf_samples_files,
     crf_timing_file,
+    receptive_field_file,
+    receptive_field_maps_file,
     run_file,
     samples_file,
     speed_file,
     timing_file,
 )
 from deeplab_bench.provenance import run_code_sha256, settings_sha256
-from deeplab_bench.report import ReportError, page, tables, write_report
+from deeplab_bench.report import ReportError, fields, page, tables, write_report
 from deeplab_bench.report.results import load_results, write
 
 CLASSES = ("background", "disc_shape", "ring")
@@ -42,7 +44,7 @@ CRF = {
     "iterations": [0, 1, 2, 5, 10],
     "search": None,
 }
-FIGURES = {"miou", "per_class", "training_curves", "object_size", "latency"}
+FIGURES = {"miou", "per_class", "training_curves", "object_size", "latency", "receptive_field"}
 
 
 def declare(
@@ -143,6 +145,31 @@ def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
     }
 
 
+def field_record(params: Params, model: str, size: int | None) -> dict[str, Any]:
+    """Of the seed first declared, on images of 32x32 px; half of them after training."""
+    run = run_record(params, model, params.run.seeds[0], 0.5)
+    architecture = params.models[model]["architecture"]
+    code = {"code_sha256": run_code_sha256("deeplab_bench.effective_field", architecture)}
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed", "architecture")},
+        "provenance": run["provenance"] | code,
+        "image_size": [32, 32],
+        "images": 4,
+        "theoretical": {
+            "size_px": size,
+            "stride_px": 16,
+            "first_pixel": [0, 0],
+            "last_pixel": [31, 31],
+            "share": 1.0,
+        },
+        "effective": {
+            "threshold": 0.0455,
+            "before": {"size_px": 30.0, "half_px": 21, "share": 0.878906},
+            "after": {"size_px": 22.63, "half_px": 11, "share": 0.5},
+        },
+    }
+
+
 def dump(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -163,6 +190,8 @@ def write_results(params: Params) -> None:
                 dump(crf_file("quick", model, seed), crf_record(params, model, seed, miou))
                 crf_timing = {"seconds_per_image": 0.25, "environment": ENVIRONMENT}
                 dump(crf_timing_file("quick", model, seed), crf_timing)
+        size = None if model == "aspp" else 499
+        dump(receptive_field_file("quick", model), field_record(params, model, size))
         for hardware in params.run.hardware:
             dump(speed_file("quick", hardware, model), speed_record(model, hardware, 5.0 + index))
     write_strips(params)
@@ -177,6 +206,9 @@ def write_strips(params: Params) -> None:
     write_label(folder / "labels.png", label)
     for model in params.run.models:
         write_label(samples_file("quick", model, params.run.seeds[0]), label)
+        maps = receptive_field_maps_file("quick", model)
+        maps.parent.mkdir(exist_ok=True)
+        Image.fromarray(label * 80).save(maps)
     for model in params.run.crf:
         files = crf_samples_files("quick", model, params.run.seeds[0])
         files["labels"].parent.mkdir(exist_ok=True)
@@ -258,6 +290,8 @@ def test_speed_is_of_every_model_on_every_hardware() -> None:
         timing_file("quick", "aspp", 1),
         speed_file("quick", "cpu", "aspp"),
         samples_file("quick", "aspp", 0),
+        receptive_field_file("quick", "aspp"),
+        receptive_field_maps_file("quick", "aspp"),
     ],
     ids=str,
 )
@@ -387,6 +421,45 @@ def test_speed_is_left_out_without_hardware(folder: Path) -> None:
     assert "Speed" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
+class TestReceptiveField:
+    def test_of_every_model(self) -> None:
+        write_results(declare())
+        files = fields.render(load_results(declare(), "quick"))
+        table = frame(files, "receptive_field")
+        assert list(table.index) == ["aspp", "image_pyramid"]
+        assert np.isnan(table["field_px"]["aspp"]) and table["field_px"]["image_pyramid"] == 499
+        pyramid = table.loc["image_pyramid"]
+        assert (pyramid["effective_before_px"], pyramid["effective_after_px"]) == (30, 22.63)
+        assert (pyramid["effective_share"], pyramid["half_after_px"]) == (50, 11)
+        aspp, _ = re.findall(
+            r"(?m)^\| (?:aspp|image_pyramid) .*", files["tables/receptive_field.md"]
+        )
+        assert "whole image" in aspp
+        note = files["tables/receptive_field.md"]
+        assert "n = 4 validation images" in note and "more than 4.55 %" in note
+
+    def test_photographs_are_not_its_background(self) -> None:
+        write_results(declare())
+        generated = fields.image(load_results(declare(), "quick"))
+        assert generated.shape == (32, 32, 3) and generated.std() > 0
+        photographs = declare(data={"dataset": "folder", "root": "somewhere"})
+        assert fields.image(load_results(photographs, "quick")).std() == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"seed": 1}, "is of seed 1, not 0"),
+            ({"provenance": {"settings_sha256": "", "code_sha256": ""}}, "other settings"),
+            ({"image_size": [32]}, "image_size"),
+        ],
+    )
+    def test_other_results_are_refused(self, changes: dict[str, Any], message: str) -> None:
+        write_results(declare())
+        edit(receptive_field_file("quick", "aspp"), **changes)
+        with pytest.raises(ReportError, match=rf"aspp\.json.*{message}"):
+            load_results(declare(), "quick")
+
+
 class TestCRF:
     def test_scores_by_iteration(self) -> None:
         files = made(declare(crf=["aspp"]))
@@ -433,7 +506,8 @@ class TestCRF:
     def test_is_left_out_where_no_model_has_one(self) -> None:
         files = made(declare())
         assert not any("crf" in name for name in files)
-        assert "CRF" not in page.render(load_results(declare(), "quick"), files)
+        results = load_results(declare(), "quick")
+        assert "CRF" not in page.render(results, files | fields.render(results))
 
     def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
         report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))

@@ -104,6 +104,30 @@ def crf(results: Results) -> str:
     )
 
 
+def receptive_field(results: Results) -> str:
+    first = results.fields[0]
+    height, width = first.image_size
+    return _joined(
+        "Theoretical: the side of the square of pixels that a position of the network's own map "
+        "can depend on; it is the whole image where it grows with it, as under global pooling. "
+        "Stride: that of the map. Seen: what of "
+        f"{height}x{width} px the logit of the middle pixel can depend on. Effective: gradient of "
+        "the highest logit at the middle pixel with respect to the image, in absolute value, "
+        f"summed over colours, mean of n = {first.images} validation images, for seed "
+        f"{first.seed}, before and after training, batch normalisation as in inference; the size "
+        "is the square root of the number of pixels, the share theirs, that have "
+        f"more than {100 * first.effective.threshold:.2f} % of the largest (Luo et al., "
+        "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, NIPS "
+        "2016). Half: the side of the smallest square around the middle that has half of the "
+        f"gradient; were it even over the image, {min(height, width) / 2**0.5:.0f} px. "
+        "Figure: squares are centred on the pixel; colours are the root of the gradient, up "
+        "to the largest of a map.",
+        "Images of other sizes lie in the middle of the mean colour."
+        if results.params.profile[results.profile].data.dataset != "shapes"
+        else "",
+    )
+
+
 def parameters(results: Results) -> str:
     """Those of every run of the CRF, and where they are from."""
     first = results.crf_runs[0]

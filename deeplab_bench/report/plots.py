@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 
 import matplotlib.style
@@ -72,17 +73,22 @@ def render(results: Results) -> dict[str, bytes]:
     }
     if results.speeds:
         figures["latency"] = latency
-    files = {}
+    files: dict[str, bytes] = {}
     with matplotlib.style.context(STYLE, after_reset=True):
         for name, draw in figures.items():
-            figure = draw(results)
-            for suffix in ("svg", "png"):
-                files[f"plots/{name}.{suffix}"] = encoded(figure, suffix)
+            files |= files_of(name, partial(draw, results))
         files[panel_file(results)] = encoded(panel(results), "png", dpi=DPI)
         for model in results.params.run.crf:
             slide = crf_panel(results, model)
             files[crf_panel_file(results, model)] = encoded(slide, "png", dpi=DPI)
     return files
+
+
+def files_of(name: str, draw: Callable[[], Figure]) -> dict[str, bytes]:
+    """A figure in both formats, by file name."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figure = draw()
+        return {f"plots/{name}.{suffix}": encoded(figure, suffix) for suffix in ("svg", "png")}
 
 
 def encoded(figure: Figure, suffix: str, dpi: float = 160) -> bytes:

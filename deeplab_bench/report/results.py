@@ -15,6 +15,7 @@ from deeplab_bench.paths import (
     crf_file,
     crf_timing_file,
     inference_file,
+    receptive_field_file,
     run_file,
     speed_file,
     timing_file,
@@ -147,6 +148,49 @@ class CRFTiming(Record):
     environment: Environment
 
 
+class Theory(Record):
+    """Of a position of the network's map; pixels and share are what the middle of an image sees."""
+
+    size_px: int | None
+    stride_px: int
+    first_pixel: tuple[int, int]
+    last_pixel: tuple[int, int]
+    share: Fraction
+
+
+class Effective(Record):
+    size_px: float
+    half_px: int
+    share: Fraction
+
+
+class BeforeAndAfter(Record):
+    threshold: float
+    before: Effective
+    after: Effective
+
+
+class FieldRun(Record):
+    """A model's receptive field, measured on ``images`` of ``image_size`` (height, width)."""
+
+    profile: str
+    model: str
+    seed: int
+    architecture: str
+    provenance: dict[str, str]
+    image_size: tuple[int, int]
+    images: int
+    theoretical: Theory
+    effective: BeforeAndAfter
+
+
+MADE_BY = {
+    Run: "deeplab_bench.evaluation",
+    CRFRun: "deeplab_bench.crf_evaluation",
+    FieldRun: "deeplab_bench.effective_field",
+}
+
+
 @dataclass(frozen=True)
 class Results:
     """All of a profile's results, runs and speeds in declared order."""
@@ -159,6 +203,7 @@ class Results:
     inferences: list[Run]
     crf_runs: list[CRFRun]
     crf_timings: list[CRFTiming]
+    fields: list[FieldRun]
 
     @property
     def folder(self) -> Path:
@@ -210,6 +255,7 @@ def load_results(params: Params, profile: str) -> Results:
         load_inferences(params, profile),
         load_crf_runs(params, profile),
         [_load(crf_timing_file(profile, *run), CRFTiming) for run in _declared_crf(params)],
+        load_fields(params, profile),
     )
 
 
@@ -271,6 +317,18 @@ def load_inferences(params: Params, profile: str) -> list[Run]:
     return runs
 
 
+def load_fields(params: Params, profile: str) -> list[FieldRun]:
+    fields = []
+    seed = params.run.seeds[0]
+    for model in params.run.models:
+        path = receptive_field_file(profile, model)
+        field = _load(path, FieldRun)
+        _require(path, field, profile=profile, model=model, seed=seed)
+        _require_current(path, field, params, "receptive_field")
+        fields.append(field)
+    return fields
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file that under this name is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -323,13 +381,12 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
         raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
 
 
-def _require_current(path: Path, run: Run | CRFRun, params: Params, stage: str) -> None:
+def _require_current(path: Path, run: Run | CRFRun | FieldRun, params: Params, stage: str) -> None:
     """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
     experiment = params.experiment(run.profile, run.model)
-    module = "crf_evaluation" if isinstance(run, CRFRun) else "evaluation"
     current = {
         "settings": settings_sha256(experiment, run.seed),
-        "code": run_code_sha256(f"deeplab_bench.{module}", experiment.architecture),
+        "code": run_code_sha256(MADE_BY[type(run)], experiment.architecture),
     }
     for what, digest in current.items():
         if run.provenance[f"{what}_sha256"] != digest:

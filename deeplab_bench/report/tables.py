@@ -40,6 +40,14 @@ HEADINGS = {
     "latency_p90_ms": "p90 (ms)",
     "images_per_second": "Images/s",
     "peak_memory_mib": "Peak memory (MiB)",
+    "field_px": "Theoretical (px)",
+    "field_stride_px": "Stride (px)",
+    "field_share": "Seen (%)",
+    "effective_before_px": "Effective, before (px)",
+    "effective_after_px": "Effective, after (px)",
+    "effective_share": "Effective, after (%)",
+    "half_before_px": "Half, before (px)",
+    "half_after_px": "Half, after (px)",
     "paper": "Paper",
     "row": "Row",
     "published": "Published (%)",
@@ -53,7 +61,7 @@ HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "i
 CRF_HIGHEST = {"miou_mean", *TRIMAPS}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
 GAIN_INTERVAL = ("gain_low", "gain_high")
-DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5}
+DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5, "field_px": 0}
 LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
 
 

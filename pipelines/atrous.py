@@ -1,0 +1,7 @@
+"""Stage ``atrous``: the figure of atrous convolution, which no result moves."""
+
+from deeplab_bench.report.atrous import write_figure
+
+
+def main() -> None:
+    write_figure()
