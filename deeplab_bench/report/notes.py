@@ -82,7 +82,8 @@ def paper_orderings(results: Results, papers: Iterable[Paper]) -> str:
         f"Other data than the papers': orderings are compared, not values. mIoU of a model less "
         "that of the one next below it in the published table, in points; ours is the mean over "
         f"n = {seeds(results)}, each seed's models paired"
-        + (", with Student's t at 95 %." if several else "."),
+        + (f", with their 95 % interval over {varied(results)}" if several else "")
+        + (", of a CRF over seeds alone." if several and results.params.run.crf else "."),
         "Undecided: the interval holds 0." if several else "One seed decides no ordering.",
         sources(papers),
     )

@@ -51,5 +51,6 @@ def only_prediction(run: Run) -> str | None:
     return run.classes[index] if everywhere and alone else None
 
 
-def marked(model: str, found: dict[str, str]) -> str:
-    return f"{model} {MARK}" if model in found else model
+def marked(name: str, found: dict[str, str]) -> str:
+    """A model's name, perhaps with a comma and how it is used."""
+    return f"{name} {MARK}" if name.partition(",")[0] in found else name

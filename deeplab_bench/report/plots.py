@@ -176,8 +176,11 @@ def legend_of_dots(results: Results, over: str) -> str:
     seeds = len(results.seeds)
     parts = [f"dots: {seeds} seeds", "symbol: mean"] if seeds > 1 else ["symbol: the one seed"]
     parts += [f"line: 95 % interval over {over}"] if over else []
-    parts += [f"{MARK} implausible"] if implausible(results) else []
-    return " · ".join(parts)
+    return " · ".join(parts) + legend_of_marks(results)
+
+
+def legend_of_marks(results: Results) -> str:
+    return f"\n{MARK} implausible" if implausible(results) else ""
 
 
 def size_labels(results: Results) -> list[str]:
@@ -242,7 +245,8 @@ def comparisons(results: Results) -> Figure:
     axes.set_xticks(axes.get_xticks(), names(results, order[1:]))
     slant(axes)
     axes.set(title=f"{results.profile}: mIoU of the row's model less the column's", ylabel="")
-    axes.set_xlabel(f"* differs, p < {SIGNIFICANT} after Holm's correction")
+    significance = f"* differs, p < {SIGNIFICANT} after Holm's correction"
+    axes.set_xlabel(significance + legend_of_marks(results))
     return figure
 
 
