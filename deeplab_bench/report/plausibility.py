@@ -40,15 +40,15 @@ def reasons(run: Run, ceiling: float | None) -> Iterator[str]:
 def only_prediction(run: Run) -> str | None:
     """The class that is predicted everywhere, although there are others.
 
-    Then no other class has an intersection, and the class's union is all valid pixels: half of the
-    sum over classes of unions and intersections, as a union is ground truth and prediction less
-    the intersection. The same holds if some of this very class's own pixels are missed.
+    Then the class's union is all valid pixels: half of the sum over classes of unions and
+    intersections, as a union is ground truth and prediction less the intersection. The same holds
+    if nothing but pixels of this very class is predicted as another.
     """
     intersections, unions = run.class_pixels().sum(axis=1)
     index = unions.argmax()
     everywhere = 2 * unions[index] == unions.sum() + intersections.sum()
-    alone = intersections[index] == intersections.sum() and (unions > 0).sum() > 1
-    return run.classes[index] if everywhere and alone else None
+    others = (unions > 0).sum() > 1
+    return run.classes[index] if everywhere and others else None
 
 
 def marked(name: str, found: dict[str, str]) -> str:
