@@ -96,10 +96,12 @@ class Then(Settings):
 class Profile(Settings):
     """A data set with the backbone and schedule under which all models are compared on it.
 
-    ``model`` holds arguments of architectures, by name; each architecture takes those it knows.
+    ``model`` holds arguments of architectures, by name; each architecture takes those it knows. An
+    mIoU above ``miou_ceiling``, in percent, is reported as implausible.
     """
 
     data: Data
+    miou_ceiling: Annotated[float, Field(gt=0, le=100)] | None = None
     model: dict[str, Any]
     training: Training
     crf: CRF | None = None

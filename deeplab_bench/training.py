@@ -257,12 +257,16 @@ class Trainer:
             torch.cuda.set_rng_state(state["device_random"].cpu())
 
     def history(self) -> dict[str, list[float]]:
-        """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations."""
+        """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations.
+
+        None where that is not finite, as where the loss was infinite once and recovered.
+        """
         losses = self.losses.cpu()
         stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
         ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0)
         means = torch.stack([stretch.mean() for stretch in stretches])
-        return {"iteration": ends.tolist(), "loss": [round(x, 5) for x in means.tolist()]}
+        losses_or_none = [round(x, 5) if math.isfinite(x) else None for x in means.tolist()]
+        return {"iteration": ends.tolist(), "loss": losses_or_none}
 
 
 def set_batch_norm(model: nn.Module, training: Training) -> None:

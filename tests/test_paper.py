@@ -115,7 +115,7 @@ def results(
         for model, mious in models.items()
         for seed, miou in enumerate(mious)
     ]
-    return Results(params, "p", runs, [], [], others, [], [], [])
+    return Results(params, "p", runs, [], inferences=others)
 
 
 def made(model: str, seed: int, miou: float) -> Run:

@@ -221,6 +221,16 @@ def test_a_key_of_another_architecture_is_unknown() -> None:
     assert message.startswith("params.yaml: models.fcn.multi_grid is not a known key")
 
 
+@pytest.mark.parametrize("ceiling", [0, -1, 100.5, "high", True])
+def test_a_ceiling_is_a_percentage(ceiling: Any) -> None:
+    key = "profile.spare.miou_ceiling"
+    assert refusal(edited({key: ceiling})).startswith(
+        f"params.yaml: {key} is {json.dumps(ceiling)}"
+    )
+    assert load(edited({key: 90})).profile["spare"].miou_ceiling == 90
+    assert load(VALID).profile["spare"].miou_ceiling is None
+
+
 @pytest.mark.parametrize("section", ["models.fcn", "profile.small.model"])
 def test_the_number_of_classes_is_not_a_setting(section: str) -> None:
     message = refusal(edited({f"{section}.num_classes": 2}))

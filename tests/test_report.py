@@ -44,7 +44,15 @@ CRF = {
     "iterations": [0, 1, 2, 5, 10],
     "search": None,
 }
-FIGURES = {"miou", "per_class", "training_curves", "object_size", "latency", "receptive_field"}
+FIGURES = {
+    "miou",
+    "comparisons",
+    "per_class",
+    "training_curves",
+    "object_size",
+    "latency",
+    "receptive_field",
+}
 
 
 def declare(
@@ -309,6 +317,8 @@ def test_a_missing_file_is_named_and_nothing_is_written(folder: Path, missing: P
         ({"model": "psp"}, "is of model 'psp', not 'aspp'"),
         ({"parameters": "many"}, "parameters: "),
         ({"classes": ["a"]}, "iou: "),
+        ({"images": {"val_0": [[3, 1, 2]]}}, r"images: .*val_0 has \[3, 1, 2\]"),
+        ({"images": {"val_0": [[0, 3, 2]]}}, r"images: .*val_0 has \[0, 3, 2\]"),
         ({"training": {"iteration": [1], "loss": []}}, "training: .*1 iterations but 0 losses"),
     ],
 )
@@ -331,6 +341,14 @@ def test_runs_of_other_settings_code_or_data_are_refused(what: str) -> None:
         write_report(params, "quick")
 
 
+def test_runs_of_other_images_are_refused() -> None:
+    write_results(declare())
+    images = {f"val_{index}": [[0, 3, 4]] for index in (0, 1, 3, 2)}
+    edit(run_file("quick", "image_pyramid", 1), images=images)
+    with pytest.raises(ReportError, match=r"image_pyramid-1\.json is of other data"):
+        load_results(declare(), "quick")
+
+
 def test_an_undefined_profile_is_refused() -> None:
     with pytest.raises(ReportError, match="'quack' is not in params"):
         write_report(declare(), "quack")
@@ -340,10 +358,11 @@ def test_one_seed_has_no_spread_and_says_so() -> None:
     files = made(declare(seeds=[0]))
     row = frame(files, "accuracy").loc["aspp"]
     assert row["miou_mean"] == 70.0
-    assert row[["miou_std", "ci95_low", "ci95_high"]].isna().all()
-    assert "One seed" in files["tables/accuracy.md"]
+    assert row[["miou_std"]].isna().all()
+    assert (row["ci95_low"], row["ci95_high"]) == (70.0, 70.0)  # its images are all alike
+    assert "One seed: the interval covers the choice of images alone" in files["tables/accuracy.md"]
     assert "±" not in files["tables/accuracy.md"]
-    assert json.loads(files["metrics.json"])["aspp"] == {"miou": 0.7}
+    assert json.loads(files["metrics.json"])["aspp"]["miou"] == 0.7
 
 
 def test_an_absent_class_is_empty_and_named() -> None:
@@ -551,7 +570,7 @@ def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
     (folder / "NOTES.md").write_text("By hand.\n", encoding="utf-8")
     write_report(declare(), "quick")
     text = (folder / "README.md").read_text(encoding="utf-8")
-    for name in ("accuracy", "per_class", "speed"):
+    for name in ("accuracy", "comparisons", "per_class", "speed"):
         assert (folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (folder / link).exists()

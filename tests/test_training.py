@@ -719,3 +719,11 @@ def test_history(iterations: int, experiment: Experiment) -> None:
     starts = [0, *ends[:-1]]
     means = [losses[start:end].mean() for start, end in zip(starts, ends, strict=True)]
     assert history["loss"] == pytest.approx(means, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_history_of_a_loss_that_was_not_finite(value: float, experiment: Experiment) -> None:
+    trainer = Trainer(PixelClassifier(2), experiment.training, CPU)
+    trainer.losses = torch.full([200], 1.5)
+    trainer.losses[2] = value
+    assert trainer.history()["loss"] == [1.5, None] + [1.5] * 98

@@ -13,10 +13,12 @@ def write_report(params: Params, profile: str) -> None:
         ReportError: a declared result is missing or unfit; nothing was written.
     """
     # Here, so that `python -m deeplab_bench.report.tables` finds its module not yet imported.
-    from deeplab_bench.report import fields, page, paper, plots, tables
+    from deeplab_bench.report import comparisons, fields, page, paper, plots, tables
 
     results = load_results(params, profile)
-    texts = tables.render(results) | paper.render(results) | fields.render(results)
+    texts = tables.render(results)
+    for part in (comparisons, paper, fields):
+        texts |= part.render(results)
     texts["README.md"] = page.render(results, texts)
     images = plots.render(results) | fields.render_figure(results)
     for name, content in ({k: text.encode() for k, text in texts.items()} | images).items():

@@ -1,19 +1,23 @@
 """What a table shows and how it was measured, in sentences."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from deeplab_bench.published import Paper, replica_spread
+from deeplab_bench.report.plausibility import MARK
 from deeplab_bench.report.results import CRFRun, Environment, Results
+from deeplab_bench.statistics import RESAMPLES
 
 
 def accuracy(results: Results) -> str:
     trained = environments(timing.environment for timing in results.timings)
-    return _joined(
+    return joined(
         f"mIoU in percent on {images(results)}, n = {seeds(results)}: one confusion matrix of all "
         "images, each at its own size and at one scale.",
         classes(results),
-        spread(results),
+        deviation(results),
+        interval(results),
+        ranks(results),
         sizes(results),
         best(results),
         f"Trained on {trained}.",
@@ -21,7 +25,7 @@ def accuracy(results: Results) -> str:
 
 
 def per_class(results: Results) -> str:
-    return _joined(
+    return joined(
         f"IoU in percent on {images(results)}, mean of n = {seeds(results)}.",
         classes(results),
         best(results),
@@ -29,12 +33,12 @@ def per_class(results: Results) -> str:
 
 
 def inference(results: Results) -> str:
-    return _joined(
+    return joined(
         f"mIoU in percent on {images(results)}, n = {seeds(results)}, of the same checkpoints as "
         "the accuracy table. Gain: over one pass at the training's output stride and scale 1, "
         "paired by seed. Atrous rates follow the output stride; probabilities are averaged over "
         "scales and mirror images.",
-        "Brackets: Student's t interval at 95 % over seeds." if len(results.seeds) > 1 else "",
+        f"Brackets: 95 % interval over {varied(results)}." if varied(results) else "",
         best(results),
     )
 
@@ -46,7 +50,7 @@ def speed(results: Results) -> str:
         f"{name} is {environments(s.environment for s in results.speeds if s.hardware == name)}."
         for name in results.params.run.hardware
     )
-    return _joined(
+    return joined(
         "Latency: the forward pass of one image, float32, from the normalised image in the "
         "device's memory to the logits at its size; median (p50) and 90th percentile of at least "
         f"{passes} passes after warming up. Images/s: the same of a batch of {batch}. Reading, "
@@ -60,12 +64,13 @@ def speed(results: Results) -> str:
 
 def paper_values(results: Results, papers: Iterable[Paper]) -> str:
     several = len(results.seeds) > 1
-    own = "the half of our 95 % interval over seeds and " if several else ""
-    return _joined(
+    own = "the half of our Student's t interval at 95 % over seeds and " if several else ""
+    return joined(
         f"mIoU in percent on {images(results)}, n = {seeds(results)}; the difference is ours less "
         f"the published. Reproduced: it is at most {'the larger of ' if several else ''}{own}"
         f"{replica_spread():.2f}, the spread of the paper's own replicas (DeepLabv3, Table 11). "
-        "Not comparable: a setting that the paper states is another here.",
+        "Not comparable: a setting that the paper states is another here. The images are the "
+        "paper's, so that the interval is over seeds alone.",
         "" if several else "One seed: there is no interval.",
         sources(papers),
     )
@@ -73,11 +78,12 @@ def paper_values(results: Results, papers: Iterable[Paper]) -> str:
 
 def paper_orderings(results: Results, papers: Iterable[Paper]) -> str:
     several = len(results.seeds) > 1
-    return _joined(
+    return joined(
         f"Other data than the papers': orderings are compared, not values. mIoU of a model less "
         "that of the one next below it in the published table, in points; ours is the mean over "
         f"n = {seeds(results)}, each seed's models paired"
-        + (", with Student's t at 95 %." if several else "."),
+        + (f", with their 95 % interval over {varied(results)}" if several else "")
+        + (", of a CRF over seeds alone." if several and results.params.run.crf else "."),
         "Undecided: the interval holds 0." if several else "One seed decides no ordering.",
         sources(papers),
     )
@@ -91,11 +97,12 @@ def crf(results: Results) -> str:
     seconds = max(timing.seconds_per_image for timing in results.crf_timings)
     machines = environments(timing.environment for timing in results.crf_timings)
     several = len(results.seeds) > 1
-    return _joined(
+    return joined(
         f"mIoU in percent on {images(results)}, n = {seeds(results)}, after each iteration of mean "
         "field; 0 is the network alone. Beyond the network: the difference in points"
-        + (", mean over seeds with its 95 % interval." if several else "."),
-        spread(results),
+        + (", mean over seeds with its interval." if several else "."),
+        deviation(results),
+        interval_over_seeds(results),
         "Within so many px of the ground truth's boundaries, those with void included: mIoU of "
         "these pixels alone.",
         f"w1, sigma_alpha, sigma_beta, w2 and sigma_gamma: {parameters(results)}.",
@@ -107,7 +114,7 @@ def crf(results: Results) -> str:
 def receptive_field(results: Results) -> str:
     first = results.fields[0]
     height, width = first.image_size
-    return _joined(
+    return joined(
         "Theoretical: the side of the square of pixels that a position of the network's own map "
         "can depend on; it is the whole image where it grows with it, as under global pooling. "
         "Stride: that of the map. Seen: what of "
@@ -138,15 +145,75 @@ def parameters(results: Results) -> str:
     return f"{found}; the first three are the best of a search on {count} training images"
 
 
-def spread(results: Results) -> str:
+def comparisons(results: Results) -> str:
+    pairs = len(results.compared)
+    corrected = "the one pair" if pairs == 1 else f"all {pairs} pairs together, by Holm's method"
+    return joined(
+        f"mIoU of a model less the other's, in points, on {images(results)}, "
+        f"n = {seeds(results)}: runs of the same seed on the same images.",
+        interval(results),
+        f"Interval and p are of each pair by itself, p (Holm) is of {corrected}. Higher: the "
+        "latter is below 0.05. Undecided: it is not, which does not make the two equal.",
+    )
+
+
+def deviation(results: Results) -> str:
+    several = len(results.seeds) > 1
+    return "± is the standard deviation over seeds." if several else "One seed: it has no spread."
+
+
+def interval(results: Results) -> str:
+    """What the interval over seeds and images is, and what it lacks."""
+    match varied(results):
+        case "seeds and images":
+            return (
+                "The interval covers the randomness of training and the choice of images: "
+                "Student's t at 95 % for the mean, whose variance is that of the mean of "
+                f"{len(results.seeds)} seeds plus that over {RESAMPLES:,} resamples of the images, "
+                "with Satterthwaite's degrees of freedom."
+            )
+        case "images":
+            return (
+                "One seed: the interval covers the choice of images alone, by Student's t at 95 % "
+                f"on the variance over {RESAMPLES:,} resamples of them, not the randomness of "
+                "training."
+            )
+        case "seeds":
+            return f"One image: its choice is not covered. {interval_over_seeds(results)}"
+    return "One seed and one image: there is no interval."
+
+
+def varied(results: Results) -> str:
+    """What an interval can be over."""
+    several = {"seeds": len(results.seeds) > 1, "images": results.images > 1}
+    return " and ".join(name for name, known in several.items() if known)
+
+
+def interval_over_seeds(results: Results) -> str:
     count = len(results.seeds)
     if count == 1:
-        return "One seed: there is neither a standard deviation nor an interval."
+        return "There is no interval."
     return (
-        "± is the standard deviation over seeds, the interval Student's t at 95 % for their mean "
-        f"({count - 1} degrees of freedom): it covers the randomness of training, not the choice "
-        "of images."
+        f"The interval over seeds is Student's t at 95 % for their mean ({count - 1} degrees of "
+        "freedom): it covers the randomness of training, not the choice of images."
     )
+
+
+def ranks(results: Results) -> str:
+    if len(results.models) == 1:
+        return ""
+    return (
+        "Rank: by mean mIoU, in brackets all ranks that the comparisons of every two models leave "
+        "open, at 95 % together."
+    )
+
+
+def implausible(found: Mapping[str, str]) -> str:
+    """From the reasons by model."""
+    if not found:
+        return ""
+    listed = "; ".join(f"{model} ({reasons})" for model, reasons in found.items())
+    return f"{MARK} Implausible: {listed}. These runs are in the means all the same."
 
 
 def sizes(results: Results) -> str:
@@ -201,5 +268,5 @@ def _environment(found: Environment) -> str:
     return ", ".join([str(found.get("device", "an unnamed device")), *versions])
 
 
-def _joined(*sentences: str) -> str:
+def joined(*sentences: str) -> str:
     return " ".join(filter(None, sentences))

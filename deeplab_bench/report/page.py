@@ -13,9 +13,10 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.params import CamVidData, FolderData, ShapesData, VocData
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
+from deeplab_bench.report.plausibility import MARK, implausible
 from deeplab_bench.report.results import ReportError, Results, write
 from deeplab_bench.report.samples import crf_panel_file, panel_file
-from deeplab_bench.report.tables import summarise
+from deeplab_bench.report.tables import summarise_miou
 
 README = Path("README.md")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -28,10 +29,12 @@ def render(results: Results, files: Mapping[str, str]) -> str:
     blocks = [
         f"# Results: {results.profile}",
         summary(results),
+        notes.implausible(implausible(results)),
         hand_written.read_text(encoding="utf-8").strip() if hand_written.is_file() else "",
         "## Accuracy",
         figure("miou", "mIoU of every model with its interval"),
         files["tables/accuracy.md"],
+        *comparison_blocks(files),
         *paper_blocks(files),
         "## Accuracy by class",
         figure("per_class", "IoU of every model and class"),
@@ -57,18 +60,19 @@ def render(results: Results, files: Mapping[str, str]) -> str:
 
 
 def summary(results: Results) -> str:
-    miou = summarise(results.scores(), "miou")
+    miou = summarise_miou(results)
     best = str(miou["mean"].idxmax())
     top = miou.loc[best]
+    name = f"`{best}`" + (f" {MARK}" if best in implausible(results) else "")
     interval = (
         f" (95 % interval {top['ci95_low']:.1f} to {top['ci95_high']:.1f})"
-        if len(results.seeds) > 1
+        if notes.varied(results)
         else ""
     )
     return (
         f"{count(len(results.models), 'model')}, each trained with {notes.seeds(results)}, under "
-        f"one protocol on {data_set(results)}. The highest mean mIoU is that of `{best}`: "
-        f"{top['mean']:.1f} %{interval}."
+        f"one protocol on {data_set(results)}. The highest mean mIoU is that of "
+        f"{name}: {top['mean']:.1f} %{interval}."
     )
 
 
@@ -93,6 +97,14 @@ def speed_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
         return []
     image = figure("latency", "mIoU against latency")
     return ["## Speed", image, files["tables/speed.md"]]
+
+
+def comparison_blocks(files: Mapping[str, str]) -> list[str]:
+    table = files.get("tables/comparisons.md")
+    if table is None:
+        return []
+    image = figure("comparisons", "differences of mIoU between every two models")
+    return ["## Comparisons of every two models", image, table]
 
 
 def paper_blocks(files: Mapping[str, str]) -> list[str]:

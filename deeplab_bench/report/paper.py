@@ -19,7 +19,8 @@ from deeplab_bench.published import (
 )
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.tables import Table, files_of, formatted, summarise
+from deeplab_bench.report.tables import Table, files_of, formatted, interval_text, with_marks
+from deeplab_bench.statistics import Estimate, Source, estimate, over_images
 
 # What holds for a run whose settings do not say.
 UNSAID = {"split": "val", "coco": False}
@@ -43,17 +44,9 @@ class Cited(NamedTuple):
         return self.model if way is None else f"{self.model}, {way}"
 
 
-class Interval(NamedTuple):
-    """A mean over seeds and its 95 % interval, in percent; the ends are NaN for one seed."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def render(results: Results) -> dict[str, str]:
     """The files of the table ``paper``, none if there is nothing to compare."""
-    table = paper(results)
+    table = with_marks(paper(results), results)
     return files_of(table, "paper", results.profile) if len(table.data) else {}
 
 
@@ -80,12 +73,14 @@ def citations(params: Params) -> list[Cited]:
 def values(results: Results, cited: list[Cited]) -> Table:
     data = pd.DataFrame([value_row(results, row) for row in cited])
     title = f"Published and own mIoU on the profile {results.profile}"
-    return table_of(title, data, notes.paper_values(results, papers_of(cited)))
+    return table_of(
+        title, data, notes.paper_values(results, papers_of(cited)), "interval_over_seeds"
+    )
 
 
 def value_row(results: Results, cited: Cited) -> dict[str, Any]:
     published = cited.published
-    ours = interval_of(scores_of(results, cited))
+    ours = estimate(scores_of(results, cited))
     reasons = departures(settings_of(results.params, results.profile, cited), published)
     difference = ours.mean - published.value
     return {
@@ -94,10 +89,10 @@ def value_row(results: Results, cited: Cited) -> dict[str, Any]:
         "row": in_words(published.cited),
         "published": published.value,
         "miou_mean": ours.mean,
-        "ci95_low": ours.low,
-        "ci95_high": ours.high,
+        "ci95_low": ours.ci95_low,
+        "ci95_high": ours.ci95_high,
         "difference": difference,
-        "verdict": "not comparable" if reasons else verdict(difference, ours.high - ours.mean),
+        "verdict": "not comparable" if reasons else verdict(difference, ours.ci95_high - ours.mean),
         "reason": "; ".join(reasons),
     }
 
@@ -142,7 +137,7 @@ def orderings(results: Results, cited: list[Cited]) -> Table:
     pairs = neighbours(cited)
     data = pd.DataFrame([ordering_row(results, *pair) for pair in pairs])
     title = f"Orderings of published rows on the profile {results.profile}"
-    return table_of(title, data, notes.paper_orderings(results, papers_of(cited)))
+    return table_of(title, data, notes.paper_orderings(results, papers_of(cited)), "interval")
 
 
 def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
@@ -163,15 +158,16 @@ def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
 
 
 def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any]:
-    ours = interval_of(scores_of(results, higher) - scores_of(results, lower))
+    difference = scores_of(results, higher) - scores_of(results, lower)
+    ours = estimate(difference, *image_source(results, higher, lower))
     return {
         "paper": place(higher.published),
         "model": higher.name,
         "other": lower.name,
         "published_difference": higher.published.value - lower.published.value,
         "difference": ours.mean,
-        "ci95_low": ours.low,
-        "ci95_high": ours.high,
+        "ci95_low": ours.ci95_low,
+        "ci95_high": ours.ci95_high,
         "ordering": agreement(ours),
     }
 
@@ -189,17 +185,25 @@ def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
     return scores[scores["model"] == cited.model].set_index("seed")["miou"]
 
 
-def interval_of(scores: "pd.Series[float]") -> Interval:
-    found = summarise(pd.DataFrame({"model": "one", "miou": scores}), "miou").astype(float)
-    mean, low, high = found[["mean", "ci95_low", "ci95_high"]].to_numpy()[0]
-    return Interval(float(mean), float(low), float(high))
+def image_source(results: Results, higher: Cited, lower: Cited) -> list[Source]:
+    """How their difference varies with the images; unknown where a CRF refines."""
+    if len(results.seeds) == 1 or higher.crf or lower.crf:
+        return []
+    difference = resampled_of(results, higher) - resampled_of(results, lower)
+    return list(over_images(difference.to_frame(), results.images).values())
 
 
-def agreement(ours: Interval) -> str:
+def resampled_of(results: Results, cited: Cited) -> "pd.Series[float]":
+    if cited.inference is None:
+        return results.resampled[cited.model]
+    return results.resampled_inferences[cited.inference, cited.model]
+
+
+def agreement(ours: Estimate) -> str:
     """Whether the row that is the higher in the paper is so here."""
-    if math.isnan(ours.low):
+    if math.isnan(ours.ci95_low):
         return "undecided (one seed)"
-    if ours.low <= 0 <= ours.high:
+    if ours.ci95_low <= 0 <= ours.ci95_high:
         return "undecided"
     return "agrees" if ours.mean > 0 else "disagrees"
 
@@ -212,11 +216,10 @@ def papers_of(cited: list[Cited]) -> list[Paper]:
     return list({row.published.paper.arxiv: row.published.paper for row in cited}.values())
 
 
-def table_of(title: str, data: pd.DataFrame, note: str) -> Table:
+def table_of(title: str, data: pd.DataFrame, note: str, heading: str) -> Table:
     """Both ends of an interval in one cell, none where one seed has none."""
     text = formatted(data)
     if len(data):
-        several = data["ci95_low"].notna()
-        text["ci95_low"] = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
-        text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})
+        text["ci95_low"] = interval_text(text)
+        text = text.drop(columns="ci95_high").rename(columns={"ci95_low": heading})
     return Table(title, data, text, pd.DataFrame(False, data.index, text.columns), note)

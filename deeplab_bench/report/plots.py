@@ -1,7 +1,7 @@
 """Figures as SVG and PNG, the same bytes from the same results."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from io import BytesIO
 
@@ -16,9 +16,12 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from deeplab_bench.report import notes
+from deeplab_bench.report.plausibility import MARK, implausible, marked
 from deeplab_bench.report.results import SIZES, Results, Speed
 from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
-from deeplab_bench.report.tables import class_means, history, summarise
+from deeplab_bench.report.tables import class_means, history, summarise, summarise_miou
+from deeplab_bench.statistics import SIGNIFICANT
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
 # first 56 models look different from each other.
@@ -71,6 +74,8 @@ def render(results: Results) -> dict[str, bytes]:
         "training_curves": training_curves,
         "object_size": object_size,
     }
+    if len(results.models) > 1:
+        figures["comparisons"] = comparisons
     if results.speeds:
         figures["latency"] = latency
     files: dict[str, bytes] = {}
@@ -113,16 +118,18 @@ def look(results: Results, model: str) -> tuple[str, str, str]:
 
 def miou(results: Results) -> Figure:
     scores = results.scores()
+    summary = summarise_miou(results)
     order = ranking(scores)
     figure = new_figure(6.4, 1.3 + 0.34 * len(order))
     axes = figure.subplots()
-    dots(axes, results, scores, "miou", order)
-    means = [f"{mean:.1f}" for mean in summarise(scores, "miou").loc[order, "mean"]]
+    dots(axes, results, scores, "miou", summary.loc[order])
+    means = [f"{mean:.1f}" for mean in summary.loc[order, "mean"]]
     right = axes.secondary_yaxis("right")
     right.set_yticks(range(len(order)), means)
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    label = legend_of_dots(results).replace("symbol", "symbol and number")
+    label = legend_of_dots(results, notes.varied(results))
+    label = label.replace("symbol", "symbol and number")
     axes.set(title=f"{results.profile}: mean IoU", xlabel=f"mIoU (%)\n{label}")
     return figure
 
@@ -135,10 +142,12 @@ def object_size(results: Results) -> Figure:
     figure.suptitle(title, ha="left", x=0.01)
     panels = figure.subplots(1, len(SIZES), sharex=True, sharey=True)
     for axes, size, label in zip(panels, SIZES, size_labels(results), strict=True):
-        dots(axes, results, scores, f"miou_{size}", order)
+        column = f"miou_{size}"
+        dots(axes, results, scores, column, summarise(scores, column).loc[order])
         axes.set_title(label, weight="normal")
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    figure.supxlabel(f"mIoU (%)\n{legend_of_dots(results)}", fontsize=9)
+    over = "seeds" if len(results.seeds) > 1 else ""
+    figure.supxlabel(f"mIoU (%)\n{legend_of_dots(results, over)}", fontsize=9)
     return figure
 
 
@@ -147,27 +156,37 @@ def ranking(scores: pd.DataFrame) -> list[str]:
     return list(summarise(scores, "miou").sort_values("mean", kind="stable").index)
 
 
-def dots(axes: Axes, results: Results, scores: pd.DataFrame, column: str, order: list[str]) -> None:
-    """A row per model: each seed's score, their mean and its interval."""
-    summary = summarise(scores, column)
-    for position, model in enumerate(order):
-        colour, marker, _ = look(results, model)
+def names(results: Results, models: Iterable[str]) -> list[str]:
+    """The models with a mark at those that are implausible."""
+    found = implausible(results)
+    return [marked(model, found) for model in models]
+
+
+def dots(
+    axes: Axes, results: Results, scores: pd.DataFrame, column: str, summary: pd.DataFrame
+) -> None:
+    """A row per model of ``summary``: each seed's score, their mean and its interval."""
+    for position, (model, row) in enumerate(summary.iterrows()):
+        colour, marker, _ = look(results, str(model))
         seeds = scores.loc[scores["model"] == model, column]
-        row = summary.loc[model]
         axes.plot([row["ci95_low"], row["ci95_high"]], [position] * 2, color=colour, lw=2)
         if len(seeds) > 1:
             axes.plot(seeds, [position + 0.24] * len(seeds), ".", color=colour, ms=4, alpha=0.7)
         axes.plot(row["mean"], position, marker, color=colour, ms=7, mec="white", mew=0.8)
-    axes.set_yticks(range(len(order)), order)
-    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.set_yticks(range(len(summary)), names(results, summary.index))
+    axes.set_ylim(-0.6, len(summary) - 0.4)
     axes.grid(axis="y", visible=False)
 
 
-def legend_of_dots(results: Results) -> str:
+def legend_of_dots(results: Results, over: str) -> str:
     seeds = len(results.seeds)
-    if seeds == 1:
-        return "symbol: the one seed's score"
-    return f"dots: {seeds} seeds · symbol: mean · line: its 95 % Student-t interval"
+    parts = [f"dots: {seeds} seeds", "symbol: mean"] if seeds > 1 else ["symbol: the one seed"]
+    parts += [f"line: 95 % interval over {over}"] if over else []
+    return " · ".join(parts) + legend_of_marks(results)
+
+
+def legend_of_marks(results: Results) -> str:
+    return f"\n{MARK} implausible" if implausible(results) else ""
 
 
 def size_labels(results: Results) -> list[str]:
@@ -180,6 +199,7 @@ def size_labels(results: Results) -> list[str]:
 
 def per_class(results: Results) -> Figure:
     means = class_means(results).loc[ranking(results.scores())[::-1]]
+    means.index = pd.Index(names(results, means.index))
     figure = new_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))
     axes = figure.subplots()
     axes.set_facecolor("0.85")
@@ -195,13 +215,50 @@ def per_class(results: Results) -> Figure:
     axes.grid(visible=False)
     axes.tick_params(length=0)
     if max(len(str(name)) for name in means) > 10:
-        axes.set_xticklabels(
-            axes.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor"
-        )
+        slant(axes)
     axes.set(title=f"{results.profile}: IoU by class", xlabel="", ylabel="")
     if means.isna().any(axis=None):
         axes.set_xlabel("grey: in neither ground truth nor prediction")
     return figure
+
+
+def comparisons(results: Results) -> Figure:
+    """The upper triangle of differences, each model less those that are lower."""
+    compared = results.compared
+    order = ranking(results.scores())[::-1]
+    marks = np.where(compared["p_holm"] < SIGNIFICANT, "*", "")
+    shown = compared.assign(text=compared["difference"].map("{:.1f}".format) + marks)
+    differences, texts = (
+        shown.pivot(index="model", columns="other", values=column).loc[order[:-1], order[1:]]
+        for column in ("difference", "text")
+    )
+    side = len(order) - 1
+    figure = new_figure(2.6 + 0.48 * side, 1.9 + 0.34 * side)
+    axes = figure.subplots()
+    sns.heatmap(
+        differences,
+        ax=axes,
+        annot=texts.fillna(""),
+        fmt="",
+        annot_kws={"fontsize": 8},
+        cmap="cividis",
+        linewidths=0.6,
+        cbar_kws={"label": "Difference (points)"},
+    )
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.set_yticks(axes.get_yticks(), names(results, order[:-1]))
+    axes.set_xticks(axes.get_xticks(), names(results, order[1:]))
+    slant(axes)
+    axes.set(title=f"{results.profile}: mIoU of the row's model less the column's", ylabel="")
+    significance = f"* differs, p < {SIGNIFICANT} after Holm's correction"
+    axes.set_xlabel(significance + legend_of_marks(results))
+    return figure
+
+
+def slant(axes: Axes) -> None:
+    """Long labels along the bottom."""
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
 
 
 def training_curves(results: Results) -> Figure:
@@ -236,7 +293,7 @@ def legend_columns(results: Results) -> int:
 
 def latency(results: Results) -> Figure:
     hardware = results.params.run.hardware
-    summary = summarise(results.scores(), "miou")
+    summary = summarise_miou(results)
     many = len(results.models) > MOST_LABELS
     columns = legend_columns(results) if many else 0
     figure = new_figure(1.6 + 3.8 * len(hardware) + 1.9 * columns, 5.4 if many else 4.2)
@@ -260,7 +317,8 @@ def latency(results: Results) -> Figure:
 
 
 def latency_label(results: Results) -> str:
-    vertical = "\nvertical line: 95 % Student-t interval" if len(results.seeds) > 1 else ""
+    over = notes.varied(results)
+    vertical = f"\nvertical line: 95 % interval over {over}" if over else ""
     symbols = "symbol: median · horizontal line: to the 90th percentile"
     return f"Latency of one image (ms)\n{symbols}{vertical}"
 

@@ -1,13 +1,17 @@
 """The result files of a profile: what is declared is read and checked, all else on disk ignored."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from deeplab_bench import statistics
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
@@ -51,8 +55,10 @@ class ObjectSize(Record):
 
 
 class History(Record):
+    """``loss`` is None where it was not finite."""
+
     iteration: tuple[int, ...]
-    loss: tuple[float, ...]
+    loss: tuple[float | None, ...]
 
     @model_validator(mode="after")
     def _as_long(self) -> "History":
@@ -84,6 +90,25 @@ class Run(Record):
         if list(iou) != list(info.data.get("classes", iou)):
             raise ValueError(f"it is of {list(iou)}, the classes are {list(info.data['classes'])}")
         return iou
+
+    @field_validator("images")
+    @classmethod
+    def _of_known_classes(cls, images: dict[str, Any], info: Any) -> dict[str, Any]:
+        classes = len(info.data.get("classes", ()))
+        for name, entries in images.items():
+            for index, intersection, union in entries:
+                if not (0 <= index < classes and 0 <= intersection <= union):
+                    found = [index, intersection, union]
+                    raise ValueError(f"{name} has {found}, not [class, intersection, union]")
+        return images
+
+    def class_pixels(self) -> NDArray[np.int64]:
+        """Every image's intersections and unions, (2, images, C)."""
+        pixels = np.zeros((2, len(self.images), len(self.classes)), dtype=np.int64)
+        for row, entries in enumerate(self.images.values()):
+            for index, *both in entries:
+                pixels[:, row, index] = both
+        return pixels
 
 
 class Timing(Record):
@@ -199,11 +224,11 @@ class Results:
     profile: str
     runs: list[Run]
     timings: list[Timing]
-    speeds: list[Speed]
-    inferences: list[Run]
-    crf_runs: list[CRFRun]
-    crf_timings: list[CRFTiming]
-    fields: list[FieldRun]
+    speeds: list[Speed] = field(default_factory=list)
+    inferences: list[Run] = field(default_factory=list)
+    crf_runs: list[CRFRun] = field(default_factory=list)
+    crf_timings: list[CRFTiming] = field(default_factory=list)
+    fields: list[FieldRun] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -221,6 +246,26 @@ class Results:
     def generated(self) -> bool:
         """Whether the images are the project's own, free to be shown."""
         return self.params.profile[self.profile].data.dataset == "shapes"
+
+    @cached_property
+    def resampled(self) -> pd.DataFrame:
+        """mIoU in percent on each resample of the images, by model, the mean over its seeds."""
+        return _resampled(self.runs, "model")
+
+    @cached_property
+    def resampled_inferences(self) -> pd.DataFrame:
+        """The same, on the same resamples, by way of inference and model."""
+        return _resampled(self.inferences, ["inference", "model"])
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """Every pair of models, see ``statistics.compare``; differences in points."""
+        by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
+        return statistics.compare(by_seed[list(self.models)], self.resampled, self.images)
+
+    @property
+    def images(self) -> int:
+        return len(self.runs[0].images)
 
     def scores(self) -> pd.DataFrame:
         """A row per run: ``model``, ``seed``, and every score in percent."""
@@ -246,13 +291,14 @@ def load_results(params: Params, profile: str) -> Results:
     """
     if profile not in params.profile:
         raise ReportError(f"profile {profile!r} is not in params.yaml: {', '.join(params.profile)}")
+    runs = load_runs(params, profile)
     return Results(
         params,
         profile,
-        load_runs(params, profile),
+        runs,
         load_timings(params, profile),
         load_speeds(params, profile),
-        load_inferences(params, profile),
+        load_inferences(params, profile, runs[0]),
         load_crf_runs(params, profile),
         [_load(crf_timing_file(profile, *run), CRFTiming) for run in _declared_crf(params)],
         load_fields(params, profile),
@@ -266,9 +312,8 @@ def load_runs(params: Params, profile: str) -> list[Run]:
         run = _load(path, Run)
         _require(path, run, profile=profile, model=model, seed=seed)
         _require_current(path, run, params, "train")
-        if runs and run.provenance["data_sha256"] != runs[0].provenance["data_sha256"]:
-            raise ReportError(f"{path} is of other data than the runs before: run `dvc repro`")
         runs.append(run)
+        _require_equal_data(path, run, runs[0])
     if not runs:
         raise ReportError("params.yaml: run.models and run.seeds need an entry each")
     return runs
@@ -302,7 +347,7 @@ def load_speeds(params: Params, profile: str) -> list[Speed]:
     return speeds
 
 
-def load_inferences(params: Params, profile: str) -> list[Run]:
+def load_inferences(params: Params, profile: str, first: Run) -> list[Run]:
     runs = []
     for inference in params.run.inference:
         settings = params.inference[inference].model_dump(mode="json")
@@ -313,6 +358,7 @@ def load_inferences(params: Params, profile: str) -> list[Run]:
             _require_current(path, run, params, "train")
             if run.settings["inference"] != settings:
                 raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
+            _require_equal_data(path, run, first)
             runs.append(run)
     return runs
 
@@ -322,10 +368,10 @@ def load_fields(params: Params, profile: str) -> list[FieldRun]:
     seed = params.run.seeds[0]
     for model in params.run.models:
         path = receptive_field_file(profile, model)
-        field = _load(path, FieldRun)
-        _require(path, field, profile=profile, model=model, seed=seed)
-        _require_current(path, field, params, "receptive_field")
-        fields.append(field)
+        measured = _load(path, FieldRun)
+        _require(path, measured, profile=profile, model=model, seed=seed)
+        _require_current(path, measured, params, "receptive_field")
+        fields.append(measured)
     return fields
 
 
@@ -343,6 +389,15 @@ def _declared(params: Params) -> Iterable[tuple[str, int]]:
 
 def _declared_crf(params: Params) -> Iterable[tuple[str, int]]:
     return ((model, seed) for model in params.run.crf for seed in params.run.seeds)
+
+
+def _resampled(runs: Sequence[Run], by: str | list[str]) -> pd.DataFrame:
+    pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
+    mious = pd.DataFrame(
+        100 * statistics.resampled_miou(*pixels).T, pd.MultiIndex.from_frame(names)
+    )
+    return mious.groupby(level=by, sort=False).mean().T
 
 
 def _scores(run: Run) -> dict[str, Any]:
@@ -395,6 +450,13 @@ def _require_current(path: Path, run: Run | CRFRun | FieldRun, params: Params, s
                 f"{path} was made from other {what} than there are now: run "
                 f"`dvc repro --force {stage}@{item}`, then `dvc repro`"
             )
+
+
+def _require_equal_data(path: Path, run: Run, first: Run) -> None:
+    """Refuse a run that cannot be compared image by image."""
+    digests = (each.provenance["data_sha256"] for each in (run, first))
+    if len(set(digests)) > 1 or list(run.images) != list(first.images):
+        raise ReportError(f"{path} is of other data than the runs before: run `dvc repro`")
 
 
 def _require(path: Path, record: Record, **expected: str | int) -> None:

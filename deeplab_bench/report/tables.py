@@ -3,18 +3,20 @@
 import argparse
 import json
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, replace
 
 import pandas as pd
-from scipy import stats
 
+from deeplab_bench import statistics
 from deeplab_bench.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params, load_params
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
+from deeplab_bench.report.plausibility import implausible, marked
 from deeplab_bench.report.results import SIZES, ReportError, Results
+from deeplab_bench.statistics import Source
 
 TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
 HEADINGS = {
@@ -31,6 +33,8 @@ HEADINGS = {
     "settings": "Settings",
     "gain": "Gain (points)",
     "interval": "95 % interval",
+    "interval_over_seeds": "95 % over seeds",
+    "rank": "Rank",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
     "iteration": "Iteration",
@@ -53,6 +57,8 @@ HEADINGS = {
     "published": "Published (%)",
     "published_difference": "Published (points)",
     "difference": "Difference (points)",
+    "p_value": "p",
+    "p_holm": "p (Holm)",
     "verdict": "Verdict",
     "ordering": "Ordering",
     "reason": "Because of",
@@ -61,7 +67,14 @@ HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "i
 CRF_HIGHEST = {"miou_mean", *TRIMAPS}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
 GAIN_INTERVAL = ("gain_low", "gain_high")
-DECIMALS = {"params_m": 3, "gflops": 3, "loss": 5, "field_px": 0}
+DECIMALS = {
+    "params_m": 3,
+    "gflops": 3,
+    "loss": 5,
+    "field_px": 0,
+    "p_value": 5,
+    "p_holm": 5,
+}
 LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
 
 
@@ -88,8 +101,16 @@ def render(results: Results) -> dict[str, str]:
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
-        files |= files_of(table, name, results.profile)
+        files |= files_of(with_marks(table, results), name, results.profile)
     return files
+
+
+def with_marks(table: Table, results: Results) -> Table:
+    """The table with its implausible models marked, and the reasons beneath."""
+    found, text = implausible(results), table.text.copy()
+    for column in text.columns.intersection(["model", "other"]):
+        text[column] = [marked(name, found) for name in text[column]]
+    return replace(table, text=text, note=notes.joined(table.note, notes.implausible(found)))
 
 
 def files_of(table: Table, name: str, profile: str) -> dict[str, str]:
@@ -101,25 +122,40 @@ def files_of(table: Table, name: str, profile: str) -> dict[str, str]:
     }
 
 
-def summarise(scores: pd.DataFrame, column: str, by: str | list[str] = "model") -> pd.DataFrame:
-    """Per model, or group of ``by``, over seeds: ``mean``, ``std``, 95 % Student-t interval.
+def summarise(
+    scores: pd.DataFrame,
+    column: str,
+    by: str | list[str] = "model",
+    over_images: Mapping[Hashable, Source] | None = None,
+) -> pd.DataFrame:
+    """Per model, or group of ``by``: ``mean``, ``std`` and the 95 % interval of the mean.
 
-    The interval is of the mean. Of one seed there is but the mean; the others are NaN.
+    The interval is over seeds and, where ``over_images`` says how the means vary with them, images.
     """
+    images = over_images or {}
     seeds = scores.groupby(by, sort=False)[column]
-    mean, half = seeds.mean(), stats.t.ppf(0.975, seeds.count() - 1) * seeds.sem()
-    return pd.DataFrame(
-        {"mean": mean, "std": seeds.std(), "ci95_low": mean - half, "ci95_high": mean + half}
-    )
+    rows = [
+        statistics.estimate(group.dropna(), *([images[name]] if name in images else []))
+        for name, group in seeds
+    ]
+    columns = ["mean", "std", "ci95_low", "ci95_high"]
+    return pd.DataFrame(rows, index=seeds.size().index, columns=columns)
+
+
+def summarise_miou(results: Results) -> pd.DataFrame:
+    """mIoU per model in percent, its interval over seeds and images."""
+    over_images = statistics.over_images(results.resampled, results.images)
+    return summarise(results.scores(), "miou", over_images=over_images)
 
 
 def accuracy(results: Results) -> Table:
     data = accuracy_data(results)
-    text, several = formatted(data), data["miou_std"].notna()
-    text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
-    interval = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
-    text["miou_std"] = interval
-    text = text.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
+    text = formatted(data)
+    text["miou_mean"] += (" ± " + text["miou_std"]).where(data["miou_std"].notna(), "")
+    text["miou_std"] = interval_text(text)
+    text["rank"] += " (" + text["rank_low"] + " to " + text["rank_high"] + ")"
+    text = text.drop(columns=["ci95_low", "ci95_high", "rank_low", "rank_high", "implausible"])
+    text = text.rename(columns={"miou_std": "interval"})
     title = f"Accuracy on the profile {results.profile}"
     return Table(title, data, text, best_of(data, text.columns), notes.accuracy(results))
 
@@ -127,17 +163,24 @@ def accuracy(results: Results) -> Table:
 def accuracy_data(results: Results) -> pd.DataFrame:
     runs = {run.model: run for run in results.runs}
     scores = results.scores()
-    miou = summarise(scores, "miou").rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     means = scores.groupby("model", sort=False).mean()
     columns = {
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
         "params_m": {model: run.parameters / 1e6 for model, run in runs.items()},
         **miou,
+        **statistics.ranks(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **{f"miou_{size}": means[f"miou_{size}"] for size in SIZES},
+        "implausible": dict.fromkeys(miou.index, "") | implausible(results),
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
+
+
+def interval_text(text: pd.DataFrame) -> "pd.Series[str]":
+    """Both ends, of formatted columns; nothing where they are empty."""
+    return (text["ci95_low"] + " to " + text["ci95_high"]).where(text["ci95_low"] != "", "")
 
 
 def per_class(results: Results) -> Table:
@@ -161,15 +204,19 @@ def inference(results: Results) -> Table:
     plain = results.scores().set_index(["model", "seed"])["miou"]
     scores = results.inference_scores().set_index(["model", "seed"])
     scores["gain"] = scores["miou"] - plain
-    miou, gain = summarise(scores, "miou", by), summarise(scores, "gain", by)
+    resampled = results.resampled_inferences
+    gained = resampled.sub(results.resampled, axis="columns", level="model")
+    miou, gain = (
+        summarise(scores, column, by, statistics.over_images(varied, results.images))
+        for column, varied in (("miou", resampled), ("gain", gained))
+    )
     data = miou.rename(columns={"mean": "miou_mean"}).drop(columns="std")
     data[["gain", "gain_low", "gain_high"]] = gain.drop(columns="std")
     data = data.reset_index()
     data.insert(2, "settings", [inference_settings(results, *row) for row in data[by].to_numpy()])
-    text, several = formatted(data), len(results.seeds) > 1
+    text = formatted(data)
     for value, low, high in (("miou_mean", "ci95_low", "ci95_high"), ("gain", *GAIN_INTERVAL)):
-        if several:
-            text[value] += " [" + text[low] + ", " + text[high] + "]"
+        text[value] += (" [" + text[low] + ", " + text[high] + "]").where(data[low].notna(), "")
         text = text.drop(columns=[low, high])
     title = f"Ways of inference on the profile {results.profile}"
     return Table(title, data, text, best_of(data, text.columns), notes.inference(results))
@@ -210,7 +257,7 @@ def crf(results: Results) -> Table:
     data = crf_data(results)
     text, several = formatted(data), data["miou_std"].notna()
     text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
-    text["miou_std"] = (text["ci95_low"] + " to " + text["ci95_high"]).where(several, "")
+    text["miou_std"] = interval_text(text)
     gain = data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]].map("{:+.2f}".format)
     low_to_high = " (" + gain["gain_ci95_low"] + " to " + gain["gain_ci95_high"] + ")"
     beyond_network = data["iteration"] > 0
@@ -218,7 +265,7 @@ def crf(results: Results) -> Table:
         beyond_network, ""
     )
     text = text.drop(columns=["ci95_low", "ci95_high", "gain_ci95_low", "gain_ci95_high"])
-    text = text.rename(columns={"miou_std": "interval"})
+    text = text.rename(columns={"miou_std": "interval_over_seeds"})
     models = [part for _, part in data.groupby("model", sort=False)]
     best = pd.concat([best_of(part, text.columns, highest=CRF_HIGHEST) for part in models])
     title = f"Fully connected CRF on the profile {results.profile}"
@@ -242,12 +289,12 @@ def history(results: Results) -> pd.DataFrame:
         pd.DataFrame({"model": run.model, "seed": run.seed, **run.training.model_dump()})
         for run in results.runs
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([part.astype({"loss": float}) for part in parts], ignore_index=True)
 
 
 def metrics_json(results: Results) -> str:
     """For ``dvc metrics``, which passes over lists and nulls."""
-    miou = summarise(results.scores(), "miou").drop(columns="std").rename(columns={"mean": "miou"})
+    miou = summarise_miou(results).drop(columns="std").rename(columns={"mean": "miou"})
     rows = (miou / 100).round(6).iterrows()
     return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
 
