@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from deeplab_bench import metrics
+from deeplab_bench.boundaries import (
+    BOUNDARY_SHARE,
+    TRIMAP_WIDTHS,
+    boundary_intersection_and_union,
+    trimap_confusions,
+)
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import Pixels, write_label
@@ -38,11 +45,17 @@ class EvaluationError(UserError):
 
 @dataclass(frozen=True)
 class Scores:
-    """Confusion matrices of a split: per image (N, C, C), per object size (len(BINS), C, C)."""
+    """Confusion matrices of a split: per image (N, C, C), per object size (len(BINS), C, C).
+
+    ``per_width``: of the trimaps (len(TRIMAP_WIDTHS), C, C). ``boundary``: the intersection and
+    union of boundary regions (2, C), in pixels.
+    """
 
     per_image: metrics.Confusion
     per_size: metrics.Confusion
     area_edges: list[float]
+    per_width: metrics.Confusion
+    boundary: NDArray[np.int64]
 
 
 def evaluate(
@@ -183,19 +196,24 @@ def score(split: Split, predictions: Iterator[Pixels]) -> Scores:
     edges = area_edges(areas)
     per_image = np.zeros((len(split), classes, classes), dtype=np.int64)
     per_size = np.zeros((len(BINS), classes, classes), dtype=np.int64)
+    per_width = np.zeros((len(TRIMAP_WIDTHS), classes, classes), dtype=np.int64)
+    boundary = np.zeros((2, classes), dtype=np.int64)
     for index, prediction in enumerate(predictions):
         label = split.label(index)
         per_image[index] = metrics.confusion_matrix(label, prediction, classes)
+        per_width += trimap_confusions(label, prediction[None], classes, TRIMAP_WIDTHS)[0]
+        boundary += boundary_intersection_and_union(label, prediction, classes)
         bins = size_bins(areas[index], edges)
         for size in range(len(BINS)) if bins is not None else ():
             here = bins == size
             per_size[size] += metrics.confusion_matrix(label[here], prediction[here], classes)
-    return Scores(per_image, per_size, edges)
+    return Scores(per_image, per_size, edges, per_width, boundary)
 
 
 def summary(scores: Scores, split: Split) -> dict[str, Any]:
     """The figures of a run as fractions; null where there was nothing to measure."""
     confusion = scores.per_image.sum(axis=0)
+    boundary_iou = metrics.ratio(*scores.boundary)
     iou = dict(zip(split.classes, map(fraction, metrics.iou(confusion)), strict=True))
     return {
         "classes": split.classes,
@@ -210,6 +228,13 @@ def summary(scores: Scores, split: Split) -> dict[str, Any]:
         "object_size": {
             "edges_px": [round(math.sqrt(edge), 2) for edge in scores.area_edges],
             "miou": [fraction(metrics.miou(per_size)) for per_size in scores.per_size],
+        },
+        "boundaries": {
+            "trimap_widths_px": list(TRIMAP_WIDTHS),
+            "trimap_miou": [fraction(metrics.miou(band)) for band in scores.per_width],
+            "distance_share": BOUNDARY_SHARE,
+            "boundary_iou": dict(zip(split.classes, map(fraction, boundary_iou), strict=True)),
+            "boundary_miou": fraction(metrics.mean(boundary_iou)),
         },
     }
 
