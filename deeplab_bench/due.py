@@ -14,6 +14,7 @@ from deeplab_bench.data.packed import MANIFEST, data_sha256
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
     RESULTS,
+    audit_file,
     checkpoint_file,
     crf_file,
     data_folder,
@@ -30,11 +31,11 @@ Due = dict[str, list[bool]]
 def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
     """For every stage whether each of its runs is due: not made from what there is now."""
     timed = [(label, model) for label in params.run.hardware for model in models]
-    training, evaluation, crf, speed = (
+    training, evaluation, crf, audit, speed = (
         {"code_sha256": code_sha256(f"deeplab_bench.{module}")}
-        for module in ("training", "evaluation", "crf_evaluation", "speed")
+        for module in ("training", "evaluation", "crf_evaluation", "protocol_audit", "speed")
     )
-    trained, evaluated, inferred, refined = [], [], [], []
+    trained, evaluated, inferred, refined, audited = [], [], [], [], []
     for model, seed in [(model, seed) for model in models for seed in params.run.seeds]:
         now = provenance(params, profile, model, seed)
         run = read(run_file(profile, model, seed))
@@ -47,6 +48,9 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         if model in params.run.crf:
             after = read(crf_file(profile, model, seed))
             refined.append(done and is_made_from(after, now | crf))
+        if model in params.run.audit:
+            rules = read(audit_file(profile, model, seed))
+            audited.append(done and is_made_from(rules, now | audit))
     due = {
         "download": [not download_record(profile).is_file()],
         "prepare": [not (data_folder(profile) / MANIFEST).is_file()],
@@ -54,6 +58,7 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         "evaluate": [not done for done in evaluated],
         "infer": [not done for done in inferred],
         "crf": [not done for done in refined],
+        "audit": [not done for done in audited],
         "speed": [not speed.items() <= read(speed_file(profile, *of)).items() for of in timed],
     }
     reported = (RESULTS / profile / "README.md").is_file()

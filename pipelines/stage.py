@@ -8,7 +8,7 @@ from importlib import import_module
 
 from deeplab_bench.errors import UserError
 
-STAGES = ("download", "prepare", "train", "evaluate", "infer", "crf", "speed", "report")
+STAGES = ("download", "prepare", "train", "evaluate", "infer", "crf", "audit", "speed", "report")
 COMMANDS = (*STAGES, "select_profile")
 
 

@@ -96,6 +96,7 @@ def results(
         "hardware": ["cpu"],
         "inference": [*(inferences or ())],
         "crf": [],
+        "audit": [],
     }
     content = {
         "run": run,

@@ -34,6 +34,7 @@ run:
   hardware: [cpu]
   inference: []
   crf: []
+  audit: []
 profile:
   small:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}
