@@ -497,6 +497,13 @@ def test_the_crf_needs_its_section() -> None:
     assert message == "params.yaml: profile.small.crf is missing: run.crf needs it"
 
 
+def test_the_audit_is_of_models_that_run() -> None:
+    assert load(edited({"run.audit": ["aspp"]})).run.audit == ("aspp",)
+    assert refusal(edited({"run.audit": ["spare"]})).startswith(
+        "params.yaml: run.audit: 'spare' is not in run.models"
+    )
+
+
 def test_the_crf_is_of_models_that_run() -> None:
     assert refusal(edited(with_crf({"run.crf": ["spare"]}))).startswith(
         "params.yaml: run.crf: 'spare' is not in run.models; the nearest valid one is "
