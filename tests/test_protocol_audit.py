@@ -105,8 +105,8 @@ def test_rules_by_slow_loops(seed: int, predict: Callable[[Pixels], Pixels]) -> 
     expected = {
         "resized_labels": present(slow_ious(views[nearest])),
         "centre_crop": present(slow_ious(views[centre])),
-        "mean_of_images": np.mean([present(slow_ious([pair])) for pair in pairs]),
-        "mean_of_images_absent_zero": np.mean([with_zeros(slow_ious([pair])) for pair in pairs]),
+        "mean_of_images": sum(present(slow_ious([pair])) for pair in pairs) / 3,
+        "mean_of_images_absent_zero": sum(with_zeros(slow_ious([pair])) for pair in pairs) / 3,
         "absent_zero": with_zeros(whole),
         "present_in_truth": present({c: v for c, v in whole.items() if c in shown}),
         "void_as_background": present(slow_ious(as_background)),

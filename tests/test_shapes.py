@@ -11,6 +11,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from deeplab_bench.context_radius import context_radii
 from deeplab_bench.data import shapes
 from deeplab_bench.data.shapes import (
     CLASSES,
@@ -89,6 +90,17 @@ def test_is_a_sound_folder(tmp_path: Path) -> None:
         for image, label in pixels_of(folder, split):
             assert image.shape == (40, 40, 3)
             assert label.shape == (40, 40)
+
+
+def test_context_radii_lie_beside_the_labels_of_val(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (path,) = (tmp_path / "ContextRadius").iterdir()
+    assert path == folder.context_radius_path("val_00000")
+    scene = draw_scene(np.random.RandomState([0, 1, 0]), SIZE)
+    pieces = [(piece.mask, shapes.differences(piece)) for piece in scene.pieces]
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(image, context_radii(pieces, (SIZE, SIZE)))
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:

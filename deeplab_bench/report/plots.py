@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from io import BytesIO
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -232,18 +233,17 @@ def boundaries(results: Results) -> Figure:
     columns = legend_columns(results)
     figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     axes = figure.subplots()
+    widths = list(TRIMAPS.values())
     networks = results.scores().groupby("model", sort=False)[list(TRIMAPS)].mean()
     for model in results.models:
         colour, marker, line = look(results, model)
-        marks = {"color": colour, "marker": marker, "ms": 5, "lw": 1.4}
-        axes.plot(TRIMAPS.values(), networks.loc[model], ls=line, label=model, **marks)
+        marks: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.4}
+        axes.plot(widths, networks.loc[model], ls=line, label=model, **marks)
         if model in results.params.run.crf:
             refined = after_crf(results).loc[model]
-            axes.plot(
-                TRIMAPS.values(), refined, ls=":", mfc="white", label=f"{model} + CRF", **marks
-            )
+            axes.plot(widths, refined, ls=":", mfc="white", label=f"{model} + CRF", **marks)
     axes.set_xscale("log")
-    axes.set_xticks(list(TRIMAPS.values()), [str(width) for width in TRIMAPS.values()])
+    axes.set_xticks(widths, [str(width) for width in widths])
     axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside right upper", ncols=columns)
     title = f"{results.profile}: mean IoU near boundaries"
@@ -266,14 +266,14 @@ def context_radius(results: Results) -> Figure:
     columns = legend_columns(results)
     figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     axes = figure.subplots()
-    summary = summarise(results.radius_scores(), "accuracy", ["model", "largest_px"])
+    accuracy = results.radius_scores().groupby(["model", "largest_px"], sort=False)["accuracy"]
+    band = accuracy.agg(["mean", "min", "max"])
     for model in results.models:
         colour, marker, line = look(results, model)
-        curve = summary.loc[model]
+        curve = band.loc[model]
         axes.plot(curve.index, curve["mean"], line, color=colour, marker=marker, ms=5, label=model)
-        low, high = curve["ci95_low"].clip(lower=0), curve["ci95_high"].clip(upper=100)
-        axes.fill_between(curve.index, low, high, color=colour, alpha=0.1, lw=0)
-    radii = summary.index.unique("largest_px")
+        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.1, lw=0)
+    radii = band.index.unique("largest_px")
     axes.set_xscale("log", base=2)
     axes.set_xticks(radii, [str(radius) for radius in radii])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -281,7 +281,7 @@ def context_radius(results: Results) -> Figure:
     title = f"{results.profile}: accuracy by the context that a pixel needs"
     axes.set(title=title, ylabel="Pixel accuracy (%)")
     seeds = len(results.seeds)
-    spread = f"\nline: mean of {seeds} seeds · band: 95 % Student-t interval" if seeds > 1 else ""
+    spread = f"\nline: mean of {seeds} seeds · band: lowest to highest" if seeds > 1 else ""
     axes.set_xlabel(f"Context radius, up to (px){spread}")
     return figure
 

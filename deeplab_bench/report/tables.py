@@ -161,14 +161,13 @@ def object_size(results: Results) -> Table:
     """mIoU of every model near small, medium and large objects, each with its interval."""
     scores = results.scores()
     columns = [f"miou_{size}" for size in SIZES]
-    by_size = {column: summarise(scores, column) for column in columns}
-    data = pd.concat(
-        [
-            part.rename(columns=lambda name, c=column: f"{c}_{name}".removesuffix("_mean"))
-            for column, part in by_size.items()
-        ],
-        axis="columns",
-    ).reset_index(names="model")
+    by_size = [
+        summarise(scores, column)
+        .add_prefix(f"{column}_")
+        .rename(columns={f"{column}_mean": column})
+        for column in columns
+    ]
+    data = pd.concat(by_size, axis="columns").reset_index(names="model")
     text = formatted(data)
     for column in columns:
         low, high = f"{column}_ci95_low", f"{column}_ci95_high"
