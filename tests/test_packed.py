@@ -135,14 +135,14 @@ def test_context_radii_are_packed_and_vouched_for(
     before = data_sha256(packed)
     assert load_split(packed, "val").context_radius(0) is None
     source.context_radius_path("a").parent.mkdir()
-    for names in NAMES["val"] + NAMES["train"][:1]:
-        Image.fromarray(label_of(names) // 2).save(source.context_radius_path(names))
+    for name in NAMES["val"] + NAMES["train"][:1]:
+        Image.fromarray(label_of(name) // 2).save(source.context_radius_path(name))
     pack(source, NAMES, CLASSES, packed)
     assert data_sha256(packed) != before
     assert load_split(packed, "train").context_radius(0) is None
     np.testing.assert_array_equal(load_split(packed, "val").context_radius(0), label_of("d") // 2)
     (packed / "val.context_radii.bin").write_bytes(b"")
-    with pytest.raises(DataError, match="context_radii.bin is not whole"):
+    with pytest.raises(DataError, match=r"context_radii\.bin is not whole"):
         load_split(packed, "val")
 
 

@@ -8,6 +8,7 @@ Pixels come from integers, IEEE's exactly rounded operations and a frozen random
 that they are the same on every machine.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,13 +26,14 @@ VOID_RIM_PX = 1
 CLUTTER = 8
 GROUND, FIGURE = (20, 80), (130, 210)
 
-DISC, HOLE = np.sqrt([0.8, 0.3])  # radii, in an outline's coordinates
+DISC, HOLE = math.sqrt(0.8), math.sqrt(0.3)  # radii, in an outline's coordinates
 # Unit vectors about 15 degrees apart, by half-angle tangents and quarter turns.
-EIGHTHS = [((1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)) for t in np.arange(-5, 6, 2) * 0.069]
+TANGENTS = [0.069 * step for step in range(-5, 6, 2)]
+EIGHTHS = [((1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)) for t in TANGENTS]
 QUARTERS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 DIRECTIONS = [(a * c - b * s, a * s + b * c) for a, b in EIGHTHS for c, s in QUARTERS]
 # The half planes a u + b v <= c that hold a shape, or touch it from within, along its edges.
-EDGES = {
+EDGES: dict[str, list[tuple[float, float, float]]] = {
     "disc": [(a, b, DISC) for a, b in DIRECTIONS],
     "ring": [line for a, b in DIRECTIONS for line in ((a, b, 1.0), (a, b, -HOLE))],
     "triangle": [(0, 1, 0.7), (1.5, -1, 1.1), (-1.5, -1, 1.1)],
