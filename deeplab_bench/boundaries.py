@@ -1,9 +1,10 @@
-"""Trimaps: accuracy in narrow bands along the boundaries of the ground truth (DeepLabv2, Fig. 10).
+"""Accuracy near boundaries: trimaps (DeepLabv2, Figure 10), boundary IoU (Cheng et al., CVPR 2021).
 
 Void counts as a label here: in Pascal VOC, whose objects have rims of void, the bands are those
-along the rims that the paper takes. Void pixels themselves are not scored.
+along the rims that DeepLabv2 takes. Void pixels themselves are not scored.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.metrics import Confusion
 
 TRIMAP_WIDTHS = (1, 2, 5, 10, 20, 40)
+BOUNDARY_SHARE = 0.02
 
 
 def boundary_distances(label: Pixels) -> NDArray[np.float64]:
@@ -49,3 +51,32 @@ def trimap_confusions(
         for prediction in predictions
     ]
     return np.stack(counts)[:, :-1].cumsum(axis=1)
+
+
+def boundary_intersection_and_union(
+    label: Pixels, prediction: Pixels, classes: int
+) -> NDArray[np.int64]:
+    """Of the boundary regions of every class in both label maps (H, W): (2, classes) in pixels.
+
+    A mask's boundary region is what of it lies within ``BOUNDARY_SHARE`` of the image's diagonal of
+    its contour, the image's border included (Section 4). Where the ground truth is void the
+    prediction counts as void as well, so that both have their contours along it.
+    """
+    shown = np.where(label == VOID, VOID, prediction)
+    truth = np.where(boundary_region(label), label, VOID)
+    guess = np.where(boundary_region(shown), shown, VOID)
+    both = np.where(truth == guess, truth, VOID)
+    intersection, truths, guesses = (
+        np.bincount(region.ravel(), minlength=VOID + 1)[:classes] for region in (both, truth, guess)
+    )
+    return np.stack([intersection, truths + guesses - intersection])
+
+
+def boundary_region(label: Pixels) -> NDArray[np.bool_]:
+    """The pixels (H, W) with another label, or the world beyond the image, within the distance.
+
+    As erosion by 3x3 repeated: the distance is the larger of those along the two axes.
+    """
+    side = 2 * max(1, round(BOUNDARY_SHARE * math.hypot(*label.shape))) + 1
+    lowest = ndimage.minimum_filter(label, side, mode="constant", cval=VOID)
+    return lowest != ndimage.maximum_filter(label, side, mode="constant", cval=VOID)

@@ -16,6 +16,7 @@ from deeplab_bench.data.packed import MANIFEST, data_sha256
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
     RESULTS,
+    audit_file,
     checkpoint_file,
     crf_file,
     data_folder,
@@ -38,7 +39,7 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         architecture = params.experiment(profile, model).architecture
         return {"code_sha256": run_code_sha256(f"deeplab_bench.{module}", architecture)}
 
-    trained, evaluated, inferred, refined, seen = [], [], [], [], []
+    trained, evaluated, inferred, refined, audited, seen = [], [], [], [], [], []
     for model, seed in [(model, seed) for model in models for seed in params.run.seeds]:
         now = provenance(params, profile, model, seed)
         training, evaluation, refinement = (
@@ -54,6 +55,9 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         if model in params.run.crf:
             after = read(crf_file(profile, model, seed))
             refined.append(done and is_made_from(after, refinement))
+        if model in params.run.audit:
+            rules = read(audit_file(profile, model, seed))
+            audited.append(done and is_made_from(rules, now | code("protocol_audit", model)))
         if seed == params.run.seeds[0]:
             measured = read(receptive_field_file(profile, model))
             seen.append(done and is_made_from(measured, now | code("effective_field", model)))
@@ -67,6 +71,7 @@ def due_stages(params: Params, profile: str, models: Sequence[str]) -> Due:
         "evaluate": [not done for done in evaluated],
         "infer": [not done for done in inferred],
         "crf": [not done for done in refined],
+        "audit": [not done for done in audited],
         "receptive_field": [not done for done in seen],
         "speed": [
             not code("speed", model).items() <= read(speed_file(profile, label, model)).items()

@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from deeplab_bench import metrics
+from deeplab_bench.boundaries import (
+    BOUNDARY_SHARE,
+    TRIMAP_WIDTHS,
+    boundary_intersection_and_union,
+    trimap_confusions,
+)
+from deeplab_bench.context_radius import RADIUS_BINS, correct_and_total
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import Pixels, write_label
@@ -38,11 +46,19 @@ class EvaluationError(UserError):
 
 @dataclass(frozen=True)
 class Scores:
-    """Confusion matrices of a split: per image (N, C, C), per object size (len(BINS), C, C)."""
+    """Confusion matrices of a split: per image (N, C, C), per object size (len(BINS), C, C).
+
+    ``per_width``: of the trimaps (len(TRIMAP_WIDTHS), C, C). ``boundary``: the intersection and
+    union of boundary regions (2, C), in pixels. ``per_radius``: of the pixels of each context
+    radius those found and all (2, bins), None where the data set has no such radii.
+    """
 
     per_image: metrics.Confusion
     per_size: metrics.Confusion
     area_edges: list[float]
+    per_width: metrics.Confusion
+    boundary: NDArray[np.int64]
+    per_radius: NDArray[np.int64] | None
 
 
 def evaluate(
@@ -141,25 +157,39 @@ def trained_model(experiment: Experiment, state: Any, inference: Inference) -> n
 def predict(model: nn.Module, split: Split, title: str, inference: Inference) -> Iterator[Pixels]:
     """Class indices (H, W) of every image, each at its own size."""
     for probabilities in class_probabilities(model, split, range(len(split)), title, inference):
-        yield probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        yield most_probable(probabilities)
 
 
-@torch.inference_mode()
+def most_probable(probabilities: Tensor) -> Pixels:
+    """Class indices (H, W) from (C, H, W)."""
+    return probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
 def class_probabilities(
     model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
 ) -> Iterator[Tensor]:
     """(C, H, W) of these images at their own size: the mean over scales and mirror images."""
-    device = pick_device()
-    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    model = ready(model)
     for index in tqdm(indices, desc=title, unit="image"):
-        image = torch.from_numpy(split.image(index).transpose(2, 0, 1)[None].copy())
-        image = normalise(image.to(device))
-        views = [
-            view_probabilities(model, image, scale, flip)
-            for scale in inference.scales
-            for flip in ((False, True) if inference.flip else (False,))
-        ]
-        yield torch.stack(views).mean(dim=0)
+        yield image_probabilities(model, split.image(index), inference)
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """The model on the device, as ``image_probabilities`` needs it."""
+    return model.to(pick_device()).to(memory_format=torch.channels_last).eval()
+
+
+@torch.inference_mode()
+def image_probabilities(model: nn.Module, pixels: Pixels, inference: Inference) -> Tensor:
+    """(C, H, W) of an image (H, W, 3): the mean over scales and mirror images."""
+    image = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
+    image = normalise(image.to(pick_device()))
+    views = [
+        view_probabilities(model, image, scale, flip)
+        for scale in inference.scales
+        for flip in ((False, True) if inference.flip else (False,))
+    ]
+    return torch.stack(views).mean(dim=0)
 
 
 def view_probabilities(model: nn.Module, image: Tensor, scale: float, flip: bool) -> Tensor:
@@ -184,19 +214,30 @@ def score(split: Split, predictions: Iterator[Pixels]) -> Scores:
     edges = area_edges(areas)
     per_image = np.zeros((len(split), classes, classes), dtype=np.int64)
     per_size = np.zeros((len(BINS), classes, classes), dtype=np.int64)
+    per_width = np.zeros((len(TRIMAP_WIDTHS), classes, classes), dtype=np.int64)
+    boundary = np.zeros((2, classes), dtype=np.int64)
+    per_radius = None
     for index, prediction in enumerate(predictions):
         label = split.label(index)
         per_image[index] = metrics.confusion_matrix(label, prediction, classes)
+        per_width += trimap_confusions(label, prediction[None], classes, TRIMAP_WIDTHS)[0]
+        boundary += boundary_intersection_and_union(label, prediction, classes)
+        radii = split.context_radius(index)
+        if radii is not None:
+            per_radius = correct_and_total(label, prediction, radii) + (
+                0 if per_radius is None else per_radius
+            )
         bins = size_bins(areas[index], edges)
         for size in range(len(BINS)) if bins is not None else ():
             here = bins == size
             per_size[size] += metrics.confusion_matrix(label[here], prediction[here], classes)
-    return Scores(per_image, per_size, edges)
+    return Scores(per_image, per_size, edges, per_width, boundary, per_radius)
 
 
 def summary(scores: Scores, split: Split) -> dict[str, Any]:
     """The figures of a run as fractions; null where there was nothing to measure."""
     confusion = scores.per_image.sum(axis=0)
+    boundary_iou = metrics.ratio(*scores.boundary)
     iou = dict(zip(split.classes, map(fraction, metrics.iou(confusion)), strict=True))
     return {
         "classes": split.classes,
@@ -212,7 +253,21 @@ def summary(scores: Scores, split: Split) -> dict[str, Any]:
             "edges_px": [round(math.sqrt(edge), 2) for edge in scores.area_edges],
             "miou": [fraction(metrics.miou(per_size)) for per_size in scores.per_size],
         },
+        "boundaries": {
+            "trimap_widths_px": list(TRIMAP_WIDTHS),
+            "trimap_miou": [fraction(metrics.miou(band)) for band in scores.per_width],
+            "distance_share": BOUNDARY_SHARE,
+            "boundary_iou": dict(zip(split.classes, map(fraction, boundary_iou), strict=True)),
+            "boundary_miou": fraction(metrics.mean(boundary_iou)),
+        },
+        "context_radius": None if scores.per_radius is None else radius_record(scores.per_radius),
     }
+
+
+def radius_record(per_radius: NDArray[np.int64]) -> dict[str, list[int]]:
+    """Pixels found and all by context radius, the last beyond the largest."""
+    correct, total = per_radius.tolist()
+    return {"largest_px": list(RADIUS_BINS), "correct": correct, "total": total}
 
 
 def per_image(scores: Scores, split: Split) -> dict[str, list[list[int]]]:

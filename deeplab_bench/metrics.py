@@ -42,34 +42,36 @@ def intersection_and_union(confusion: Confusion) -> tuple[NDArray[np.int64], NDA
 def iou(confusion: Confusion) -> Floats:
     """Intersection over union per class (C,), NaN for one in neither ground truth nor result."""
     intersection, union = intersection_and_union(confusion)
-    return _ratio(intersection, union)
+    return ratio(intersection, union)
 
 
 def miou(confusion: Confusion) -> float:
     """Mean IoU over the classes in ground truth or prediction; NaN without a valid pixel."""
-    return _mean(iou(confusion))
+    return mean(iou(confusion))
 
 
 def pixel_accuracy(confusion: Confusion) -> float:
-    return float(_ratio(np.trace(confusion), confusion.sum()))
+    return float(ratio(np.trace(confusion), confusion.sum()))
 
 
 def mean_accuracy(confusion: Confusion) -> float:
     """Mean over the classes in the ground truth of the fraction of their pixels found."""
-    return _mean(_ratio(np.diagonal(confusion), confusion.sum(1)))
+    return mean(ratio(np.diagonal(confusion), confusion.sum(1)))
 
 
 def frequency_weighted_iou(confusion: Confusion) -> float:
     """IoU weighted by each class's share of the ground truth."""
-    shares = _ratio(confusion.sum(axis=1), confusion.sum())
+    shares = ratio(confusion.sum(axis=1), confusion.sum())
     return float((shares * np.nan_to_num(iou(confusion))).sum())
 
 
-def _ratio(part: NDArray[np.integer], whole: NDArray[np.integer]) -> Floats:
+def ratio(part: NDArray[np.integer], whole: NDArray[np.integer]) -> Floats:
+    """NaN where there is no ``whole``."""
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def _mean(values: Floats) -> float:
+def mean(values: Floats) -> float:
+    """Of the values that are not NaN; NaN without one."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")

@@ -116,6 +116,7 @@ class Run(Settings):
     hardware: tuple[Name, ...]
     inference: tuple[Name, ...]
     crf: tuple[Name, ...]
+    audit: tuple[Name, ...]
 
 
 SECTIONS: dict[str, type[Settings]] = {
@@ -200,6 +201,7 @@ class Params(Settings):
         for study, models in self.studies.items():
             for model in models:
                 _known(model, self.models, f"studies.{study}")
+        self._check_trained("audit", self.run.audit)
         self._check_crf()
         every_argument = {
             name: (p.annotation, None)
@@ -244,12 +246,15 @@ class Params(Settings):
         except ValueError as error:
             raise ParamsError(f"{where}: {error}") from None
 
-    def _check_crf(self) -> None:
-        for model in self.run.crf:
+    def _check_trained(self, key: str, models: Sequence[str]) -> None:
+        for model in models:
             if model not in self.run.models:
                 raise ParamsError(
-                    f"run.crf: {model!r} is not in run.models{nearest(model, self.run.models)}"
+                    f"run.{key}: {model!r} is not in run.models{nearest(model, self.run.models)}"
                 )
+
+    def _check_crf(self) -> None:
+        self._check_trained("crf", self.run.crf)
         for profile in self.run.profiles if self.run.crf else ():
             self.crf(profile)
 

@@ -87,6 +87,11 @@ def crf_file(profile: str, model: str, seed: int) -> Path:
     return RESULTS / profile / "runs" / "crf" / f"{model}-{seed}.json"
 
 
+def audit_file(profile: str, model: str, seed: int) -> Path:
+    """One run's scores by the rules of ``deeplab_bench.protocol_audit``."""
+    return RESULTS / profile / "runs" / "audit" / f"{model}-{seed}.json"
+
+
 def crf_timing_file(profile: str, model: str, seed: int) -> Path:
     return RESULTS / profile / "timings" / "crf" / f"{model}-{seed}.json"
 

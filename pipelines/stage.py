@@ -16,6 +16,7 @@ STAGES = (
     "evaluate",
     "infer",
     "crf",
+    "audit",
     "receptive_field",
     "speed",
     "atrous",

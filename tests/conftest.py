@@ -65,12 +65,12 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stream, (split, sizes) in enumerate(SIZES.items()):
         names[split] = [f"{split}_{index}" for index in range(len(sizes))]
         for index, (height, width) in enumerate(sizes):
-            image, label = draw_scene(np.random.RandomState([0, stream, index]), SIDE)
+            scene = draw_scene(np.random.RandomState([0, stream, index]), SIDE)
             name = names[split][index]
-            Image.fromarray(image[:height, :width]).save(
+            Image.fromarray(scene.image[:height, :width]).save(
                 source.image_path(name).with_suffix(".png")
             )
-            write_label(source.label_path(name), label[:height, :width])
+            write_label(source.label_path(name), scene.label[:height, :width])
     pack(source, names, [*CLASSES, "star"], root / "toy")
     return root / "toy"
 

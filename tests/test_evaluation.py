@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_bench import evaluation, metrics, training
+from deeplab_bench.boundaries import TRIMAP_WIDTHS
+from deeplab_bench.context_radius import RADIUS_BINS
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import MANIFEST, Split, load_split
 from deeplab_bench.data.voc_layout import VOID, Pixels, voc_palette
@@ -306,6 +309,30 @@ class TestScore:
         assert figures["edges_px"] == [round(math.sqrt(edge), 2) for edge in edges]
         small = metrics.miou(scores.per_size[0])
         assert figures["miou"] == [pytest.approx(small, abs=1e-6), 1, 1]
+
+    def test_boundaries_of_the_truth_and_of_another(self, val: Split) -> None:
+        """One class with nothing to find; all bands of the truth are right."""
+        figures = summary(score(val, iter(truth(val))), val)["boundaries"]
+        assert figures["trimap_miou"] == [1.0] * len(TRIMAP_WIDTHS)
+        assert figures["boundary_iou"].pop("star") is None
+        assert set(figures["boundary_iou"].values()) == {figures["boundary_miou"]} == {1.0}
+        ground = [np.zeros_like(label) for label in truth(val)]
+        figures = summary(score(val, iter(ground)), val)["boundaries"]
+        assert all(0 < miou < 0.3 for miou in figures["trimap_miou"])
+        assert 0 < figures["boundary_miou"] < 0.3
+
+    def test_pixels_by_context_radius(self) -> None:
+        """Summed over images, and null for photographs, which have no such radii."""
+        labels = [np.array([[0, 1, VOID]]), np.array([[1, 1]])]
+        split = split_of(labels, ["background", "thing"])
+        answers = [np.array([[0, 0, 0]], dtype=np.uint8), np.array([[1, 0]], dtype=np.uint8)]
+        assert summary(score(split, iter(answers)), split)["context_radius"] is None
+        radii = np.array([0, 5, 5, 5, 255], dtype=np.uint8)
+        split = replace(split, context_radii=radii)
+        record = summary(score(split, iter(answers)), split)["context_radius"]
+        assert record["largest_px"] == list(RADIUS_BINS)
+        assert record["total"] == [1, 0, 2] + [0] * (len(RADIUS_BINS) - 3) + [1]
+        assert record["correct"] == [1, 0, 1] + [0] * (len(RADIUS_BINS) - 2)
 
     def test_without_objects(self) -> None:
         """As without a valid pixel, there is nothing to measure: null, which JSON can say."""

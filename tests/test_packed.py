@@ -128,6 +128,24 @@ def test_digest_changes_with_the_classes(source: VocFolder, packed: Path) -> Non
     assert data_sha256(packed) != before
 
 
+def test_context_radii_are_packed_and_vouched_for(
+    source: VocFolder, packed: Path, tmp_path: Path
+) -> None:
+    """Of the split that has them all."""
+    before = data_sha256(packed)
+    assert load_split(packed, "val").context_radius(0) is None
+    source.context_radius_path("a").parent.mkdir()
+    for name in NAMES["val"] + NAMES["train"][:1]:
+        Image.fromarray(label_of(name) // 2).save(source.context_radius_path(name))
+    pack(source, NAMES, CLASSES, packed)
+    assert data_sha256(packed) != before
+    assert load_split(packed, "train").context_radius(0) is None
+    np.testing.assert_array_equal(load_split(packed, "val").context_radius(0), label_of("d") // 2)
+    (packed / "val.context_radii.bin").write_bytes(b"")
+    with pytest.raises(DataError, match=r"context_radii\.bin is not whole"):
+        load_split(packed, "val")
+
+
 @pytest.mark.parametrize("kind", ["images", "labels"])
 @pytest.mark.parametrize("damage", ["cut", "longer", "gone"])
 def test_arrays_that_are_not_whole(packed: Path, kind: str, damage: str) -> None:

@@ -18,6 +18,7 @@ from deeplab_bench.params import Params
 from deeplab_bench.published import published_file
 from deeplab_bench.report import page, paper
 from deeplab_bench.report.results import (
+    Boundaries,
     CRFRun,
     CRFScores,
     History,
@@ -96,6 +97,7 @@ def results(
         "hardware": ["cpu"],
         "inference": [*(inferences or ())],
         "crf": [],
+        "audit": [],
     }
     content = {
         "run": run,
@@ -134,6 +136,14 @@ def made(model: str, seed: int, miou: float) -> Run:
         iou={"background": miou},
         absent_classes=(),
         object_size=ObjectSize(edges_px=(), miou=(None, None, None)),
+        boundaries=Boundaries(
+            trimap_widths_px=(),
+            trimap_miou=(),
+            distance_share=0.02,
+            boundary_iou={},
+            boundary_miou=None,
+        ),
+        context_radius=None,
         images={"one": ((0, 1, 1),)},
         training=History(iteration=(1,), loss=(1.0,)),
     )

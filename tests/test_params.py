@@ -35,6 +35,7 @@ run:
   hardware: [cpu]
   inference: []
   crf: []
+  audit: []
 profile:
   small:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}
@@ -519,6 +520,13 @@ def test_the_crf_needs_its_section() -> None:
     assert load(VALID).run.crf == ()
     message = refusal(edited({"run.crf": ["aspp"]}))
     assert message == "params.yaml: profile.small.crf is missing: run.crf needs it"
+
+
+def test_the_audit_is_of_models_that_run() -> None:
+    assert load(edited({"run.audit": ["aspp"]})).run.audit == ("aspp",)
+    assert refusal(edited({"run.audit": ["spare"]})).startswith(
+        "params.yaml: run.audit: 'spare' is not in run.models"
+    )
 
 
 def test_the_crf_is_of_models_that_run() -> None:

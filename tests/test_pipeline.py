@@ -26,6 +26,7 @@ run:
   hardware: [cpu]
   inference: []
   crf: []
+  audit: []
 
 profile:
   miniature:

@@ -30,6 +30,7 @@ from deeplab_bench.params import (
     load_params,
 )
 from deeplab_bench.paths import (
+    audit_file,
     checkpoint_file,
     crf_file,
     download_record,
@@ -53,6 +54,7 @@ run:
   hardware: [cpu]
   inference: [os8]
   crf: [twin]
+  audit: [twin]
 inference:
   os8: {output_stride: 8}
 profile:
@@ -316,6 +318,7 @@ ALL_DUE = {
     "infer": 4,
     "crf": 2,
     "receptive_field": 2,
+    "audit": 2,
     "speed": 2,
     "report": 1,
 }
@@ -346,10 +349,11 @@ def finished(params: Params, data_folder: Path) -> Params:
         write_json(run_file("toy", model, seed), {"provenance": provenance})
         write_json(inference_file("toy", "os8", model, seed), {"provenance": provenance})
     for seed in params.run.seeds:
-        now = due.provenance(params, "toy", "twin", seed) | {
-            "code_sha256": run_code_sha256("deeplab_bench.crf_evaluation", "fcn")
-        }
-        write_json(crf_file("toy", "twin", seed), {"provenance": now})
+        for file, module in ((crf_file, "crf_evaluation"), (audit_file, "protocol_audit")):
+            now = due.provenance(params, "toy", "twin", seed) | {
+                "code_sha256": run_code_sha256(f"deeplab_bench.{module}", "fcn")
+            }
+            write_json(file("toy", "twin", seed), {"provenance": now})
     for model in params.run.models:
         now = due.provenance(params, "toy", model, params.run.seeds[0]) | {
             "code_sha256": run_code_sha256("deeplab_bench.effective_field", "fcn")
@@ -366,9 +370,17 @@ def test_only_what_is_out_of_date_is_due(
 ) -> None:
     assert counts(finished) == NONE_DUE
     for module, stages in {
-        "training": {"train": 4, "evaluate": 4, "infer": 4, "crf": 2, "receptive_field": 2},
+        "training": {
+            "train": 4,
+            "evaluate": 4,
+            "infer": 4,
+            "crf": 2,
+            "audit": 2,
+            "receptive_field": 2,
+        },
         "evaluation": {"evaluate": 4, "infer": 4},
         "crf_evaluation": {"crf": 2},
+        "protocol_audit": {"audit": 2},
         "effective_field": {"receptive_field": 2},
         "speed": {"speed": 2},
     }.items():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from deeplab_bench.data.voc_layout import VOID, write_label
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
+    audit_file,
     crf_file,
     crf_samples_files,
     crf_timing_file,
@@ -27,6 +28,7 @@ from deeplab_bench.paths import (
     speed_file,
     timing_file,
 )
+from deeplab_bench.protocol_audit import RULES
 from deeplab_bench.provenance import run_code_sha256, settings_sha256
 from deeplab_bench.report import ReportError, fields, page, tables, write_report
 from deeplab_bench.report.results import load_results, write
@@ -50,6 +52,7 @@ FIGURES = {
     "per_class",
     "training_curves",
     "object_size",
+    "boundaries",
     "latency",
     "receptive_field",
 }
@@ -61,6 +64,7 @@ def declare(
     hardware: Sequence[str] = ("cpu",),
     data: dict[str, Any] | None = None,
     crf: Sequence[str] = (),
+    audit: Sequence[str] = (),
 ) -> Params:
     shapes = {"dataset": "shapes", "seed": 0, "image_size": 32}
     profile = {
@@ -77,7 +81,7 @@ def declare(
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
     run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
-    run |= {"inference": [], "crf": crf}
+    run |= {"inference": [], "crf": crf, "audit": audit}
     blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
     content = {"run": run, "profile": {"quick": profile}, "models": blocks, "inference": {}}
     return Params.model_validate_json(json.dumps(content))
@@ -108,6 +112,14 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "iou": dict.fromkeys(CLASSES, miou),
         "absent_classes": [],
         "object_size": {"edges_px": [8.2, 15.7], "miou": [miou - 0.2, miou, miou + 0.05]},
+        "boundaries": {
+            "trimap_widths_px": WIDTHS,
+            "trimap_miou": [miou - 1 / (4 + width) for width in WIDTHS],
+            "distance_share": 0.02,
+            "boundary_iou": dict.fromkeys(CLASSES, miou / 2),
+            "boundary_miou": miou / 2,
+        },
+        "context_radius": None,
         "images": {f"val_{index}": [[0, 3, 4]] for index in range(4)},
         "training": {"iteration": [10, 20], "loss": [2.0, 1.0 + seed / 10]},
     }
@@ -134,6 +146,21 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "trimap_widths_px": WIDTHS,
         "pictured": [0, 1, 2, 10],
         "iterations": {str(iteration): after(iteration) for iteration in (0, 1, 2, 5, 10)},
+    }
+
+
+def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
+    """A crop costs 2 points, of seed 1 but 1; void cannot be background."""
+    run = run_record(params, model, seed, miou)
+    architecture = params.models[model]["architecture"]
+    code = {"code_sha256": run_code_sha256("deeplab_bench.protocol_audit", architecture)}
+    cropped = miou - (0.01 if seed == 1 else 0.02)
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed")},
+        "provenance": run["provenance"] | code,
+        "crop_size": [32, 32],
+        "protocol": miou,
+        "rules": {"centre_crop": cropped, "void_as_background": None},
     }
 
 
@@ -198,6 +225,8 @@ def write_results(params: Params) -> None:
                 dump(crf_file("quick", model, seed), crf_record(params, model, seed, miou))
                 crf_timing = {"seconds_per_image": 0.25, "environment": ENVIRONMENT}
                 dump(crf_timing_file("quick", model, seed), crf_timing)
+            if model in params.run.audit:
+                dump(audit_file("quick", model, seed), audit_record(params, model, seed, miou))
         size = None if model == "aspp" else 499
         dump(receptive_field_file("quick", model), field_record(params, model, size))
         for hardware in params.run.hardware:
@@ -563,6 +592,93 @@ class TestCRF:
         path.unlink()
         with pytest.raises(ReportError, match=rf"^{re.escape(str(path))} is missing"):
             write_report(declare(crf=["aspp"]), "quick")
+
+
+def test_sizes_have_intervals() -> None:
+    files = made(declare())
+    aspp = frame(files, "object_size").loc["aspp"]
+    assert (aspp["miou_small"], aspp["miou_small_std"]) == (52.0, 2.0)
+    assert (aspp["miou_large_ci95_low"], aspp["miou_large_ci95_high"]) == (72.03, 81.97)
+    assert "| **52.00 [47.03, 56.97]** |" in files["tables/object_size.md"]
+
+
+def test_boundaries_by_width(folder: Path) -> None:
+    files = made(declare())
+    aspp = frame(files, "boundaries").loc["aspp"]
+    assert list(aspp.filter(like="trimap_")) == [round(72 - 100 / (4 + w), 2) for w in WIDTHS]
+    assert (aspp["miou_mean"], aspp["ci95_low"], aspp["boundary_miou"]) == (72.0, 67.03, 36.0)
+    assert "within 2 % of the image's diagonal" in files["tables/boundaries.md"]
+
+
+class TestContextRadius:
+    RADII: ClassVar[dict[str, Any]] = {
+        "largest_px": [0, 4, 8, 16],
+        "correct": [90, 30, 0, 10, 1],
+        "total": [100, 60, 0, 40, 2],
+    }
+
+    def give(self, params: Params) -> None:
+        write_results(params)
+        for model in params.run.models:
+            for seed in params.run.seeds:
+                correct = [90, 30 + seed, 0, 10, 1]
+                edit(
+                    run_file("quick", model, seed), context_radius=self.RADII | {"correct": correct}
+                )
+
+    def test_accuracy_by_radius(self) -> None:
+        """Neither the ground, nor a radius that no pixel has, nor what lies beyond the largest."""
+        self.give(declare())
+        scores = load_results(declare(), "quick").radius_scores()
+        aspp = scores[scores["model"] == "aspp"]
+        assert aspp["largest_px"].tolist() == [4, 16] * 3
+        assert aspp["accuracy"].tolist() == pytest.approx(
+            [50.0, 25.0, 100 * 31 / 60, 25.0, 100 * 32 / 60, 25.0]
+        )
+
+    def test_figure_and_note(self, folder: Path) -> None:
+        self.give(declare())
+        write_report(declare(), "quick")
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert (folder / "plots" / "context_radius.svg").is_file()
+        assert "(100)" in text and "r = 0; 100 pixels" in text and "2 pixels have a larger" in text
+
+    def test_photographs_have_none(self, folder: Path) -> None:
+        report(declare())
+        assert not (folder / "plots" / "context_radius.svg").exists()
+        assert "ontext radius" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+class TestAudit:
+    def test_points_that_a_rule_moves(self) -> None:
+        files = made(declare(audit=["aspp"]))
+        table = frame(files, "protocol_audit").set_index("rule")
+        assert list(table.index) == ["protocol", "centre_crop", "void_as_background"]
+        crop = table.loc["centre_crop"]
+        # -2, -1, -2: deviation 0.57735, standard error a third, t of 2 degrees of freedom 4.30265
+        assert (crop["miou_mean"], crop["gain"]) == (70.33, -1.67)
+        assert (crop["gain_low"], crop["gain_high"]) == (-3.1, -0.23)
+        text = files["tables/protocol_audit.md"]
+        assert "-1.67 [-3.10, -0.23]" in text
+        assert re.search(r"void_as_background +\| +\| +not applicable \|", text)
+
+    def test_every_rule_is_explained(self) -> None:
+        text = made(declare(audit=["aspp"]))["tables/protocol_audit.md"]
+        assert all(f"{rule}: " in text for rule in RULES)
+
+    def test_one_seed_has_no_interval(self) -> None:
+        files = made(declare(audit=["aspp"], seeds=[0]))
+        assert "| -2.00 |" in re.sub(" +", " ", files["tables/protocol_audit.md"])
+
+    def test_it_is_on_the_page(self, folder: Path) -> None:
+        report(declare(audit=["aspp"]))
+        assert "## Other rules of scoring" in (folder / "README.md").read_text(encoding="utf-8")
+
+    def test_results_of_other_code_are_refused(self) -> None:
+        write_results(declare(audit=["aspp"]))
+        edit(audit_file("quick", "aspp", 1), provenance={"settings_sha256": "", "code_sha256": ""})
+        with pytest.raises(ReportError, match="force audit@quick-aspp-1"):
+            load_results(declare(audit=["aspp"]), "quick")
 
 
 def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:

@@ -11,14 +11,16 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from deeplab_bench.context_radius import context_radii
 from deeplab_bench.data import shapes
 from deeplab_bench.data.shapes import (
     CLASSES,
     RADII,
+    Piece,
     Pixel,
+    draw_object,
     draw_scene,
     generate,
-    object_mask,
     outline,
     rim,
     rotation,
@@ -66,7 +68,8 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[Pixels, Pixels]]:
-    return [draw_scene(np.random.RandomState([7, index]), SIZE) for index in range(120)]
+    drawn = [draw_scene(np.random.RandomState([7, index]), SIZE) for index in range(120)]
+    return [(scene.image, scene.label) for scene in drawn]
 
 
 def test_pixels_are_the_same_on_every_machine(tmp_path: Path) -> None:
@@ -87,6 +90,17 @@ def test_is_a_sound_folder(tmp_path: Path) -> None:
         for image, label in pixels_of(folder, split):
             assert image.shape == (40, 40, 3)
             assert label.shape == (40, 40)
+
+
+def test_context_radii_lie_beside_the_labels_of_val(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (path,) = (tmp_path / "ContextRadius").iterdir()
+    assert path == folder.context_radius_path("val_00000")
+    scene = draw_scene(np.random.RandomState([0, 1, 0]), SIZE)
+    pieces = [(piece.mask, shapes.differences(piece)) for piece in scene.pieces]
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(image, context_radii(pieces, (SIZE, SIZE)))
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
@@ -147,7 +161,7 @@ def test_outlines(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSES[1:])
 def test_turned_objects_keep_their_size(name: str) -> None:
     y, x = np.mgrid[:SIZE, :SIZE]
-    masks = [object_mask(np.random.RandomState(i), name, x, y, 12.0) for i in range(60)]
+    masks = [draw_object(np.random.RandomState(i), name, x, y, 12.0).mask for i in range(60)]
     whole = [m for m in masks if not (m[[0, -1]].any() or m[:, [0, -1]].any())]
     assert len({mask.tobytes() for mask in whole}) > 10
     area, diameter = EXTENTS[name]
@@ -183,18 +197,16 @@ def test_objects_cover_little_or_most_of_an_image(scenes: list[tuple[Pixels, Pix
 def test_large_objects_lie_behind_small(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, int, NDArray[np.bool_]]] = []
 
-    def spy(
-        random: np.random.RandomState, name: str, x: Pixel, y: Pixel, radius: float
-    ) -> NDArray[np.bool_]:
-        mask = object_mask(random, name, x, y, radius)
-        drawn.append((radius, CLASSES.index(name), mask))
-        return mask
+    def spy(random: np.random.RandomState, name: str, x: Pixel, y: Pixel, radius: float) -> Piece:
+        piece = draw_object(random, name, x, y, radius)
+        drawn.append((radius, CLASSES.index(name), piece.mask))
+        return piece
 
-    monkeypatch.setattr(shapes, "object_mask", spy)
+    monkeypatch.setattr(shapes, "draw_object", spy)
     counts = set()
     for seed in range(20):
         drawn.clear()
-        _, label = draw_scene(np.random.RandomState(seed), 32)
+        label = draw_scene(np.random.RandomState(seed), 32).label
         counts.add(len(drawn))
         radii = [radius for radius, _, _ in drawn]
         assert radii == sorted(radii, reverse=True)

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 class Split:
     """The images and labels of a split, memory-mapped.
 
-    ``sizes`` are (height, width) in pixels.
+    ``sizes`` are (height, width) in pixels; only generated images have ``context_radii``.
     """
 
     names: list[str]
@@ -30,6 +30,7 @@ class Split:
     images: Pixels
     labels: Pixels
     starts: list[int]
+    context_radii: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,22 +43,30 @@ class Split:
 
     def label(self, index: int) -> Pixels:
         """Class indices (H, W), void 255."""
+        return self._map(self.labels, index)
+
+    def context_radius(self, index: int) -> Pixels | None:
+        """As ``deeplab_bench.context_radius`` has it, (H, W)."""
+        return None if self.context_radii is None else self._map(self.context_radii, index)
+
+    def _map(self, maps: Pixels, index: int) -> Pixels:
         height, width = self.sizes[index]
         start = self.starts[index]
-        return self.labels[start : start + height * width].reshape(height, width)
+        return maps[start : start + height * width].reshape(height, width)
 
 
 def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], folder: Path) -> None:
     """Decode every pair of ``source`` into ``folder``; the manifest, written last, vouches for it.
 
-    The manifest holds names, sizes and a digest of every split's pixels.
+    The manifest holds names, sizes and a digest of every split's pixels, and one of its context
+    radii where the source has them.
 
     Raises:
         DataError: the disk has no room for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    needed = sum(_packed_bytes(source.image_path(n)) for names in splits.values() for n in names)
+    needed = sum(_packed_bytes(source, name) for names in splits.values() for name in names)
     if lack := lack_of_room(folder, needed):
         raise DataError(f"{folder}: not packed, {lack}; make room and run again")
     contents = {split: _pack_split(source, split, names, folder) for split, names in splits.items()}
@@ -65,10 +74,11 @@ def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], fo
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _packed_bytes(image_path: Path) -> int:
-    """The size of an image and its label; only the image's header is read."""
-    with Image.open(image_path) as image:
-        return 4 * image.width * image.height
+def _packed_bytes(source: VocFolder, name: str) -> int:
+    """The size of an image and its maps; only the image's header is read."""
+    with Image.open(source.image_path(name)) as image:
+        maps = 1 + source.context_radius_path(name).is_file()
+        return (3 + maps) * image.width * image.height
 
 
 def _pack_split(source: VocFolder, split: str, names: Sequence[str], folder: Path) -> Any:
@@ -83,7 +93,16 @@ def _pack_split(source: VocFolder, split: str, names: Sequence[str], folder: Pat
             sizes.append(list(label.shape))
             for part in (f"{name} {label.shape}\n".encode(), image.tobytes(), label.tobytes()):
                 digest.update(part)
-    return {"sha256": digest.hexdigest(), "names": list(names), "sizes": sizes}
+    content = {"sha256": digest.hexdigest(), "names": list(names), "sizes": sizes}
+    if all(source.context_radius_path(name).is_file() for name in names):
+        content["context_radius_sha256"] = _pack_context_radii(source, split, names, folder)
+    return content
+
+
+def _pack_context_radii(source: VocFolder, split: str, names: Sequence[str], folder: Path) -> str:
+    radii = b"".join(read_label(source.context_radius_path(name)).tobytes() for name in names)
+    _context_radii_file(folder, split).write_bytes(radii)
+    return hashlib.sha256(radii).hexdigest()
 
 
 def load_split(folder: Path, split: str) -> Split:
@@ -101,7 +120,10 @@ def load_split(folder: Path, split: str) -> Split:
         for path, size in zip(_array_files(folder, split), (3 * total, total), strict=True)
     )
     starts = [0, *np.cumsum(areas).tolist()[:-1]]
-    return Split(content["names"], sizes, manifest["classes"], images, labels, starts)
+    radii = None
+    if "context_radius_sha256" in content:
+        radii = _mapped(_context_radii_file(folder, split), total, folder)
+    return Split(content["names"], sizes, manifest["classes"], images, labels, starts, radii)
 
 
 def read_manifest(folder: Path) -> Any:
@@ -118,6 +140,10 @@ def data_sha256(folder: Path) -> str:
 
 def _array_files(folder: Path, split: str) -> tuple[Path, Path]:
     return folder / f"{split}.images.bin", folder / f"{split}.labels.bin"
+
+
+def _context_radii_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.context_radii.bin"
 
 
 def _mapped(path: Path, size: int, folder: Path) -> Pixels:

@@ -51,6 +51,10 @@ class VocFolder:
     def label_path(self, name: str) -> Path:
         return self.root / "SegmentationClass" / f"{name}.png"
 
+    def context_radius_path(self, name: str) -> Path:
+        """A grey PNG of ``deeplab_bench.context_radius``, which generated images may have."""
+        return self.root / "ContextRadius" / f"{name}.png"
+
 
 def read_lines(path: Path, remedy: str) -> list[str]:
     """The names in a file, a line each.

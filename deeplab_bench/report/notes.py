@@ -145,6 +145,82 @@ def parameters(results: Results) -> str:
     return f"{found}; the first three are the best of a search on {count} training images"
 
 
+def object_size(results: Results) -> str:
+    return joined(
+        f"mIoU in percent on {images(results)}, mean of n = {seeds(results)}.",
+        brackets(results),
+        sizes(results),
+        best(results),
+    )
+
+
+def boundaries(results: Results) -> str:
+    share = results.runs[0].boundaries.distance_share
+    return joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}.",
+        deviation(results),
+        interval(results),
+        "Within so many px of the ground truth's boundaries, those with void included: mIoU of "
+        "these pixels alone (DeepLabv2, Figure 10). Boundary IoU (Cheng et al., CVPR 2021): of "
+        f"what in a class's mask lies within {100 * share:g} % of the image's diagonal of its "
+        "contour, mean over classes; counts are of the whole split, and where the ground truth is "
+        "void the prediction counts as void, too.",
+        best(results),
+    )
+
+
+def context_radius(results: Results) -> str:
+    scores, run = results.radius_scores(), results.runs[0]
+    radii = run.context_radius
+    if radii is None:
+        return ""
+    shown = scores.loc[(scores["model"] == run.model) & (scores["seed"] == run.seed), "pixels"]
+    return joined(
+        f"Accuracy of the pixels of objects and clutter in {images(results)} ({shown.sum()}), "
+        f"n = {seeds(results)}, by context radius: r is that of the smallest square window, of "
+        "2 r + 1 pixels a side and centred on the pixel, in which the scene differs from every "
+        "other whose pixel is of another class. Ground is told by itself (r = 0; "
+        f"{radii.total[0]} pixels) and not shown; {radii.total[-1]} pixels have a larger r than "
+        f"{radii.largest_px[-1]}.",
+    )
+
+
+def protocol_audit(results: Results) -> str:
+    """What each rule does and where it is seen."""
+    height, width = results.audits[0].crop_size
+    return joined(
+        f"mIoU in percent on {images(results)}, n = {seeds(results)}, of the same checkpoints as "
+        "the accuracy table, by rules that published code follows. Gain: over the protocol of that "
+        "table, paired by seed.",
+        brackets(results),
+        f"resized_labels: images and labels are resized to the training's crop, {height}x{width} "
+        "px, labels by their nearest pixel; seen where validation shares a transform of fixed "
+        "size, and torchvision's reference script scores labels resized to a short side of 520.",
+        "centre_crop: only the middle of each image, of that size, is seen and scored; seen where "
+        "validation has the crops of training.",
+        "mean_of_images: mIoU of each image alone, of the classes in it or in its prediction, then "
+        "the mean; seen where a metric is averaged over batches.",
+        "mean_of_images_absent_zero: the same, but a class in neither counts as 0; seen where NaN "
+        "is replaced by 0 or the denominator has a small constant.",
+        "absent_zero: the same of the whole split's classes.",
+        "present_in_truth: classes that the ground truth does not show are left out, even if they "
+        "are predicted; seen where the classes are taken from the labels.",
+        "void_as_background: void pixels count as background; seen where labels are read with "
+        "void as 0"
+        + (
+            "."
+            if "background" in results.runs[0].classes
+            else "; not applicable, as no class is called background."
+        ),
+        "void_as_wrong: what is predicted on void pixels enters the union of its class; seen where "
+        "intersection and union are counted without a mask of valid pixels.",
+    )
+
+
+def brackets(results: Results) -> str:
+    return "Brackets: Student's t interval at 95 % over seeds." if len(results.seeds) > 1 else ""
+
+
 def comparisons(results: Results) -> str:
     pairs = len(results.compared)
     corrected = "the one pair" if pairs == 1 else f"all {pairs} pairs together, by Holm's method"

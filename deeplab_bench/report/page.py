@@ -41,12 +41,17 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         files["tables/per_class.md"],
         "## Accuracy by size of the objects",
         figure("object_size", "mIoU of every model for small, medium and large objects"),
-        notes.sizes(results),
+        files["tables/object_size.md"],
+        "## Accuracy near boundaries",
+        figure("boundaries", "mIoU of every model over the width of the band"),
+        files["tables/boundaries.md"],
+        *context_radius_blocks(results),
         "## Receptive field",
         figure("receptive_field", "receptive field of every model, before and after training"),
         files["tables/receptive_field.md"],
         *(["## Ways of inference", files["tables/inference.md"]] if results.inferences else []),
         *crf_blocks(results, files),
+        *audit_blocks(files),
         *speed_blocks(results, files),
         "## Training",
         figure("training_curves", "training loss of every model"),
@@ -110,6 +115,17 @@ def comparison_blocks(files: Mapping[str, str]) -> list[str]:
 def paper_blocks(files: Mapping[str, str]) -> list[str]:
     table = files.get("tables/paper.md")
     return ["## Beside the papers", table] if table else []
+
+
+def context_radius_blocks(results: Results) -> list[str]:
+    note = notes.context_radius(results)
+    image = figure("context_radius", "pixel accuracy of every model over the context radius")
+    return ["## Accuracy by context radius", image, note] if note else []
+
+
+def audit_blocks(files: Mapping[str, str]) -> list[str]:
+    table = files.get("tables/protocol_audit.md")
+    return ["## Other rules of scoring", table] if table else []
 
 
 def crf_blocks(results: Results, files: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from io import BytesIO
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -20,7 +21,7 @@ from deeplab_bench.report import notes
 from deeplab_bench.report.plausibility import MARK, implausible, marked
 from deeplab_bench.report.results import SIZES, Results, Speed
 from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
-from deeplab_bench.report.tables import class_means, history, summarise, summarise_miou
+from deeplab_bench.report.tables import TRIMAPS, class_means, history, summarise, summarise_miou
 from deeplab_bench.statistics import SIGNIFICANT
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
@@ -73,9 +74,12 @@ def render(results: Results) -> dict[str, bytes]:
         "per_class": per_class,
         "training_curves": training_curves,
         "object_size": object_size,
+        "boundaries": boundaries,
     }
     if len(results.models) > 1:
         figures["comparisons"] = comparisons
+    if results.runs[0].context_radius:
+        figures["context_radius"] = context_radius
     if results.speeds:
         figures["latency"] = latency
     files: dict[str, bytes] = {}
@@ -284,6 +288,64 @@ def training_curves(results: Results) -> Figure:
     axes.set(title=f"{results.profile}: training loss", ylabel="Cross-entropy")
     axes.set_xlabel(f"Iteration{spread}")
     axes.margins(x=0.01)
+    return figure
+
+
+def boundaries(results: Results) -> Figure:
+    """mIoU within each width, and that after the CRF's last iteration where there is one."""
+    columns = legend_columns(results)
+    figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
+    axes = figure.subplots()
+    widths = list(TRIMAPS.values())
+    networks = results.scores().groupby("model", sort=False)[list(TRIMAPS)].mean()
+    for model in results.models:
+        colour, marker, line = look(results, model)
+        marks: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.4}
+        axes.plot(widths, networks.loc[model], ls=line, label=model, **marks)
+        if model in results.params.run.crf:
+            refined = after_crf(results).loc[model]
+            axes.plot(widths, refined, ls=":", mfc="white", label=f"{model} + CRF", **marks)
+    axes.set_xscale("log")
+    axes.set_xticks(widths, [str(width) for width in widths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside right upper", ncols=columns)
+    title = f"{results.profile}: mean IoU near boundaries"
+    axes.set(title=title, ylabel="mIoU within the band (%)")
+    seeds = len(results.seeds)
+    means = f"\nmean of {seeds} seeds" if seeds > 1 else ""
+    axes.set_xlabel(f"Width of the band on either side of a boundary (px){means}")
+    return figure
+
+
+def after_crf(results: Results) -> pd.DataFrame:
+    """mIoU of the trimaps after the last iteration, (model, width), mean over seeds."""
+    scores = results.crf_scores()
+    last = scores[scores["iteration"] == scores["iteration"].max()]
+    return last.groupby("model", sort=False)[list(TRIMAPS)].mean()
+
+
+def context_radius(results: Results) -> Figure:
+    """A window of side s reaches up to the radius (s - 1) / 2."""
+    columns = legend_columns(results)
+    figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
+    axes = figure.subplots()
+    accuracy = results.radius_scores().groupby(["model", "largest_px"], sort=False)["accuracy"]
+    band = accuracy.agg(["mean", "min", "max"])
+    for model in results.models:
+        colour, marker, line = look(results, model)
+        curve = band.loc[model]
+        axes.plot(curve.index, curve["mean"], line, color=colour, marker=marker, ms=5, label=model)
+        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.1, lw=0)
+    radii = band.index.unique("largest_px")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(radii, [str(radius) for radius in radii])
+    axes.xaxis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside right upper", ncols=columns)
+    title = f"{results.profile}: accuracy by the context that a pixel needs"
+    axes.set(title=title, ylabel="Pixel accuracy (%)")
+    seeds = len(results.seeds)
+    spread = f"\nline: mean of {seeds} seeds · band: lowest to highest" if seeds > 1 else ""
+    axes.set_xlabel(f"Context radius, up to (px){spread}")
     return figure
 
 

@@ -16,6 +16,7 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.params import Params
 from deeplab_bench.paths import (
     RESULTS,
+    audit_file,
     crf_file,
     crf_timing_file,
     inference_file,
@@ -54,6 +55,27 @@ class ObjectSize(Record):
     miou: tuple[Fraction | None, Fraction | None, Fraction | None]
 
 
+class Boundaries(Record):
+    """``trimap_miou`` in the order of the widths; ``distance_share`` is of the image's diagonal."""
+
+    trimap_widths_px: tuple[int, ...]
+    trimap_miou: tuple[Fraction | None, ...]
+    distance_share: float
+    boundary_iou: dict[str, Fraction | None]
+    boundary_miou: Fraction | None
+
+
+class ContextRadius(Record):
+    """Pixels found and all by context radius, one more than there are largest radii: those beyond.
+
+    Radii are in pixels.
+    """
+
+    largest_px: tuple[int, ...]
+    correct: tuple[int, ...]
+    total: tuple[int, ...]
+
+
 class History(Record):
     """``loss`` is None where it was not finite."""
 
@@ -80,6 +102,8 @@ class Run(Record):
     iou: dict[str, Fraction | None]
     absent_classes: tuple[str, ...]
     object_size: ObjectSize
+    boundaries: Boundaries
+    context_radius: ContextRadius | None
     images: dict[str, tuple[tuple[int, int, int], ...]]
     training: History
     inference: str | None = None
@@ -173,6 +197,18 @@ class CRFTiming(Record):
     environment: Environment
 
 
+class Audit(Record):
+    """A run's mIoU under the protocol and under every rule, None where a rule has no meaning."""
+
+    profile: str
+    model: str
+    seed: int
+    provenance: dict[str, str]
+    crop_size: tuple[int, int]
+    protocol: Fraction
+    rules: dict[str, Fraction | None]
+
+
 class Theory(Record):
     """Of a position of the network's map; pixels and share are what the middle of an image sees."""
 
@@ -213,6 +249,7 @@ MADE_BY = {
     Run: "deeplab_bench.evaluation",
     CRFRun: "deeplab_bench.crf_evaluation",
     FieldRun: "deeplab_bench.effective_field",
+    Audit: "deeplab_bench.protocol_audit",
 }
 
 
@@ -229,6 +266,7 @@ class Results:
     crf_runs: list[CRFRun] = field(default_factory=list)
     crf_timings: list[CRFTiming] = field(default_factory=list)
     fields: list[FieldRun] = field(default_factory=list)
+    audits: list[Audit] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -283,6 +321,17 @@ class Results:
         """
         return pd.DataFrame([row for run in self.crf_runs for row in _crf_scores(run)])
 
+    def audit_scores(self) -> pd.DataFrame:
+        """A row per audited run and rule: ``miou`` in percent, ``gain`` beyond the protocol's."""
+        return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
+
+    def radius_scores(self) -> pd.DataFrame:
+        """A row per run and context radius: ``largest_px``, ``accuracy`` in percent, ``pixels``.
+
+        Pixels of the ground and those beyond the largest radius are left out.
+        """
+        return pd.DataFrame([row for run in self.runs for row in _radius_scores(run)])
+
 
 def load_results(params: Params, profile: str) -> Results:
     """
@@ -302,6 +351,7 @@ def load_results(params: Params, profile: str) -> Results:
         load_crf_runs(params, profile),
         [_load(crf_timing_file(profile, *run), CRFTiming) for run in _declared_crf(params)],
         load_fields(params, profile),
+        load_audits(params, profile),
     )
 
 
@@ -330,6 +380,18 @@ def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
             raise ReportError(f"{path} is of other CRF settings than there are: run `dvc repro`")
         runs.append(run)
     return runs
+
+
+def load_audits(params: Params, profile: str) -> list[Audit]:
+    audits: list[Audit] = []
+    for model in params.run.audit:
+        for seed in params.run.seeds:
+            path = audit_file(profile, model, seed)
+            audit = _load(path, Audit)
+            _require(path, audit, profile=profile, model=model, seed=seed)
+            _require_current(path, audit, params, "audit")
+            audits.append(audit)
+    return audits
 
 
 def load_timings(params: Params, profile: str) -> list[Timing]:
@@ -403,14 +465,24 @@ def _resampled(runs: Sequence[Run], by: str | list[str]) -> pd.DataFrame:
 def _scores(run: Run) -> dict[str, Any]:
     by_size = {f"miou_{s}": v for s, v in zip(SIZES, run.object_size.miou, strict=True)}
     fractions = run.metrics.model_dump() | by_size | {f"iou_{c}": v for c, v in run.iou.items()}
-    percents = {k: float("nan") if v is None else 100 * v for k, v in fractions.items()}
-    return {"model": run.model, "seed": run.seed} | percents
+    near = run.boundaries
+    fractions |= {"boundary_miou": near.boundary_miou}
+    percents = {k: _percent(v) for k, v in fractions.items()}
+    trimaps = _trimaps(near.trimap_widths_px, near.trimap_miou)
+    return {"model": run.model, "seed": run.seed} | percents | trimaps
+
+
+def _percent(value: float | None) -> float:
+    return float("nan") if value is None else 100 * value
+
+
+def _trimaps(widths: Iterable[int], miou: Iterable[float | None]) -> dict[str, float]:
+    return {f"trimap_{w}_px": _percent(v) for w, v in zip(widths, miou, strict=True)}
 
 
 def _crf_scores(run: CRFRun) -> Iterable[dict[str, Any]]:
     network = run.iterations["0"].miou
     for iteration, scores in run.iterations.items():
-        trimaps = zip(run.trimap_widths_px, scores.trimap_miou, strict=True)
         yield {
             "model": run.model,
             "iteration": int(iteration),
@@ -418,8 +490,34 @@ def _crf_scores(run: CRFRun) -> Iterable[dict[str, Any]]:
             "miou": 100 * scores.miou,
             "gain": 100 * (scores.miou - network),
             "pixel_accuracy": 100 * scores.pixel_accuracy,
-            **{f"trimap_{w}_px": float("nan") if v is None else 100 * v for w, v in trimaps},
+            **_trimaps(run.trimap_widths_px, scores.trimap_miou),
         }
+
+
+def _audit_scores(audit: Audit) -> Iterable[dict[str, Any]]:
+    for rule, miou in {"protocol": audit.protocol, **audit.rules}.items():
+        yield {
+            "model": audit.model,
+            "rule": rule,
+            "seed": audit.seed,
+            "miou": _percent(miou),
+            "gain": _percent(miou) - 100 * audit.protocol,
+        }
+
+
+def _radius_scores(run: Run) -> Iterable[dict[str, Any]]:
+    if run.context_radius is None:
+        return
+    bins = run.context_radius
+    for radius, correct, total in zip(bins.largest_px, bins.correct, bins.total, strict=False):
+        if radius and total:
+            yield {
+                "model": run.model,
+                "seed": run.seed,
+                "largest_px": radius,
+                "accuracy": 100 * correct / total,
+                "pixels": total,
+            }
 
 
 Loaded = TypeVar("Loaded", bound=Record)
@@ -436,7 +534,9 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
         raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
 
 
-def _require_current(path: Path, run: Run | CRFRun | FieldRun, params: Params, stage: str) -> None:
+def _require_current(
+    path: Path, run: Run | CRFRun | FieldRun | Audit, params: Params, stage: str
+) -> None:
     """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
     experiment = params.experiment(run.profile, run.model)
     current = {

@@ -36,6 +36,8 @@ HEADINGS = {
     "interval_over_seeds": "95 % over seeds",
     "rank": "Rank",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
+    "boundary_miou": "Boundary IoU (%)",
+    "rule": "Rule",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
     "iteration": "Iteration",
     "gain_mean": "Beyond the network",
@@ -65,6 +67,7 @@ HEADINGS = {
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 CRF_HIGHEST = {"miou_mean", *TRIMAPS}
+BOUNDARY_HIGHEST = {"miou_mean", *TRIMAPS, "boundary_miou"}
 LOWEST = {"latency_p50_ms", "latency_p90_ms"}
 GAIN_INTERVAL = ("gain_low", "gain_high")
 DECIMALS = {
@@ -91,13 +94,20 @@ class Table:
 
 def render(results: Results) -> dict[str, str]:
     """Every table of a profile, by file name."""
-    tables = {"accuracy": accuracy(results), "per_class": per_class(results)}
+    tables = {
+        "accuracy": accuracy(results),
+        "per_class": per_class(results),
+        "object_size": object_size(results),
+        "boundaries": boundaries(results),
+    }
     if results.inferences:
         tables["inference"] = inference(results)
     if results.speeds:
         tables["speed"] = speed(results)
     if results.crf_runs:
         tables["crf"] = crf(results)
+    if results.audits:
+        tables["protocol_audit"] = protocol_audit(results)
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
@@ -196,6 +206,61 @@ def class_means(results: Results) -> pd.DataFrame:
     names = {f"iou_{name}": name for name in results.runs[0].classes}
     means = results.scores().groupby("model", sort=False)[list(names)].mean()
     return means.rename(columns=names)
+
+
+def object_size(results: Results) -> Table:
+    """mIoU of every model near small, medium and large objects, each with its interval."""
+    scores = results.scores()
+    columns = [f"miou_{size}" for size in SIZES]
+    by_size = [
+        summarise(scores, column)
+        .add_prefix(f"{column}_")
+        .rename(columns={f"{column}_mean": column})
+        for column in columns
+    ]
+    data = pd.concat(by_size, axis="columns").reset_index(names="model")
+    text = formatted(data)
+    for column in columns:
+        low, high = f"{column}_ci95_low", f"{column}_ci95_high"
+        interval = " [" + text[low] + ", " + text[high] + "]"
+        text[column] += interval.where(data[low].notna(), "")
+    text = text[["model", *columns]]
+    title = f"mIoU by size of the objects on the profile {results.profile}"
+    return Table(title, data, text, best_of(data, text.columns), notes.object_size(results))
+
+
+def boundaries(results: Results) -> Table:
+    """mIoU within so many pixels of the ground truth's boundaries, and boundary IoU."""
+    miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    near = results.scores().groupby("model", sort=False)[[*TRIMAPS, "boundary_miou"]].mean()
+    data = miou.join(near).reset_index(names="model")
+    text = formatted(data)
+    text["miou_mean"] += (" ± " + text["miou_std"]).where(data["miou_std"].notna(), "")
+    text["miou_std"] = interval_text(text)
+    text = text.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
+    best = best_of(data, text.columns, highest=BOUNDARY_HIGHEST)
+    title = f"Accuracy near boundaries on the profile {results.profile}"
+    return Table(title, data, text, best, notes.boundaries(results))
+
+
+def protocol_audit(results: Results) -> Table:
+    """A row per audited model and rule: its mIoU, and what it adds to the protocol's."""
+    scores, by = results.audit_scores(), ["model", "rule"]
+    miou, gain = summarise(scores, "miou", by), summarise(scores, "gain", by)
+    data = miou[["mean"]].rename(columns={"mean": "miou_mean"})
+    data[["gain", "gain_low", "gain_high"]] = gain.drop(columns="std")
+    data = data.reset_index()
+    text = formatted(data)
+    changes = data[["gain", *GAIN_INTERVAL]].map("{:+.2f}".format)
+    interval = " [" + changes["gain_low"] + ", " + changes["gain_high"] + "]"
+    shown = changes["gain"] + interval.where(data["gain_low"].notna(), "")
+    text["gain"] = shown.where(data["rule"] != "protocol", "").where(
+        data["miou_mean"].notna(), "not applicable"
+    )
+    text = text.drop(columns=[*GAIN_INTERVAL])
+    title = f"Scores by other rules on the profile {results.profile}"
+    best = pd.DataFrame(False, index=data.index, columns=text.columns)
+    return Table(title, data, text, best, notes.protocol_audit(results))
 
 
 def inference(results: Results) -> Table:
@@ -347,7 +412,7 @@ def latex(table: Table, label: str) -> str:
 
 def alignment(table: Table) -> list[str]:
     words = {"model", "other", "architecture", "hardware", "paper", "row", "inference", "settings"}
-    words |= {"verdict", "ordering", "reason"}
+    words |= {"verdict", "ordering", "reason", "rule"}
     return ["left" if column in words else "right" for column in table.text]
 
 
