@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks import confusion, data_path, network_steps, plain_crf, repro
 from benchmarks.comparison import Benchmark, Settings, compare, save
@@ -38,16 +40,17 @@ def main() -> None:
     try:
         device = device_for(given.hardware)
         small = device.type == "cpu"
-        settings = Settings(
-            device,
-            given.crop or (129 if small else 513),
-            given.batch or (4 if small else 16),
-            given.seconds,
-        )
-        for name in given.names or BENCHMARKS:
-            table = compare(BENCHMARKS[name](settings), settings)
-            path = save(table, given.hardware)
-            print(path.read_text(encoding="utf-8"))
+        with TemporaryDirectory() as folder:
+            settings = Settings(
+                device,
+                given.crop or (129 if small else 513),
+                given.batch or (4 if small else 16),
+                given.seconds,
+                Path(folder),
+            )
+            for name in given.names or BENCHMARKS:
+                path = save(compare(BENCHMARKS[name](settings), settings), given.hardware)
+                print(path.read_text(encoding="utf-8"))
         if given.repro:
             print(repro.repro_text(load_params()))
     except UserError as error:

@@ -40,12 +40,16 @@ class MissingPeer(UserError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The size of the work: square crops or images of ``crop`` px, ``batch`` of them a step."""
+    """The size of the work: square crops or images of ``crop`` px, ``batch`` of them a step.
+
+    ``folder`` is for files that a benchmark needs while it runs.
+    """
 
     device: torch.device
     crop: int
     batch: int
     seconds: float
+    folder: Path
 
     @property
     def size(self) -> tuple[int, int]:

@@ -4,9 +4,8 @@ The images are generated: 500 px wide JPEGs in Pascal VOC's folders.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,22 +36,20 @@ STEPS = 20  # many more than batches are made in advance
 
 def batches(settings: Settings) -> Benchmark:
     training = schedule(settings, "float32")
-    folder = TemporaryDirectory()
-    source = generated(Path(folder.name))
-    loaders = {
-        OURS: lambda: own_batches(packed(source), training, workers=0),
-        "torchvision": lambda: torchvision_batches(source, training),
-    }
-    size = settings.batch * settings.crop**2
+    source = generated(settings.folder / "batches")
+    traffic = 3 * settings.batch * settings.crop**2 * 4
+
+    def contender(drawn: Iterator[tuple[Tensor, Tensor]]) -> Contender:
+        return Contender(drawing(drawn), traffic_bytes=traffic)
+
     return Benchmark(
         "batches",
         f"A batch of {settings.batch} crops of {settings.crop} px, rescaled, mirrored and "
         "normalised, on one processor without workers: ours from packed pixels, torchvision's "
         "VOCSegmentation with its transforms v2 from JPEGs and PNGs.",
         {
-            # The folder is removed once nothing refers to it.
-            name: lambda make=make: Contender(drawing(make(), folder), traffic_bytes=3 * size * 4)
-            for name, make in loaders.items()
+            OURS: lambda: contender(own_batches(packed(source), training, workers=0)),
+            "torchvision": lambda: contender(torchvision_batches(source, training)),
         },
     )
 
@@ -61,23 +58,20 @@ def waiting(settings: Settings) -> Benchmark:
     """The goal: training on tensors in memory takes at least 97 % of the time."""
     training = schedule(settings, "bfloat16" if settings.device.type == "cuda" else "float32")
     workers = default_workers(settings.device)
-    folder = TemporaryDirectory()
-    split = packed(generated(Path(folder.name)))
+    split = packed(generated(settings.folder / "waiting"))
+    in_memory = next(own_batches(split, training, workers=0))
+
+    def contender(drawn: Iterator[tuple[Tensor, Tensor]]) -> Contender:
+        return Contender(training_on(drawn, training, settings.device))
+
     return Benchmark(
         "waiting_for_data",
         f"{STEPS} training steps of aspp on {settings.batch} crops of {settings.crop} px, with "
         f"{workers} worker(s) that make batches beside it, and with one batch in memory: a ratio "
         "of 0.97 or more is the goal.",
         {
-            OURS: lambda: training_on(
-                own_batches(split, training, workers), settings, training, folder
-            ),
-            "tensors in memory": lambda: training_on(
-                itertools.repeat(next(own_batches(split, training, workers=0))),
-                settings,
-                training,
-                folder,
-            ),
+            OURS: lambda: contender(own_batches(split, training, workers)),
+            "tensors in memory": lambda: contender(itertools.repeat(in_memory)),
         },
     )
 
@@ -131,7 +125,7 @@ def torchvision_batches(source: VocFolder, training: Training) -> Iterator[tuple
         shuffle=True,
         drop_last=True,
     )
-    return endless(loader)
+    return ((images, masks.squeeze(1)) for images, masks in endless(loader))
 
 
 def endless(loader: Iterable[Any]) -> Iterator[Any]:
@@ -139,30 +133,24 @@ def endless(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def drawing(batches: Iterator[tuple[Tensor, Tensor]], folder: TemporaryDirectory[str]) -> Work:
+def drawing(batches: Iterator[tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
     """The next batch, normalised if it is not."""
 
-    def draw() -> tuple[Tensor, Tensor, TemporaryDirectory[str]]:
+    def draw() -> tuple[Tensor, Tensor]:
         images, labels = next(batches)
-        images = normalise(images) if images.dtype == torch.uint8 else images
-        return images, labels.long(), folder
+        return normalise(images) if images.dtype == torch.uint8 else images, labels.long()
 
     return draw
 
 
 def training_on(
-    batches: Iterator[tuple[Tensor, Tensor]],
-    settings: Settings,
-    training: Training,
-    folder: TemporaryDirectory[str],
-) -> Contender:
-    model = build_model("aspp", ARGUMENTS, num_classes=len(CLASSES)).to(settings.device)
-    model = model.to(memory_format=torch.channels_last)
-    trainer = Trainer(model, training, settings.device)
+    batches: Iterator[tuple[Tensor, Tensor]], training: Training, device: torch.device
+) -> Work:
+    model = build_model("aspp", ARGUMENTS, num_classes=len(CLASSES)).to(device)
+    trainer = Trainer(model.to(memory_format=torch.channels_last), training, device)
 
-    def steps() -> TemporaryDirectory[str]:
+    def steps() -> None:
         for _ in range(STEPS):
             trainer.step(*next(batches))
-        return folder
 
-    return Contender(steps)
+    return steps

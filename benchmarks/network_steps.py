@@ -127,8 +127,8 @@ def peer_training(network: nn.Module, settings: Settings, tuned: bool) -> Conten
 
 
 def own_evaluation(settings: Settings) -> Contender:
-    model = build_model("aspp", ARGUMENTS, num_classes=CLASSES)
-    model = prepared(model, settings.device, channels_last=True).eval()
+    network = build_model("aspp", ARGUMENTS, num_classes=CLASSES)
+    model = prepared(network, settings.device, channels_last=True).eval()
     size = (1, 3, *settings.size)
     image = torch.randint(256, size, dtype=torch.uint8, device=settings.device)
 

@@ -46,7 +46,8 @@ def plain_labels(task: Task) -> NDArray[np.integer]:
 
     classes, height, width = task.probabilities.shape
     field = densecrf.DenseCRF2D(width, height, classes)
-    field.setUnaryEnergy(unary_from_softmax(task.probabilities, clip=LEAST_PROBABILITY))
+    unary = unary_from_softmax(task.probabilities, clip=LEAST_PROBABILITY)
+    field.setUnaryEnergy(np.ascontiguousarray(unary))
     normalised = {"normalization": densecrf.NORMALIZE_AFTER}
     field.addPairwiseGaussian(sxy=PARAMETERS.sigma_gamma, compat=PARAMETERS.w2, **normalised)
     field.addPairwiseBilateral(

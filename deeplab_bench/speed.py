@@ -19,6 +19,7 @@ from torchvision.models import resnet18
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, check_arguments, count_parameters
+from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.params import Experiment, Inference, ParamsError
 from deeplab_bench.provenance import code_sha256, device_name
 from deeplab_bench.steps import CPU_PIXELS, Case, measured_batch, training_step
@@ -39,7 +40,7 @@ THROUGHPUT_SECONDS, PASSES_PER_BATCH = 0.4, 3
 TRAINING_SECONDS, LEAST_STEPS = 0.4, 3
 MOST_STEPS = 10_000
 INPUTS = 3
-EVALUATION_OUTPUT_STRIDES = (16, 8)
+EVALUATION_OUTPUT_STRIDES: tuple[OutputStride, ...] = (16, 8)
 LEAST_IMPROVEMENT = 1.05  # of a doubled batch's throughput, to double it again
 MOST_IMAGES = 1024
 REFERENCE = "reference"

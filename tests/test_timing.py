@@ -1,7 +1,9 @@
 """Times are taken in turn and summed up right; how long anything takes is not tested."""
 
 import itertools
+import shutil
 import statistics
+import subprocess
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,8 +127,8 @@ def test_fingerprint_of_a_gpu(
         assert command[:2] == ["nvidia-smi", "--id=GPU-1234"]
         return SimpleNamespace(returncode=code, stdout=answers[command[2]])
 
-    monkeypatch.setattr(timing.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(timing.subprocess, "run", nvidia_smi)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", nvidia_smi)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     properties = SimpleNamespace(uuid="1234")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)

@@ -1,10 +1,12 @@
 """Figures as SVG and PNG, the same bytes from the same results."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from itertools import pairwise
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -308,12 +310,18 @@ def tradeoff_points(
         axes.plot([cost] * 2, [row["ci95_low"], row["ci95_high"]], color=colour, lw=1.4)
         axes.plot([cost, highest], [row["mean"]] * 2, color=colour, lw=1.4)
         axes.plot(cost, row["mean"], marker, color=colour, ms=7, mec="white", mew=0.8, label=model)
-    points = [(cost, float(summary.loc[model, "mean"])) for model, (cost, _) in costs.items()]
-    front = pareto_front(points)
-    edges = [cost for cost, _ in front] + [max(cost for cost, _ in points)]
-    # No line, so that no label keeps clear of all that it encloses.
-    axes.stairs([score for _, score in front], edges, baseline=None, color="0.55", ls="--", lw=1)
+    means = summary["mean"].to_dict()
+    points = [(cost, means[model]) for model, (cost, _) in costs.items()]
+    draw_front(axes, pareto_front(points), max(cost for cost, _ in points))
     axes.margins(x=0.2, y=0.1)
+
+
+def draw_front(axes: Axes, front: Sequence[tuple[float, float]], most: float) -> None:
+    """Steps up to the cost ``most``, a line each, so that labels keep clear of no more than it."""
+    style: dict[str, Any] = {"color": "0.55", "ls": "--", "lw": 1, "zorder": 1.5}
+    for (cost, score), (next_cost, next_score) in pairwise([*front, (most, front[-1][1])]):
+        axes.plot([cost, next_cost], [score] * 2, **style)
+        axes.plot([next_cost] * 2, [score, next_score], **style)
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

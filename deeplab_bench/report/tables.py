@@ -260,7 +260,9 @@ def crf_seconds_per_image(results: Results) -> dict[str, float]:
     runs = zip(results.crf_runs, results.crf_timings, strict=True)
     rows = [{"model": run.model, "seconds": timing.seconds_per_image} for run, timing in runs]
     frame = pd.DataFrame(rows, columns=["model", "seconds"])
-    return frame.groupby("model")["seconds"].mean().to_dict()
+    return {
+        str(model): seconds for model, seconds in frame.groupby("model")["seconds"].mean().items()
+    }
 
 
 def pixels(size: tuple[int, int]) -> str:
