@@ -107,7 +107,7 @@ def present(benchmark: Benchmark) -> tuple[dict[str, Contender], list[str]]:
             found[name] = make()
         except MissingPeer as error:
             missing.append(str(error))
-    return found, missing
+    return found, list(dict.fromkeys(missing))
 
 
 def compare(benchmark: Benchmark, settings: Settings) -> Table:
