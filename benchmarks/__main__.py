@@ -29,7 +29,7 @@ def main() -> None:
         "names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}"
     )
     parser.add_argument("--hardware", default="cpu", metavar="LABEL", help="as in run.hardware")
-    parser.add_argument("--crop", type=int, metavar="PX", help="default: 513, on a CPU 129")
+    parser.add_argument("--crop", type=int, metavar="PX", help="default: 512, on a CPU 128")
     parser.add_argument("--batch", type=int, help="images a step; default: 16, on a CPU 4")
     parser.add_argument("--seconds", type=float, default=30, help="of each benchmark (default: 30)")
     parser.add_argument("--repro", action="store_true", help="also run `dvc repro --force`")
@@ -43,7 +43,7 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             settings = Settings(
                 device,
-                given.crop or (129 if small else 513),
+                given.crop or (128 if small else 512),
                 given.batch or (4 if small else 16),
                 given.seconds,
                 Path(folder),

@@ -93,9 +93,9 @@ def peer(module: str) -> Any:
     """
     try:
         return import_module(module)
-    except ImportError:
+    except ImportError as error:
         raise MissingPeer(
-            f"{module} is not installed, its rows are left out: run `pip install -e '.[bench]'`"
+            f"the rows of {module} are left out, {error}: run `pip install -e '.[bench]'`"
         ) from None
 
 
