@@ -35,9 +35,9 @@ from deeplab_bench.timing import (
 )
 
 # The profile quick takes about two seconds beyond the start of the process.
-LATENCY_SECONDS, LEAST_PASSES = 0.8, 20
-THROUGHPUT_SECONDS, PASSES_PER_BATCH = 0.4, 3
-TRAINING_SECONDS, LEAST_STEPS = 0.4, 3
+LATENCY_SECONDS, LEAST_PASSES = 0.5, 20
+THROUGHPUT_SECONDS, PASSES_PER_BATCH = 0.3, 3
+TRAINING_SECONDS, LEAST_STEPS = 0.3, 3
 MOST_STEPS = 10_000
 INPUTS = 3
 EVALUATION_OUTPUT_STRIDES: tuple[OutputStride, ...] = (16, 8)
