@@ -1,6 +1,7 @@
 """How long a training step takes: measured on made-up batches, stored by the device's name."""
 
 import hashlib
+import itertools
 import json
 import statistics
 import time
@@ -18,11 +19,12 @@ from deeplab_bench.experiment import Phase, Training
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
 from deeplab_bench.provenance import environment
-from deeplab_bench.speed import synchronise
+from deeplab_bench.timing import Work, peak_memory_mib, reset_peak_memory, timed
 from deeplab_bench.training import Trainer, make_deterministic
 
 WARM_UP_STEPS = 2
 TIMED_STEPS = 5
+BATCHES = 3
 STEP_SECONDS = 30.0  # a model gets no further step after these
 # A CPU's time is proportional to the batch, once that is this large, and its memory is short.
 CPU_PIXELS = 2**20
@@ -107,18 +109,15 @@ def measure(case: Case, device: torch.device) -> Step:
     """The median of the steps after a warm-up; data loading has no part in it."""
     training = case.phase.training
     batch_size = measured_batch(training, device)
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
     try:
         seconds = time_steps(case, batch_size, device)
     except torch.cuda.OutOfMemoryError:
         return Step(seconds=None, batch_size=batch_size, peak_memory_mib=None)
-    timed = seconds[WARM_UP_STEPS:] or seconds[-1:]
-    memory = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
+    timed_steps = seconds[WARM_UP_STEPS:] or seconds[-1:]
+    memory = round(peak_memory_mib(device), 1) if device.type == "cuda" else None
     return Step(
-        seconds=round(statistics.median(timed) * training.batch_size / batch_size, 4),
+        seconds=round(statistics.median(timed_steps) * training.batch_size / batch_size, 4),
         batch_size=batch_size,
         peak_memory_mib=memory,
     )
@@ -126,23 +125,32 @@ def measure(case: Case, device: torch.device) -> Step:
 
 def time_steps(case: Case, batch_size: int, device: torch.device) -> list[float]:
     """Seconds of every step, the warm-up's first."""
+    steps = WARM_UP_STEPS + TIMED_STEPS
+    step = training_step(case, batch_size, device, steps)
+    seconds: list[float] = []
+    while len(seconds) < steps and sum(seconds) < STEP_SECONDS:
+        seconds.append(timed(step, device))
+    return seconds
+
+
+def training_step(case: Case, batch_size: int, device: torch.device, steps: int) -> Work:
+    """A step of the training itself, to be taken ``steps`` times, on made-up batches in turn."""
     make_deterministic(0)
     model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
     model = model.to(device).to(memory_format=torch.channels_last)
-    steps = WARM_UP_STEPS + TIMED_STEPS
     training = case.phase.training.model_copy(update={"iterations": steps})
     trainer = Trainer(model, training, device)
     size = training.crop_size
-    images = torch.randint(256, (batch_size, 3, *size), dtype=torch.uint8)
-    labels = torch.randint(case.num_classes, (batch_size, *size), dtype=torch.uint8)
-    seconds: list[float] = []
-    while len(seconds) < steps and sum(seconds) < STEP_SECONDS:
-        synchronise(device)
-        started = time.perf_counter()
-        trainer.step(images, labels)
-        synchronise(device)
-        seconds.append(time.perf_counter() - started)
-    return seconds
+    batches = itertools.cycle(
+        [
+            (
+                torch.randint(256, (batch_size, 3, *size), dtype=torch.uint8),
+                torch.randint(case.num_classes, (batch_size, *size), dtype=torch.uint8),
+            )
+            for _ in range(BATCHES)
+        ]
+    )
+    return lambda: trainer.step(*next(batches))
 
 
 def measured_batch(training: Training, device: torch.device) -> int:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deeplab_bench import due, paths, plan, steps
+from deeplab_bench import due, paths, plan, steps, timing
 from deeplab_bench.configuration import write_settings
 from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DOWNLOADS
@@ -113,7 +113,8 @@ class Clock:
             self.now += next(durations_left)
 
         clock = SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now)
-        monkeypatch.setattr(steps, "time", clock)
+        for module in (steps, timing):
+            monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(Trainer, "step", step)
 
 

@@ -30,7 +30,7 @@ from deeplab_bench.paths import (
 )
 from deeplab_bench.protocol_audit import RULES
 from deeplab_bench.provenance import run_code_sha256, settings_sha256
-from deeplab_bench.report import ReportError, fields, page, tables, write_report
+from deeplab_bench.report import ReportError, fields, page, plots, tables, write_report
 from deeplab_bench.report.results import load_results, write
 
 CLASSES = ("background", "disc_shape", "ring")
@@ -54,6 +54,8 @@ FIGURES = {
     "object_size",
     "boundaries",
     "latency",
+    "flops",
+    "memory",
     "receptive_field",
 }
 
@@ -170,12 +172,17 @@ def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
         "model": model,
         "hardware": hardware,
         "input_size": [32, 32],
-        "parameters": 1_234_567,
-        "flops": 2_500_000_000,
-        "batch_size": 1,
-        "latency_ms": {"p50": p50, "p90": 1.2 * p50, "samples": 30},
-        "images_per_second": 1000 / p50,
-        "peak_memory_mib": None,
+        "output_strides": [cost_record(16, p50), cost_record(8, 2 * p50)],
+        "images_per_second": {"1": 1000 / p50, "2": 1500 / p50, "4": 1400 / p50},
+        "training": {
+            "crop_size": [32, 32],
+            "batch_size": 4,
+            "precision": "float32",
+            "step_ms": {"p25": 9 * p50, "p50": 10 * p50, "p75": 12 * p50, "samples": 5},
+            "relative_step": {"p25": 2.5, "p50": p50, "p75": 7.25},
+            "images_per_second": 400 / p50,
+            "peak_memory_mib": 100 * p50,
+        },
         "environment": ENVIRONMENT,
     }
 
@@ -202,6 +209,18 @@ def field_record(params: Params, model: str, size: int | None) -> dict[str, Any]
             "before": {"size_px": 30.0, "half_px": 21, "share": 0.878906},
             "after": {"size_px": 22.63, "half_px": 11, "share": 0.5},
         },
+    }
+
+
+def cost_record(output_stride: int, p50: float) -> dict[str, Any]:
+    factors = {"p25": 0.9, "p50": 1, "p75": 1.1, "p90": 1.2, "p99": 1.5}
+    return {
+        "output_stride": output_stride,
+        "parameters": 1_234_567,
+        "flops": int(5e8 * p50),
+        "peak_memory_mib": 10 * p50,
+        "latency_ms": {name: factor * p50 for name, factor in factors.items()} | {"samples": 30},
+        "relative_latency": {"p25": 0.25, "p50": p50 / 8, "p75": 2.5},
     }
 
 
@@ -310,14 +329,67 @@ def test_rows_are_the_declared_models_in_their_order() -> None:
 
 def test_speed_is_of_every_model_on_every_hardware() -> None:
     table = frame(made(declare(hardware=["gpu", "cpu"])), "speed")
-    assert list(zip(table.index, table["hardware"], strict=True)) == [
+    trained = table[table["output_stride"] == 16]
+    assert len(table) == 2 * len(trained)
+    assert list(zip(trained.index, trained["hardware"], strict=True)) == [
         ("aspp", "gpu"),
         ("image_pyramid", "gpu"),
         ("aspp", "cpu"),
         ("image_pyramid", "cpu"),
     ]
-    assert table["gflops"].unique().tolist() == [2.5]
-    assert table["latency_p90_ms"].tolist() == [6.0, 7.2, 6.0, 7.2]
+    assert trained["gflops"].tolist() == [2.5, 3.0, 2.5, 3.0]
+    assert trained["latency_p90_ms"].tolist() == [6.0, 7.2, 6.0, 7.2]
+    assert table["latency_p99_ms"].tolist()[:2] == [7.5, 15.0]
+
+
+def test_throughput_is_the_best_and_of_the_trained_output_stride() -> None:
+    table = frame(made(declare()), "speed").loc["aspp"]
+    assert table["images_per_second"].tolist() == pytest.approx([300, np.nan], nan_ok=True)
+    assert table["batch_size"].tolist() == pytest.approx([2, np.nan], nan_ok=True)
+
+
+def test_relative_times_show_their_quartiles() -> None:
+    files = made(declare())
+    row = frame(files, "speed").loc["aspp"].iloc[0]
+    relative = [row[f"latency_relative{end}"] for end in ("_p25", "", "_p75")]
+    assert relative == [0.25, 0.62, 2.5]
+    assert "| **0.62 [0.25, 2.50]** |" in files["tables/speed.md"]
+    assert "| **50.00 [45.00, 60.00]** |" in files["tables/training_speed.md"]
+
+
+def test_seconds_of_the_crf_stand_beside_the_trained_network() -> None:
+    params = declare(crf=["aspp"])
+    write_results(params)
+    dump(
+        crf_timing_file("quick", "aspp", 2), {"seconds_per_image": 0.4, "environment": ENVIRONMENT}
+    )
+    files = texts(params)
+    seconds = frame(files, "speed")["crf_seconds"].tolist()
+    assert seconds == pytest.approx([0.3, *[np.nan] * 3], nan_ok=True)
+    assert "crf_seconds" not in frame(texts(declare()), "speed")
+
+
+def test_a_model_too_large_to_train_is_not_in_the_table_of_training() -> None:
+    write_results(declare())
+    edit(speed_file("quick", "cpu", "aspp"), training=None)
+    assert list(frame(texts(declare()), "training_speed").index) == ["image_pyramid"]
+    edit(speed_file("quick", "cpu", "image_pyramid"), training=None)
+    files = texts(declare())
+    assert not any("training_speed" in name for name in files)
+    assert "Speed of training" not in page.render(load_results(declare(), "quick"), files)
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(1, 5)], [(1, 5)]),
+        ([(3, 5), (1, 2), (2, 4)], [(1, 2), (2, 4), (3, 5)]),
+        ([(1, 4), (2, 3), (3, 4), (4, 6)], [(1, 4), (4, 6)]),
+        ([(1, 2), (1, 3), (2, 3)], [(1, 3)]),
+    ],
+)
+def test_pareto_front(points: list[tuple[float, float]], front: list[tuple[float, float]]) -> None:
+    assert plots.pareto_front(points) == front
 
 
 @pytest.mark.parametrize(
@@ -422,12 +494,13 @@ def test_the_best_are_bold() -> None:
     bold = re.compile(r"\*\*(.*?)\*\*")
     scores = ["72.00 ± 2.00", "82.00", "52.00", "72.00", "77.00"]
     assert bold.findall(files["tables/accuracy.md"]) == scores
-    assert bold.findall(files["tables/speed.md"]) == ["5.00", "6.00", "200.00"]
+    best_times = ["5.00", "6.00", "7.50", "0.62 [0.25, 2.50]", "300.00"]
+    assert bold.findall(files["tables/speed.md"]) == best_times
 
 
 def test_latex_is_escaped_and_balanced() -> None:
     files = made(declare())
-    for name in ("accuracy", "per_class", "speed"):
+    for name in ("accuracy", "per_class", "speed", "training_speed"):
         text = files[f"tables/{name}.tex"]
         body = re.sub(r"(?m)^%.*|\\label\{.*?\}", "", text)
         assert not re.search(r"(?<!\\)[_%#]", body)
@@ -686,7 +759,7 @@ def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
     (folder / "NOTES.md").write_text("By hand.\n", encoding="utf-8")
     write_report(declare(), "quick")
     text = (folder / "README.md").read_text(encoding="utf-8")
-    for name in ("accuracy", "comparisons", "per_class", "speed"):
+    for name in ("accuracy", "comparisons", "per_class", "speed", "training_speed"):
         assert (folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (folder / link).exists()

@@ -44,22 +44,52 @@ def inference(results: Results) -> str:
 
 
 def speed(results: Results) -> str:
-    batch = results.speeds[0].batch_size
-    passes = min(speed.latency_ms.samples for speed in results.speeds)
-    machines = (
-        f"{name} is {environments(s.environment for s in results.speeds if s.hardware == name)}."
-        for name in results.params.run.hardware
-    )
+    passes = min(c.latency_ms.samples for s in results.speeds for c in s.output_strides)
+    crf_machines = environments(timing.environment for timing in results.crf_timings)
     return joined(
-        "Latency: the forward pass of one image, float32, from the normalised image in the "
-        "device's memory to the logits at its size; median (p50) and 90th percentile of at least "
-        f"{passes} passes after warming up. Images/s: the same of a batch of {batch}. Reading, "
+        "A model's first row is at the output stride of its training, the others are of the same "
+        "network at other ones. Latency: the forward pass of one image, float32, from the "
+        "normalised image in the device's memory to the logits at its size; median (p50), 90th and "
+        f"99th percentile of at least {passes} passes after warming up, over images in turn. "
+        f"Latency (reference): {reference()} over the same image, pass by pass. Images/s: the most "
+        "of batches doubled in size until that is no faster, time or memory is short. Reading, "
         "copying and normalising images and the arg max of the logits are not timed. GFLOPs: one "
-        "image, a multiply-add as two, convolutions and matrix products alone. Peak memory: of "
-        "torch's allocator on a GPU, of the whole process on a CPU.",
+        "image, a multiply-add as two, convolutions and matrix products alone. Peak memory: of one "
+        "image, of torch's allocator on a GPU, of the whole process on a CPU.",
+        f"CRF: beyond the network, an image in one process on {crf_machines}."
+        if results.crf_runs
+        else "",
         best(results),
-        *machines,
+        *machines(results),
     )
+
+
+def training_speed(results: Results) -> str:
+    steps = min(s.training.step_ms.samples for s in results.speeds if s.training)
+    return joined(
+        "Step: a batch of crops in the host's memory copied and normalised, forward pass, loss, "
+        "backward pass and the optimiser's step, in the training's precision; median [quartiles] "
+        "of "
+        f"at least {steps} steps after warming up, over made-up batches in turn. Reading and "
+        f"augmenting images is not timed. Step (reference): {reference()} over as many crops, "
+        "step by step. On a CPU a batch has no more than about a million pixels. Peak memory: as "
+        "above, of a step.",
+        best(results),
+        *machines(results),
+    )
+
+
+def reference() -> str:
+    return (
+        "the ratio, median [quartiles], to the forward pass of a fixed network, FCN-32s on "
+        "torchvision's ResNet-18 in float32,"
+    )
+
+
+def machines(results: Results) -> Iterable[str]:
+    for name in results.params.run.hardware:
+        found = environments(s.environment for s in results.speeds if s.hardware == name)
+        yield f"{name} is {found}."
 
 
 def paper_values(results: Results, papers: Iterable[Paper]) -> str:

@@ -100,8 +100,13 @@ def data_set(results: Results) -> str:
 def speed_blocks(results: Results, files: Mapping[str, str]) -> list[str]:
     if not results.speeds:
         return []
-    image = figure("latency", "mIoU against latency")
-    return ["## Speed", image, files["tables/speed.md"]]
+    training = files.get("tables/training_speed.md")
+    return [
+        "## Speed",
+        *(figure(name, f"mIoU against {name}") for name in ("latency", "flops", "memory")),
+        files["tables/speed.md"],
+        *(["## Speed of training", training] if training else []),
+    ]
 
 
 def comparison_blocks(files: Mapping[str, str]) -> list[str]:

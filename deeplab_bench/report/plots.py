@@ -1,9 +1,11 @@
 """Figures as SVG and PNG, the same bytes from the same results."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.style
@@ -19,9 +21,16 @@ from matplotlib.transforms import Bbox
 
 from deeplab_bench.report import notes
 from deeplab_bench.report.plausibility import MARK, implausible, marked
-from deeplab_bench.report.results import SIZES, Results, Speed
+from deeplab_bench.report.results import SIZES, Cost, Results, Speed
 from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
-from deeplab_bench.report.tables import TRIMAPS, class_means, history, summarise, summarise_miou
+from deeplab_bench.report.tables import (
+    TRIMAPS,
+    class_means,
+    history,
+    pixels,
+    summarise,
+    summarise_miou,
+)
 from deeplab_bench.statistics import SIGNIFICANT
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
@@ -67,6 +76,37 @@ PLACES = (
 )
 
 
+@dataclass(frozen=True)
+class Expense:
+    """What a model costs: ``range_of`` is from the symbol to the end of a horizontal ``line``."""
+
+    key: str
+    name: str
+    label: str
+    range_of: Callable[[Cost], tuple[float, float]]
+    line: str = ""
+    of_hardware: bool = True
+
+
+EXPENSES = (
+    Expense(
+        "latency",
+        "latency",
+        "Latency of one image (ms)",
+        lambda cost: (cost.latency_ms.p50, cost.latency_ms.p90),
+        "symbol: median · horizontal line: to the 90th percentile",
+    ),
+    Expense(
+        "flops",
+        "FLOPs",
+        "GFLOPs of one image",
+        lambda cost: (cost.flops / 1e9,) * 2,
+        of_hardware=False,
+    ),
+    Expense("memory", "memory", "Peak memory (MiB)", lambda cost: (cost.peak_memory_mib,) * 2),
+)
+
+
 def render(results: Results) -> dict[str, bytes]:
     """Every figure of a profile, by file name."""
     figures: dict[str, Callable[[Results], Figure]] = {
@@ -80,8 +120,8 @@ def render(results: Results) -> dict[str, bytes]:
         figures["comparisons"] = comparisons
     if results.runs[0].context_radius:
         figures["context_radius"] = context_radius
-    if results.speeds:
-        figures["latency"] = latency
+    for expense in EXPENSES if results.speeds else ():
+        figures[expense.key] = partial(tradeoff, expense=expense)
     files: dict[str, bytes] = {}
     with matplotlib.style.context(STYLE, after_reset=True):
         for name, draw in figures.items():
@@ -353,8 +393,9 @@ def legend_columns(results: Results) -> int:
     return math.ceil(len(results.models) / 20)
 
 
-def latency(results: Results) -> Figure:
-    hardware = results.params.run.hardware
+def tradeoff(results: Results, expense: Expense) -> Figure:
+    """mIoU against what a model costs on every hardware, or on any where that is the same."""
+    hardware = results.params.run.hardware[: None if expense.of_hardware else 1]
     summary = summarise_miou(results)
     many = len(results.models) > MOST_LABELS
     columns = legend_columns(results) if many else 0
@@ -362,12 +403,13 @@ def latency(results: Results) -> Figure:
     panels = figure.subplots(1, len(hardware), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, hardware, strict=True):
         speeds = {speed.model: speed for speed in results.speeds if speed.hardware == name}
-        latency_points(axes, results, summary, speeds)
-        size = "x".join(map(str, next(iter(speeds.values())).input_size))
-        axes.set_title(f"{name}, {size} px", weight="normal")
+        tradeoff_points(axes, results, summary, speeds, expense)
+        size = pixels(next(iter(speeds.values())).input_size)
+        on = f"{name}, " if expense.of_hardware else ""
+        axes.set_title(f"{on}{size} px", weight="normal")
     panels[0].set_ylabel("mIoU (%)")
-    figure.suptitle(f"{results.profile}: accuracy and latency", ha="left", x=0.01)
-    figure.supxlabel(latency_label(results), fontsize=9)
+    figure.suptitle(f"{results.profile}: accuracy and {expense.name}", ha="left", x=0.01)
+    figure.supxlabel(tradeoff_label(results, expense), fontsize=9)
     if many:
         lines, names = panels[0].get_legend_handles_labels()
         figure.legend(lines, names, loc="outside right upper", ncols=columns)
@@ -378,25 +420,48 @@ def latency(results: Results) -> Figure:
     return figure
 
 
-def latency_label(results: Results) -> str:
+def tradeoff_label(results: Results, expense: Expense) -> str:
     over = notes.varied(results)
-    vertical = f"\nvertical line: 95 % interval over {over}" if over else ""
-    symbols = "symbol: median · horizontal line: to the 90th percentile"
-    return f"Latency of one image (ms)\n{symbols}{vertical}"
+    vertical = f"vertical line: 95 % interval over {over} · " if over else ""
+    front = f"{vertical}dashed: the best at up to that cost"
+    return "\n".join(filter(None, (expense.label, expense.line, front)))
 
 
-def latency_points(
-    axes: Axes, results: Results, summary: pd.DataFrame, speeds: Mapping[str, Speed]
+def tradeoff_points(
+    axes: Axes,
+    results: Results,
+    summary: pd.DataFrame,
+    speeds: Mapping[str, Speed],
+    expense: Expense,
 ) -> None:
-    for model, speed in speeds.items():
+    costs = {model: expense.range_of(speed.trained) for model, speed in speeds.items()}
+    for model, (cost, highest) in costs.items():
         colour, marker, _ = look(results, model)
-        row, passes = summary.loc[model], speed.latency_ms
-        interval = [row["ci95_low"], row["ci95_high"]]
-        axes.plot([passes.p50] * 2, interval, color=colour, lw=1.4)
-        axes.plot([passes.p50, passes.p90], [row["mean"]] * 2, color=colour, lw=1.4)
-        point = (passes.p50, row["mean"])
-        axes.plot(*point, marker, color=colour, ms=7, mec="white", mew=0.8, label=model)
+        row = summary.loc[model]
+        axes.plot([cost] * 2, [row["ci95_low"], row["ci95_high"]], color=colour, lw=1.4)
+        axes.plot([cost, highest], [row["mean"]] * 2, color=colour, lw=1.4)
+        axes.plot(cost, row["mean"], marker, color=colour, ms=7, mec="white", mew=0.8, label=model)
+    means = summary["mean"].to_dict()
+    points = [(cost, means[model]) for model, (cost, _) in costs.items()]
+    draw_front(axes, pareto_front(points), max(cost for cost, _ in points))
     axes.margins(x=0.2, y=0.1)
+
+
+def draw_front(axes: Axes, front: Sequence[tuple[float, float]], most: float) -> None:
+    """Steps up to the cost ``most``, a line each, so that labels keep clear of no more than it."""
+    style: dict[str, Any] = {"color": "0.55", "ls": "--", "lw": 1, "zorder": 1.5}
+    for (cost, score), (next_cost, next_score) in pairwise([*front, (most, front[-1][1])]):
+        axes.plot([cost, next_cost], [score] * 2, **style)
+        axes.plot([next_cost] * 2, [score, next_score], **style)
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (cost, score) those that none beats at up to their cost, from the cheapest."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return front
 
 
 def place_labels(axes: Axes) -> None:

@@ -141,26 +141,68 @@ class Timing(Record):
     environment: Environment
 
 
-class Latency(Record):
+class Quartiles(Record):
+    p25: float
     p50: float
-    p90: float
+    p75: float
+
+
+class StepTimes(Quartiles):
     samples: int
 
 
+class Latency(StepTimes):
+    p90: float
+    p99: float
+
+
+class Cost(Record):
+    """Of one image at one output stride; ``relative_latency`` is over the reference network's."""
+
+    output_stride: int | None
+    parameters: int
+    flops: int
+    peak_memory_mib: float
+    latency_ms: Latency
+    relative_latency: Quartiles
+
+
+class TrainingSpeed(Record):
+    """``relative_step`` is over the reference network's forward pass of as many crops."""
+
+    crop_size: tuple[int, int]
+    batch_size: int
+    precision: str
+    step_ms: StepTimes
+    relative_step: Quartiles
+    images_per_second: float
+    peak_memory_mib: float
+
+
 class Speed(Record):
-    """Latency is of one image, throughput of a batch of ``batch_size``."""
+    """``output_strides`` begin with that of the training, of which ``images_per_second`` is.
+
+    The latter is by batch size. ``training`` is None where a batch does not fit into the memory.
+    """
 
     profile: str
     model: str
     hardware: str
     input_size: tuple[int, int]
-    parameters: int
-    flops: float
-    batch_size: int
-    latency_ms: Latency
-    images_per_second: float
-    peak_memory_mib: float | None
+    output_strides: Annotated[tuple[Cost, ...], Field(min_length=1)]
+    images_per_second: Annotated[dict[str, float], Field(min_length=1)]
+    training: TrainingSpeed | None
     environment: Environment
+
+    @property
+    def trained(self) -> Cost:
+        """At the output stride of the training, as the accuracy is."""
+        return self.output_strides[0]
+
+    @property
+    def best_batch(self) -> str:
+        """The batch size of the highest throughput."""
+        return max(self.images_per_second, key=self.images_per_second.__getitem__)
 
 
 class CRFScores(Record):

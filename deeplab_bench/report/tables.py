@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from deeplab_bench.params import Params, load_params
 from deeplab_bench.paths import RESULTS
 from deeplab_bench.report import notes
 from deeplab_bench.report.plausibility import implausible, marked
-from deeplab_bench.report.results import SIZES, ReportError, Results
+from deeplab_bench.report.results import SIZES, Quartiles, ReportError, Results
 from deeplab_bench.statistics import Source
 
 TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
@@ -44,7 +45,11 @@ HEADINGS = {
     **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
+    "latency_p99_ms": "p99 (ms)",
+    "latency_relative": "Latency (reference)",
+    "output_stride": "Output stride",
     "images_per_second": "Images/s",
+    "batch_size": "Batch",
     "peak_memory_mib": "Peak memory (MiB)",
     "field_px": "Theoretical (px)",
     "field_stride_px": "Stride (px)",
@@ -54,6 +59,11 @@ HEADINGS = {
     "effective_share": "Effective, after (%)",
     "half_before_px": "Half, before (px)",
     "half_after_px": "Half, after (px)",
+    "crf_seconds": "CRF (s)",
+    "crop": "Crop (px)",
+    "precision": "Precision",
+    "step_ms": "Step (ms)",
+    "step_relative": "Step (reference)",
     "paper": "Paper",
     "row": "Row",
     "published": "Published (%)",
@@ -68,13 +78,15 @@ HEADINGS = {
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 CRF_HIGHEST = {"miou_mean", *TRIMAPS}
 BOUNDARY_HIGHEST = {"miou_mean", *TRIMAPS, "boundary_miou"}
-LOWEST = {"latency_p50_ms", "latency_p90_ms"}
+LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
+LOWEST |= {"step_ms", "step_relative"}
 GAIN_INTERVAL = ("gain_low", "gain_high")
 DECIMALS = {
     "params_m": 3,
     "gflops": 3,
     "loss": 5,
     "field_px": 0,
+    "crf_seconds": 3,
     "p_value": 5,
     "p_holm": 5,
 }
@@ -104,6 +116,8 @@ def render(results: Results) -> dict[str, str]:
         tables["inference"] = inference(results)
     if results.speeds:
         tables["speed"] = speed(results)
+    if any(speed.training for speed in results.speeds):
+        tables["training_speed"] = training_speed(results)
     if results.crf_runs:
         tables["crf"] = crf(results)
     if results.audits:
@@ -296,26 +310,84 @@ def inference_settings(results: Results, name: str, model: str) -> str:
 
 
 def speed(results: Results) -> Table:
+    """A row per model and output stride; throughput and CRF are of the training's, the first."""
+    crf_seconds = crf_seconds_per_image(results)
     rows = [
         {
             "model": speed.model,
             "hardware": speed.hardware,
-            "input": "x".join(map(str, speed.input_size)),
-            "params_m": speed.parameters / 1e6,
-            "gflops": speed.flops / 1e9,
-            "latency_p50_ms": speed.latency_ms.p50,
-            "latency_p90_ms": speed.latency_ms.p90,
-            "images_per_second": speed.images_per_second,
-            "peak_memory_mib": speed.peak_memory_mib,
+            "input": pixels(speed.input_size),
+            "output_stride": str(cost.output_stride or ""),
+            "params_m": cost.parameters / 1e6,
+            "gflops": cost.flops / 1e9,
+            "latency_p50_ms": cost.latency_ms.p50,
+            "latency_p90_ms": cost.latency_ms.p90,
+            "latency_p99_ms": cost.latency_ms.p99,
+            **with_quartiles("latency_relative", cost.relative_latency),
+            "images_per_second": max(speed.images_per_second.values()) if is_trained else math.nan,
+            "batch_size": speed.best_batch if is_trained else "",
+            "peak_memory_mib": cost.peak_memory_mib,
+            "crf_seconds": crf_seconds.get(speed.model, math.nan) if is_trained else math.nan,
         }
         for speed in results.speeds
+        for cost, is_trained in [(cost, cost is speed.trained) for cost in speed.output_strides]
     ]
-    data = pd.DataFrame(rows).astype({"peak_memory_mib": float})
+    data = pd.DataFrame(rows)
+    if not crf_seconds:
+        data = data.drop(columns="crf_seconds")
+    title = f"Speed of inference on the profile {results.profile}"
+    return speed_table(title, data, ("latency_relative",), notes.speed(results))
+
+
+def training_speed(results: Results) -> Table:
+    rows = [
+        {
+            "model": speed.model,
+            "hardware": speed.hardware,
+            "crop": pixels(training.crop_size),
+            "batch_size": str(training.batch_size),
+            "precision": training.precision,
+            **with_quartiles("step_ms", training.step_ms),
+            **with_quartiles("step_relative", training.relative_step),
+            "images_per_second": training.images_per_second,
+            "peak_memory_mib": training.peak_memory_mib,
+        }
+        for speed in results.speeds
+        if (training := speed.training) is not None
+    ]
+    title = f"Speed of training on the profile {results.profile}"
+    spread = ("step_ms", "step_relative")
+    return speed_table(title, pd.DataFrame(rows), spread, notes.training_speed(results))
+
+
+def speed_table(title: str, data: pd.DataFrame, spread: Collection[str], note: str) -> Table:
+    """Quartiles of the columns ``spread`` go into brackets; the best is that of each hardware."""
+    text = formatted(data)
+    for column in spread:
+        low, high = f"{column}_p25", f"{column}_p75"
+        text[column] += " [" + text[low] + ", " + text[high] + "]"
+        text = text.drop(columns=[low, high])
     groups = [part for _, part in data.groupby("hardware", sort=False)]
-    best = pd.concat([best_of(part, data.columns) for part in groups])
-    return Table(
-        f"Speed on the profile {results.profile}", data, formatted(data), best, notes.speed(results)
-    )
+    best = pd.concat([best_of(part, text.columns) for part in groups])
+    return Table(title, data, text, best, note)
+
+
+def with_quartiles(name: str, found: Quartiles) -> dict[str, float]:
+    return {name: found.p50, f"{name}_p25": found.p25, f"{name}_p75": found.p75}
+
+
+def crf_seconds_per_image(results: Results) -> dict[str, float]:
+    """By model, the mean over seeds."""
+    runs = zip(results.crf_runs, results.crf_timings, strict=True)
+    rows = [{"model": run.model, "seconds": timing.seconds_per_image} for run, timing in runs]
+    frame = pd.DataFrame(rows, columns=["model", "seconds"])
+    return {
+        str(model): seconds for model, seconds in frame.groupby("model")["seconds"].mean().items()
+    }
+
+
+def pixels(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
 
 
 def crf(results: Results) -> Table:
@@ -412,7 +484,7 @@ def latex(table: Table, label: str) -> str:
 
 def alignment(table: Table) -> list[str]:
     words = {"model", "other", "architecture", "hardware", "paper", "row", "inference", "settings"}
-    words |= {"verdict", "ordering", "reason", "rule"}
+    words |= {"verdict", "ordering", "reason", "precision", "rule"}
     return ["left" if column in words else "right" for column in table.text]
 
 
