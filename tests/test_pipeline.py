@@ -83,14 +83,18 @@ class Repository:
             command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
         )
 
-    def dvc(self, *arguments: str) -> str:
-        done = self.run(sys.executable, "-m", "dvc", *arguments)
+    def python(self, *arguments: str) -> str:
+        done = self.run(sys.executable, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def dvc(self, *arguments: str) -> str:
+        return self.python("-m", "dvc", *arguments)
+
     def repro(self) -> set[str]:
-        """The stages that ran."""
-        return set(re.findall(r"Running stage '(.+)'", self.dvc("repro")))
+        """The stages that ran, as ``make repro`` runs them."""
+        output = self.python("-m", "pipelines.warm", sys.executable, "-m", "dvc", "repro")
+        return set(re.findall(r"Running stage '(.+)'", output))
 
     def add_architecture(self, name: str, of: str) -> None:
         """One file and one line."""

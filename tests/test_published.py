@@ -298,15 +298,23 @@ def committed_citations() -> tuple[Params, list[Cited]]:
 
 
 def test_no_two_models_are_said_to_be_the_same_row() -> None:
-    _, cited = committed_citations()
-    rows = [(c.published.reference, c.published.index) for c in cited]
+    params, cited = committed_citations()
+    families = params.studies["figure2"]
+    rows = [(c.published.reference, c.published.index) for c in cited if c.model not in families]
     assert sorted(rows) == sorted(set(rows))
 
 
 def test_the_catalogue_is_trained_as_the_papers_say() -> None:
-    """On VOC 2012 nothing that a DeepLab paper states is otherwise, but for COCO pretraining."""
+    """On VOC 2012 nothing that a DeepLab paper states is otherwise, but for COCO pretraining.
+
+    The families of Figure 2 have the profile's backbone and schedule: they cite orderings alone.
+    """
     params, cited = committed_citations()
-    deeplab = [c for c in cited if c.published.settings["dataset"] == "voc2012"]
+    deeplab = [
+        c
+        for c in cited
+        if c.published.settings["dataset"] == "voc2012" and c.model not in params.studies["figure2"]
+    ]
     assert len(deeplab) > 50
     otherwise = {
         c.name: departures(settings_of(params, "voc2012", c), c.published) for c in deeplab

@@ -46,9 +46,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         figure("boundaries", "mIoU of every model over the width of the band"),
         files["tables/boundaries.md"],
         *context_radius_blocks(results),
-        "## Receptive field",
-        figure("receptive_field", "receptive field of every model, before and after training"),
-        files["tables/receptive_field.md"],
+        *field_blocks(files),
         *(["## Ways of inference", files["tables/inference.md"]] if results.inferences else []),
         *crf_blocks(results, files),
         *audit_blocks(files),
@@ -115,6 +113,12 @@ def comparison_blocks(files: Mapping[str, str]) -> list[str]:
         return []
     image = figure("comparisons", "differences of mIoU between every two models")
     return ["## Comparisons of every two models", image, table]
+
+
+def field_blocks(files: Mapping[str, str]) -> list[str]:
+    table = files.get("tables/receptive_field.md")
+    image = figure("receptive_field", "receptive field of every model, before and after training")
+    return ["## Receptive field", image, table] if table else []
 
 
 def paper_blocks(files: Mapping[str, str]) -> list[str]:
