@@ -422,9 +422,9 @@ def tradeoff(results: Results, expense: Expense) -> Figure:
 
 def tradeoff_label(results: Results, expense: Expense) -> str:
     over = notes.varied(results)
-    vertical = f"vertical line: 95 % interval over {over} · " if over else ""
-    front = f"{vertical}dashed: the best at up to that cost"
-    return "\n".join(filter(None, (expense.label, expense.line, front)))
+    vertical = f"vertical line: 95 % interval over {over}" if over else ""
+    front = "dashed: the best at up to that cost"
+    return "\n".join(filter(None, (expense.label, expense.line, vertical, front)))
 
 
 def tradeoff_points(
