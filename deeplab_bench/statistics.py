@@ -12,20 +12,19 @@ Bulletin 2, 1946), the interval is Student's t. With one source alone this is th
 
 Resampling seeds as well, Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 2007), is too
 narrow for few seeds. In simulations of five classes on 20 to 160 images, whether seeds or images
-vary more, 95 % intervals held the truth in so many of 100 cases:
+vary more, so many of 100 intervals at 95 % held the truth (``python -m benchmarks.coverage``):
 
 ================================  =========  =========
 method                            3 seeds    5 seeds
 ================================  =========  =========
-this one                          90 to 95   93 to 96
-pigeonhole bootstrap              75 to 94   84 to 95
-Student's t over seeds alone      37 to 95   24 to 95
-bootstrap of images alone         36 to 93   48 to 94
+this one                          91 to 94   91 to 96
+pigeonhole bootstrap              78 to 93   87 to 94
+Student's t over seeds alone      39 to 95   22 to 94
+bootstrap of images alone         41 to 92   49 to 93
 ================================  =========  =========
 
-Of eight equal models compared with Holm's correction, some two differed in 4 to 9 of 100 cases with
-3 seeds, in 4 to 6 with 5. Classes that few images show make every method too sure: where each is on
-three images in twenty, 81 of 100 intervals held the truth with 20 images, 91 with 80.
+Classes that few images show make every method too sure: where each is on three images in twenty,
+80 of 100 intervals held the truth with 20 images, 92 with 80.
 """
 
 from collections.abc import Hashable, Iterator
