@@ -76,7 +76,9 @@ def figure(results: Results) -> Figure:
             for axes, label in zip(column_of_panels, ROWS, strict=False):
                 axes.set_ylabel(label)
     drawn.suptitle(f"{results.profile}: receptive field of the middle pixel", ha="left", x=0.01)
-    drawn.legend(handles=legend(), loc="outside lower center", ncols=len(legend()))
+    drawn.legend(
+        handles=legend(), loc="outside lower center", ncols=1 if columns < 5 else len(legend())
+    )
     return drawn
 
 
