@@ -1,6 +1,8 @@
 # `make repro` regenerates every result, `make test` runs the tests; both make .venv if need be.
 PYTHON ?= python3
 PROFILE ?=
+# Stages at a time on a machine of several GPUs.
+JOBS ?= 1
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
@@ -9,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: .venv/installed
 	$(if $(PROFILE),python -m pipelines select_profile $(PROFILE))
-	python -m pipelines.warm dvc repro
+	python -m pipelines.warm $(if $(filter 1,$(JOBS)),dvc repro,python -m pipelines.parallel $(JOBS))
 	python -m deeplab_bench.report.page
 	python -m deeplab_bench.report.tables $(PROFILE)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from deeplab_bench import steps
 from deeplab_bench.data import voc2012
-from deeplab_bench.data.archives import DOWNLOADS, Archive
+from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.data.preparation import archives_of, class_names
 from deeplab_bench.data.voc_layout import VocFolder
@@ -65,7 +65,10 @@ def stages_text(due: Due) -> str:
 
 def download_lines(params: Params, profile: str, models: Sequence[str]) -> Iterator[str]:
     """A line per archive of the data, and per backbone whose weights come from ImageNet."""
-    sizes = {a.filename: a.size_bytes for a in data_archives(params.profile[profile].data)}
+    sizes = {
+        a.filename: a.size_bytes
+        for a in archives_of(params.profile[profile].data, voc2012.PUBLISHED)
+    }
     for model in models:
         experiment = params.experiment(profile, model)
         if experiment.training.weights == "imagenet":
@@ -78,17 +81,13 @@ def download_lines(params: Params, profile: str, models: Sequence[str]) -> Itera
         yield f"Download: {filename}, {stated}{', there already' if there else ''}"
 
 
-def data_archives(data: Data) -> list[Archive]:
-    return archives_of(data, voc2012.PUBLISHED)
-
-
 def disk(params: Params, profile: str, models: Sequence[str]) -> str:
     """Archives count twice, as they lie unpacked beside themselves while they are converted."""
     data = params.profile[profile].data
     checkpoints = sum(checkpoint_bytes(params, profile, model) for model in models)
     parts = {
         "archives and what is unpacked from them": 2
-        * sum(archive.size_bytes or 0 for archive in data_archives(data)),
+        * sum(archive.size_bytes or 0 for archive in archives_of(data, voc2012.PUBLISHED)),
         "packed images": packed_bytes(data, data_folder(profile)),
         "checkpoints": len(params.run.seeds) * checkpoints,
     }

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS = "DEEPLAB_BENCH_WARM"
+GPUS = "CUDA_VISIBLE_DEVICES"
 # Its memory is measured, so it has to have a process of its own.
 COLD = ("speed",)
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +37,12 @@ def delegate(command: Sequence[str]) -> int | None:
     if not address or not command or command[0] in COLD:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        request = {"command": list(command), "folder": str(Path.cwd()), "sources": sources()}
+        request = {
+            "command": list(command),
+            "folder": str(Path.cwd()),
+            "sources": sources(),
+            "gpus": os.environ.get(GPUS),
+        }
         try:
             connection.connect(address)
             socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
@@ -112,6 +118,8 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
         os.dup2(given, own)
         os.close(given)
     os.chdir(request["folder"])
+    if request["gpus"] is not None:
+        os.environ[GPUS] = request["gpus"]
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
