@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from deeplab_bench import steps
@@ -142,11 +143,12 @@ def costs(
 ) -> pd.DataFrame:
     """A row per phase of a model; hours are of all its seeds, ``hours_due`` of those not trained.
 
-    ``train_due`` is of every seed of every model. What is not known is NaN.
+    ``train_due`` is of every seed of every model. What is not known is NaN. ``pflop`` is 10^15
+    floating-point operations of all seeds, on whatever device.
     """
     seeds = len(params.run.seeds)
     rows = []
-    for index, model in enumerate(models):
+    for index, model in enumerate(tqdm(models, desc="counting operations", unit="model")):
         due = sum(train_due[index * seeds : (index + 1) * seeds])
         for case in cases_of(params, profile, model):
             step = found.get(case.key, UNKNOWN)
@@ -157,6 +159,7 @@ def costs(
                     "model": model,
                     "step_s": step.seconds,
                     "iterations": iterations,
+                    "pflop": seeds * training_flops(case) / 1e15,
                     "hours_per_seed": hours,
                     "hours": hours * seeds,
                     "hours_due": hours * due,
@@ -167,11 +170,29 @@ def costs(
     return pd.DataFrame(rows).astype({"step_s": float, "memory_mib": float})
 
 
+def training_flops(case: Case) -> int:
+    """Of a phase from one seed: the forward pass by torch's counter, and twice as many backward.
+
+    Nothing is computed: the tensors have no data.
+    """
+    training = case.phase.training
+    with torch.device("meta"):
+        model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
+        images = torch.empty(training.batch_size, 3, *training.crop_size)
+        with FlopCounterMode(display=False) as counter:
+            model.training_scores(images)
+    return 3 * int(counter.get_total_flops()) * training.iterations
+
+
 def costs_text(table: pd.DataFrame) -> str:
     shown = table.drop(columns="fits").dropna(axis="columns", how="all")
     text = as_text(shown)
     total = f"{table['hours'].sum():.2f} h of training in all, {table['hours_due'].sum():.2f} h due"
-    return f"{text}\n\n{total}; reading the data, evaluation and timing come on top."
+    return (
+        f"{text}\n\n{total}; reading the data, evaluation and timing come on top.\n"
+        f"{table['pflop'].sum():,.3f} PFLOP of training: a multiply-add as two, convolutions and "
+        "matrix products alone."
+    )
 
 
 def studies_text(params: Params, table: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from deeplab_bench import due, paths, plan, steps, timing
 from deeplab_bench.configuration import write_settings
@@ -260,8 +261,21 @@ def test_hours_by_hand(params: Params) -> None:
         "Not in the hours, as no step of theirs is known: wide."
     ]
     assert "0.04 h of training in all, 0.02 h due" in plan.costs_text(table)
-    row = plan.costs_text(table).splitlines()[-3].split()
-    assert row == ["wide", "-", "3", "-", "-", "-", "-"]
+    row = plan.costs_text(table).splitlines()[-4].split()
+    assert row[:3] + row[4:] == ["wide", "-", "3", "-", "-", "-", "-"]
+
+
+def test_operations_of_a_training(params: Params) -> None:
+    """By torch's counter on a real batch, the backward pass included; the loss has none."""
+    (case,) = plan.cases_of(params, "toy", "twin")
+    training = case.phase.training
+    model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
+    images = torch.randn(training.batch_size, 3, *training.crop_size, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    assert plan.training_flops(case) == counter.get_total_flops() * training.iterations
+    table = plan.costs(params, "toy", ["twin"], {}, [True] * 2)
+    assert table["pflop"].item() == 2 * plan.training_flops(case) / 1e15
 
 
 def test_a_model_that_does_not_fit_is_named(params: Params) -> None:
