@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWNBASE
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
@@ -365,7 +366,8 @@ def after_crf(results: Results) -> pd.DataFrame:
 
 
 def context_radius(results: Results) -> Figure:
-    """A window of side s reaches up to the radius (s - 1) / 2."""
+    """Beside how far each model's effective receptive field reaches: (s - 1) / 2 of a side s."""
+    reach = {run.model: (run.effective.after.size_px - 1) / 2 for run in results.fields}
     columns = legend_columns(results)
     figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     axes = figure.subplots()
@@ -374,10 +376,17 @@ def context_radius(results: Results) -> Figure:
     for model in results.models:
         colour, marker, line = look(results, model)
         curve = band.loc[model]
-        axes.plot(curve.index, curve["mean"], line, color=colour, marker=marker, ms=5, label=model)
+        label = f"{model} ({reach[model]:.0f})" if model in reach else model
+        axes.plot(curve.index, curve["mean"], line, color=colour, marker=marker, ms=5, label=label)
         axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.1, lw=0)
+        if model in reach:
+            top = axes.get_xaxis_transform()
+            axes.plot(
+                reach[model], 1, marker=CARETDOWNBASE, color=colour, transform=top, clip_on=False
+            )
     radii = band.index.unique("largest_px")
     axes.set_xscale("log", base=2)
+    axes.set_xlim(radii[0] / 1.2, radii[-1] * 1.2)
     axes.set_xticks(radii, [str(radius) for radius in radii])
     axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside right upper", ncols=columns)
@@ -385,7 +394,8 @@ def context_radius(results: Results) -> Figure:
     axes.set(title=title, ylabel="Pixel accuracy (%)")
     seeds = len(results.seeds)
     spread = f"\nline: mean of {seeds} seeds · band: lowest to highest" if seeds > 1 else ""
-    axes.set_xlabel(f"Context radius, up to (px){spread}")
+    field = "\ntriangle and number: reach of the effective receptive field (px)" if reach else ""
+    axes.set_xlabel(f"Context radius, up to (px){spread}{field}")
     return figure
 
 
