@@ -4,7 +4,7 @@ import pandas as pd
 
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.tables import Table, files_of, formatted, interval_text, with_marks
+from deeplab_bench.report.tables import Table, files_of, formatted, interval_text
 from deeplab_bench.statistics import SIGNIFICANT
 
 SMALLEST_P = 0.0001
@@ -14,7 +14,7 @@ def render(results: Results) -> dict[str, str]:
     """The files of the table ``comparisons``, none of a single model."""
     if len(results.models) == 1:
         return {}
-    return files_of(with_marks(comparisons(results), results), "comparisons", results.profile)
+    return files_of(comparisons(results), "comparisons", results)
 
 
 def comparisons(results: Results) -> Table:

@@ -24,7 +24,7 @@ GREY = 220
 
 
 def render(results: Results) -> dict[str, str]:
-    return files_of(receptive_field(results), "receptive_field", results.profile)
+    return files_of(receptive_field(results), "receptive_field", results)
 
 
 def render_figure(results: Results) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from deeplab_bench.published import (
 )
 from deeplab_bench.report import notes
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.tables import Table, files_of, formatted, interval_text, with_marks
+from deeplab_bench.report.tables import Table, files_of, formatted, interval_text
 from deeplab_bench.statistics import Estimate, Source, estimate, over_images
 
 # What holds for a run whose settings do not say.
@@ -46,8 +46,8 @@ class Cited(NamedTuple):
 
 def render(results: Results) -> dict[str, str]:
     """The files of the table ``paper``, none if there is nothing to compare."""
-    table = with_marks(paper(results), results)
-    return files_of(table, "paper", results.profile) if len(table.data) else {}
+    table = paper(results)
+    return files_of(table, "paper", results) if len(table.data) else {}
 
 
 def paper(results: Results) -> Table:
@@ -175,8 +175,7 @@ def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
 def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
     """mIoU in percent by seed, of a CRF after its last iteration."""
     if cited.crf:
-        scores = results.crf_scores()
-        scores = scores[scores["iteration"] == scores["iteration"].max()]
+        scores = results.refined_scores()
     elif cited.inference is not None:
         scores = results.inference_scores()
         scores = scores[scores["inference"] == cited.inference]

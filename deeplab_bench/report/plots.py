@@ -338,17 +338,16 @@ def boundaries(results: Results) -> Figure:
     figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     axes = figure.subplots()
     widths = list(TRIMAPS.values())
-    networks = results.scores().groupby("model", sort=False)[list(TRIMAPS)].mean()
+    networks = mean_trimaps(results.scores())
+    refined = mean_trimaps(results.refined_scores()) if results.crf_runs else networks.head(0)
     for model in results.models:
         colour, marker, line = look(results, model)
         marks: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.4}
         axes.plot(widths, networks.loc[model], ls=line, label=model, **marks)
-        if model in results.params.run.crf:
-            refined = after_crf(results).loc[model]
-            axes.plot(widths, refined, ls=":", mfc="white", label=f"{model} + CRF", **marks)
-    axes.set_xscale("log")
-    axes.set_xticks(widths, [str(width) for width in widths])
-    axes.xaxis.set_minor_locator(NullLocator())
+        if model in refined.index:
+            marks |= {"ls": ":", "mfc": "white", "label": f"{model} + CRF"}
+            axes.plot(widths, refined.loc[model], **marks)
+    log_ticks(axes, widths)
     figure.legend(loc="outside right upper", ncols=columns)
     title = f"{results.profile}: mean IoU near boundaries"
     axes.set(title=title, ylabel="mIoU within the band (%)")
@@ -358,11 +357,9 @@ def boundaries(results: Results) -> Figure:
     return figure
 
 
-def after_crf(results: Results) -> pd.DataFrame:
-    """mIoU of the trimaps after the last iteration, (model, width), mean over seeds."""
-    scores = results.crf_scores()
-    last = scores[scores["iteration"] == scores["iteration"].max()]
-    return last.groupby("model", sort=False)[list(TRIMAPS)].mean()
+def mean_trimaps(scores: pd.DataFrame) -> pd.DataFrame:
+    """mIoU within each width, (model, width), mean over seeds."""
+    return scores.groupby("model", sort=False)[list(TRIMAPS)].mean()
 
 
 def context_radius(results: Results) -> Figure:
@@ -385,10 +382,8 @@ def context_radius(results: Results) -> Figure:
                 reach[model], 1, marker=CARETDOWNBASE, color=colour, transform=top, clip_on=False
             )
     radii = band.index.unique("largest_px")
-    axes.set_xscale("log", base=2)
+    log_ticks(axes, list(radii))
     axes.set_xlim(radii[0] / 1.2, radii[-1] * 1.2)
-    axes.set_xticks(radii, [str(radius) for radius in radii])
-    axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside right upper", ncols=columns)
     title = f"{results.profile}: accuracy by the context that a pixel needs"
     axes.set(title=title, ylabel="Pixel accuracy (%)")
@@ -397,6 +392,12 @@ def context_radius(results: Results) -> Figure:
     field = "\ntriangle and number: reach of the effective receptive field (px)" if reach else ""
     axes.set_xlabel(f"Context radius, up to (px){spread}{field}")
     return figure
+
+
+def log_ticks(axes: Axes, values: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def legend_columns(results: Results) -> int:

@@ -287,11 +287,12 @@ class FieldRun(Record):
     effective: BeforeAndAfter
 
 
+# The module that makes a record, and the stage that has to run again for a new one.
 MADE_BY = {
-    Run: "deeplab_bench.evaluation",
-    CRFRun: "deeplab_bench.crf_evaluation",
-    FieldRun: "deeplab_bench.effective_field",
-    Audit: "deeplab_bench.protocol_audit",
+    Run: ("deeplab_bench.evaluation", "train"),
+    CRFRun: ("deeplab_bench.crf_evaluation", "crf"),
+    FieldRun: ("deeplab_bench.effective_field", "receptive_field"),
+    Audit: ("deeplab_bench.protocol_audit", "audit"),
 }
 
 
@@ -363,6 +364,11 @@ class Results:
         """
         return pd.DataFrame([row for run in self.crf_runs for row in _crf_scores(run)])
 
+    def refined_scores(self) -> pd.DataFrame:
+        """The same after the last iteration alone."""
+        scores = self.crf_scores()
+        return scores[scores["iteration"] == scores["iteration"].max()]
+
     def audit_scores(self) -> pd.DataFrame:
         """A row per audited run and rule: ``miou`` in percent, ``gain`` beyond the protocol's."""
         return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
@@ -401,9 +407,7 @@ def load_runs(params: Params, profile: str) -> list[Run]:
     runs: list[Run] = []
     for model, seed in _declared(params):
         path = run_file(profile, model, seed)
-        run = _load(path, Run)
-        _require(path, run, profile=profile, model=model, seed=seed)
-        _require_current(path, run, params, "train")
+        run = _load_current(path, Run, params, profile=profile, model=model, seed=seed)
         runs.append(run)
         _require_equal_data(path, run, runs[0])
     if not runs:
@@ -415,9 +419,7 @@ def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
     runs: list[CRFRun] = []
     for model, seed in _declared_crf(params):
         path = crf_file(profile, model, seed)
-        run = _load(path, CRFRun)
-        _require(path, run, profile=profile, model=model, seed=seed)
-        _require_current(path, run, params, "crf")
+        run = _load_current(path, CRFRun, params, profile=profile, model=model, seed=seed)
         if run.settings != params.crf(profile).model_dump(mode="json"):
             raise ReportError(f"{path} is of other CRF settings than there are: run `dvc repro`")
         runs.append(run)
@@ -425,15 +427,18 @@ def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
 
 
 def load_audits(params: Params, profile: str) -> list[Audit]:
-    audits: list[Audit] = []
-    for model in params.run.audit:
-        for seed in params.run.seeds:
-            path = audit_file(profile, model, seed)
-            audit = _load(path, Audit)
-            _require(path, audit, profile=profile, model=model, seed=seed)
-            _require_current(path, audit, params, "audit")
-            audits.append(audit)
-    return audits
+    return [
+        _load_current(
+            audit_file(profile, model, seed),
+            Audit,
+            params,
+            profile=profile,
+            model=model,
+            seed=seed,
+        )
+        for model in params.run.audit
+        for seed in params.run.seeds
+    ]
 
 
 def load_timings(params: Params, profile: str) -> list[Timing]:
@@ -457,9 +462,8 @@ def load_inferences(params: Params, profile: str, first: Run) -> list[Run]:
         settings = params.inference[inference].model_dump(mode="json")
         for model, seed in _declared(params):
             path = inference_file(profile, inference, model, seed)
-            run = _load(path, Run)
-            _require(path, run, profile=profile, inference=inference, model=model, seed=seed)
-            _require_current(path, run, params, "train")
+            of = {"profile": profile, "inference": inference, "model": model, "seed": seed}
+            run = _load_current(path, Run, params, **of)
             if run.settings["inference"] != settings:
                 raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
             _require_equal_data(path, run, first)
@@ -468,15 +472,18 @@ def load_inferences(params: Params, profile: str, first: Run) -> list[Run]:
 
 
 def load_fields(params: Params, profile: str) -> list[FieldRun]:
-    fields = []
     seed = params.run.seeds[0]
-    for model in params.run.models:
-        path = receptive_field_file(profile, model)
-        measured = _load(path, FieldRun)
-        _require(path, measured, profile=profile, model=model, seed=seed)
-        _require_current(path, measured, params, "receptive_field")
-        fields.append(measured)
-    return fields
+    return [
+        _load_current(
+            receptive_field_file(profile, model),
+            FieldRun,
+            params,
+            profile=profile,
+            model=model,
+            seed=seed,
+        )
+        for model in params.run.models
+    ]
 
 
 def write(path: Path, content: bytes) -> None:
@@ -576,14 +583,18 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
         raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
 
 
-def _require_current(
-    path: Path, run: Run | CRFRun | FieldRun | Audit, params: Params, stage: str
-) -> None:
+Made = TypeVar("Made", Run, CRFRun, FieldRun, Audit)
+
+
+def _load_current(path: Path, schema: type[Made], params: Params, **expected: Any) -> Made:
     """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
+    run = _load(path, schema)
+    _require(path, run, **expected)
     experiment = params.experiment(run.profile, run.model)
+    module, stage = MADE_BY[schema]
     current = {
         "settings": settings_sha256(experiment, run.seed),
-        "code": run_code_sha256(MADE_BY[type(run)], experiment.architecture),
+        "code": run_code_sha256(module, experiment.architecture),
     }
     for what, digest in current.items():
         if run.provenance[f"{what}_sha256"] != digest:
@@ -592,6 +603,7 @@ def _require_current(
                 f"{path} was made from other {what} than there are now: run "
                 f"`dvc repro --force {stage}@{item}`, then `dvc repro`"
             )
+    return run
 
 
 def _require_equal_data(path: Path, run: Run, first: Run) -> None:

@@ -125,7 +125,7 @@ def render(results: Results) -> dict[str, str]:
     files = {"metrics.json": metrics_json(results)}
     files["tables/training_curves.csv"] = csv(history(results))
     for name, table in tables.items():
-        files |= files_of(with_marks(table, results), name, results.profile)
+        files |= files_of(table, name, results)
     return files
 
 
@@ -137,12 +137,13 @@ def with_marks(table: Table, results: Results) -> Table:
     return replace(table, text=text, note=notes.joined(table.note, notes.implausible(found)))
 
 
-def files_of(table: Table, name: str, profile: str) -> dict[str, str]:
-    """A table in every format, by file name."""
+def files_of(table: Table, name: str, results: Results) -> dict[str, str]:
+    """A table in every format, by file name, its implausible models marked."""
+    table = with_marks(table, results)
     return {
         f"tables/{name}.csv": csv(table.data),
         f"tables/{name}.md": markdown(table),
-        f"tables/{name}.tex": latex(table, f"tab:{profile}-{name}"),
+        f"tables/{name}.tex": latex(table, f"tab:{results.profile}-{name}"),
     }
 
 
@@ -175,11 +176,9 @@ def summarise_miou(results: Results) -> pd.DataFrame:
 def accuracy(results: Results) -> Table:
     data = accuracy_data(results)
     text = formatted(data)
-    text["miou_mean"] += (" ± " + text["miou_std"]).where(data["miou_std"].notna(), "")
-    text["miou_std"] = interval_text(text)
+    text = with_interval(text)
     text["rank"] += " (" + text["rank_low"] + " to " + text["rank_high"] + ")"
-    text = text.drop(columns=["ci95_low", "ci95_high", "rank_low", "rank_high", "implausible"])
-    text = text.rename(columns={"miou_std": "interval"})
+    text = text.drop(columns=["rank_low", "rank_high", "implausible"])
     title = f"Accuracy on the profile {results.profile}"
     return Table(title, data, text, best_of(data, text.columns), notes.accuracy(results))
 
@@ -200,6 +199,13 @@ def accuracy_data(results: Results) -> pd.DataFrame:
         "implausible": dict.fromkeys(miou.index, "") | implausible(results),
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
+
+
+def with_interval(text: pd.DataFrame) -> pd.DataFrame:
+    """Of formatted columns: mean and standard deviation in one, both ends in another."""
+    spread = (" ± " + text["miou_std"]).where(text["miou_std"] != "", "")
+    shown = text.assign(miou_mean=text["miou_mean"] + spread, miou_std=interval_text(text))
+    return shown.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
 
 
 def interval_text(text: pd.DataFrame) -> "pd.Series[str]":
@@ -248,10 +254,7 @@ def boundaries(results: Results) -> Table:
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     near = results.scores().groupby("model", sort=False)[[*TRIMAPS, "boundary_miou"]].mean()
     data = miou.join(near).reset_index(names="model")
-    text = formatted(data)
-    text["miou_mean"] += (" ± " + text["miou_std"]).where(data["miou_std"].notna(), "")
-    text["miou_std"] = interval_text(text)
-    text = text.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
+    text = with_interval(formatted(data))
     best = best_of(data, text.columns, highest=BOUNDARY_HIGHEST)
     title = f"Accuracy near boundaries on the profile {results.profile}"
     return Table(title, data, text, best, notes.boundaries(results))
@@ -392,17 +395,15 @@ def pixels(size: tuple[int, int]) -> str:
 
 def crf(results: Results) -> Table:
     data = crf_data(results)
-    text, several = formatted(data), data["miou_std"].notna()
-    text["miou_mean"] += (" ± " + text["miou_std"]).where(several, "")
-    text["miou_std"] = interval_text(text)
+    text, several = with_interval(formatted(data)), data["miou_std"].notna()
     gain = data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]].map("{:+.2f}".format)
     low_to_high = " (" + gain["gain_ci95_low"] + " to " + gain["gain_ci95_high"] + ")"
     beyond_network = data["iteration"] > 0
     text["gain_mean"] = (gain["gain_mean"] + low_to_high.where(several, "")).where(
         beyond_network, ""
     )
-    text = text.drop(columns=["ci95_low", "ci95_high", "gain_ci95_low", "gain_ci95_high"])
-    text = text.rename(columns={"miou_std": "interval_over_seeds"})
+    text = text.drop(columns=["gain_ci95_low", "gain_ci95_high"])
+    text = text.rename(columns={"interval": "interval_over_seeds"})
     models = [part for _, part in data.groupby("model", sort=False)]
     best = pd.concat([best_of(part, text.columns, highest=CRF_HIGHEST) for part in models])
     title = f"Fully connected CRF on the profile {results.profile}"
