@@ -29,7 +29,7 @@ lint: .venv/installed
 
 # The project itself is installed without its dependencies, which the lock file pins by hash.
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info < (3, 11, 4) and \
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11, 4) and \
 		sys.exit("Python 3.11.4 or later is needed: make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --require-hashes -r requirements.lock
