@@ -24,10 +24,11 @@ from deeplab_bench.data.batches import MEAN, MEAN_PIXEL, STD, normalise, trainin
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
+from deeplab_bench.device import default_workers
 from deeplab_bench.experiment import Training
 from deeplab_bench.models import build_model
 from deeplab_bench.timing import Work
-from deeplab_bench.training import Trainer, default_workers
+from deeplab_bench.training import Trainer
 
 IMAGES = 32
 SIDES = (375, 500)

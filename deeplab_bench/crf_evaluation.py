@@ -19,6 +19,7 @@ from deeplab_bench.crf.processes import available_cpus
 from deeplab_bench.crf.search import Tried, coarse_to_fine, mious_of, searched, spread
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, Pixels, write_label
+from deeplab_bench.device import make_deterministic, pick_device
 from deeplab_bench.evaluation import (
     class_probabilities,
     fraction,
@@ -29,7 +30,6 @@ from deeplab_bench.experiment import CRF, Experiment, Inference
 from deeplab_bench.metrics import Confusion
 from deeplab_bench.provenance import environment, run_code_sha256
 from deeplab_bench.samples import SAMPLES, tile
-from deeplab_bench.training import make_deterministic, pick_device
 
 SEARCH_ITERATIONS = 10
 PICTURED = (0, 1, 2, 10)

@@ -18,12 +18,13 @@ from torch.nn import functional as F
 
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.device import make_deterministic, pick_device
 from deeplab_bench.evaluation import fraction, load_checkpoint, trained_model
 from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.models import build_model
 from deeplab_bench.provenance import run_code_sha256
 from deeplab_bench.receptive_field import seen_pixels, theoretical_field
-from deeplab_bench.training import initial_model, make_deterministic, pick_device, rebuilt
+from deeplab_bench.training import initial_model, rebuilt
 
 IMAGES = 32
 BATCH_SIZE = 8

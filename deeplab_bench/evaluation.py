@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from deeplab_bench import metrics
+from deeplab_bench import distributed, metrics
 from deeplab_bench.boundaries import (
     BOUNDARY_SHARE,
     TRIMAP_WIDTHS,
@@ -24,6 +24,7 @@ from deeplab_bench.context_radius import RADIUS_BINS, correct_and_total
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import Pixels, write_label
+from deeplab_bench.device import make_deterministic, pick_device
 from deeplab_bench.errors import UserError
 from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.models import build_model, count_parameters
@@ -32,12 +33,10 @@ from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.object_size import BINS, area_edges, object_areas, size_bins
 from deeplab_bench.provenance import run_code_sha256
 from deeplab_bench.samples import SAMPLES, tile
-from deeplab_bench.training import (
-    make_deterministic,
-    pick_device,
-    training_provenance,
-    training_timing,
-)
+from deeplab_bench.training import training_provenance, training_timing
+
+# Of images that go through a network together, those of a CPU's caches.
+BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**21}
 
 
 class EvaluationError(UserError):
@@ -60,6 +59,17 @@ class Scores:
     boundary: NDArray[np.int64]
     per_radius: NDArray[np.int64] | None
 
+    def over_processes(self) -> "Scores":
+        """Of all images, where each process has scored a share of them."""
+        return Scores(
+            distributed.total(self.per_image),
+            distributed.total(self.per_size),
+            self.area_edges,
+            distributed.total(self.per_width),
+            distributed.total(self.boundary),
+            None if self.per_radius is None else distributed.total(self.per_radius),
+        )
+
 
 def evaluate(
     experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, samples: Path
@@ -74,12 +84,12 @@ def evaluate(
     """
     state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     timing = training_timing(checkpoint)
-    shown: list[Pixels] = []
     started = time.monotonic()
-    result = score_checkpoint(experiment, seed, data_folder, state, Inference(), shown)
+    result, shown = score_checkpoint(experiment, seed, data_folder, state, Inference())
     seconds = time.monotonic() - started
-    samples.parent.mkdir(parents=True, exist_ok=True)
-    write_label(samples, tile(shown))
+    if distributed.rank() == 0:
+        samples.parent.mkdir(parents=True, exist_ok=True)
+        write_label(samples, tile(shown))
     return result, timing | {"evaluation_seconds": round(seconds, 2)}
 
 
@@ -97,7 +107,7 @@ def evaluate_inference(
         EvaluationError: the checkpoint was made from other settings, code or data.
     """
     state = load_checkpoint(experiment, seed, data_folder, checkpoint)
-    result = score_checkpoint(experiment, seed, data_folder, state, inference, [])
+    result, _ = score_checkpoint(experiment, seed, data_folder, state, inference)
     return {"inference": name} | result
 
 
@@ -107,17 +117,22 @@ def score_checkpoint(
     data_folder: Path,
     state: Mapping[str, Any],
     inference: Inference,
-    shown: list[Pixels],
-) -> dict[str, Any]:
-    """Score the validation split; the first predictions are kept in ``shown``."""
+) -> tuple[dict[str, Any], list[Pixels]]:
+    """The scores of the validation split and the predictions of its first images.
+
+    Where there are several processes, each of them predicts a share of the images.
+    """
     split = load_split(data_folder, "val")
     make_deterministic(seed)
     model = trained_model(experiment, state, inference)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
-    predictions = predict(model, split, title, inference)
-    scores = score(split, keep_first(predictions, SAMPLES, shown))
+    share = range(distributed.rank(), len(split), distributed.processes())
+    shown: dict[int, Pixels] = {}
+    predictions = keep_first(predict(model, split, share, title, inference), SAMPLES, shown)
+    scores = score(split, predictions).over_processes()
+    firsts = {index: image for part in distributed.gathered(shown) for index, image in part.items()}
     settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
-    return {
+    result = {
         "profile": experiment.profile,
         "model": experiment.model,
         "seed": seed,
@@ -130,6 +145,7 @@ def score_checkpoint(
         "training": state["history"],
         "images": per_image(scores, split),
     }
+    return result, [firsts[index] for index in sorted(firsts)]
 
 
 def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: Path) -> Any:
@@ -154,60 +170,87 @@ def trained_model(experiment: Experiment, state: Any, inference: Inference) -> n
     return model
 
 
-def predict(model: nn.Module, split: Split, title: str, inference: Inference) -> Iterator[Pixels]:
-    """Class indices (H, W) of every image, each at its own size."""
-    for probabilities in class_probabilities(model, split, range(len(split)), title, inference):
-        yield most_probable(probabilities)
+def predict(
+    model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
+) -> Iterator[tuple[int, Pixels]]:
+    """Class indices (H, W) of these images, each with its own, those of one size together."""
+    model = ready(model)
+    with tqdm(
+        desc=title, total=len(indices), unit="image", disable=distributed.rank() > 0
+    ) as progress:
+        for batch in batches_by_size(split.sizes, indices, BATCH_PIXELS[pick_device().type]):
+            images = np.stack([split.image(index) for index in batch])
+            labels = most_probable(probabilities(model, images, inference))
+            yield from zip(batch, labels, strict=True)
+            progress.update(len(batch))
+
+
+def batches_by_size(
+    sizes: Sequence[tuple[int, int]], indices: Sequence[int], most_pixels: int
+) -> Iterator[list[int]]:
+    """Images of the same size in batches of no more pixels, or one that has more."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        by_size.setdefault(sizes[index], []).append(index)
+    for (height, width), alike in by_size.items():
+        count = max(1, most_pixels // (height * width))
+        yield from (alike[start : start + count] for start in range(0, len(alike), count))
 
 
 def most_probable(probabilities: Tensor) -> Pixels:
-    """Class indices (H, W) from (C, H, W)."""
-    return probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    """Class indices (N, H, W) from (N, C, H, W)."""
+    return probabilities.argmax(dim=1).to(torch.uint8).cpu().numpy()
 
 
 def class_probabilities(
     model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
 ) -> Iterator[Tensor]:
-    """(C, H, W) of these images at their own size: the mean over scales and mirror images."""
+    """(C, H, W) of these images at their own size, one after the other."""
     model = ready(model)
     for index in tqdm(indices, desc=title, unit="image"):
-        yield image_probabilities(model, split.image(index), inference)
+        yield probabilities(model, split.image(index)[None], inference)[0]
 
 
 def ready(model: nn.Module) -> nn.Module:
-    """The model on the device, as ``image_probabilities`` needs it."""
+    """The model on the device, as ``probabilities`` needs it."""
     return model.to(pick_device()).to(memory_format=torch.channels_last).eval()
 
 
 @torch.inference_mode()
-def image_probabilities(model: nn.Module, pixels: Pixels, inference: Inference) -> Tensor:
-    """(C, H, W) of an image (H, W, 3): the mean over scales and mirror images."""
-    image = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
-    image = normalise(image.to(pick_device()))
+def probabilities(model: nn.Module, pixels: Pixels, inference: Inference) -> Tensor:
+    """(N, C, H, W) of images (N, H, W, 3): the mean over scales and mirror images."""
+    images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+    images = normalise(images.to(pick_device()))
     views = [
-        view_probabilities(model, image, scale, flip)
+        (scale, flip)
         for scale in inference.scales
         for flip in ((False, True) if inference.flip else (False,))
     ]
-    return torch.stack(views).mean(dim=0)
+    mean = view_probabilities(model, images, *views[0])
+    for view in views[1:]:
+        mean += view_probabilities(model, images, *view)
+    return mean / len(views)
 
 
-def view_probabilities(model: nn.Module, image: Tensor, scale: float, flip: bool) -> Tensor:
-    """Of an image (1, 3, H, W) seen rescaled, perhaps mirrored: (C, H, W) at its own size."""
-    seen = rescale(image, scale)
+def view_probabilities(model: nn.Module, images: Tensor, scale: float, flip: bool) -> Tensor:
+    """Of images (N, 3, H, W) seen rescaled, perhaps mirrored: (N, C, H, W) at their own size."""
+    seen = rescale(images, scale)
     logits = model(seen.flip(-1)).flip(-1) if flip else model(seen)
-    return resize_like(logits, image)[0].softmax(dim=0)
+    return resize_like(logits, images).softmax(dim=1)
 
 
-def keep_first(items: Iterator[Pixels], count: int, kept: list[Pixels]) -> Iterator[Pixels]:
-    for item in items:
-        if len(kept) < count:
-            kept.append(item)
-        yield item
+def keep_first(
+    predictions: Iterable[tuple[int, Pixels]], count: int, kept: dict[int, Pixels]
+) -> Iterator[tuple[int, Pixels]]:
+    """The same, those of the first ``count`` images kept as well."""
+    for index, prediction in predictions:
+        if index < count:
+            kept[index] = prediction
+        yield index, prediction
 
 
-def score(split: Split, predictions: Iterator[Pixels]) -> Scores:
-    """Count the confusions of a split, prediction by prediction."""
+def score(split: Split, predictions: Iterable[tuple[int, Pixels]]) -> Scores:
+    """Count the confusions of a split, prediction by prediction, each with its image's index."""
     classes = len(split.classes)
     background = split.classes.index("background") if "background" in split.classes else None
     areas = [object_areas(split.label(index), background) for index in range(len(split))]
@@ -217,16 +260,16 @@ def score(split: Split, predictions: Iterator[Pixels]) -> Scores:
     per_width = np.zeros((len(TRIMAP_WIDTHS), classes, classes), dtype=np.int64)
     boundary = np.zeros((2, classes), dtype=np.int64)
     per_radius = None
-    for index, prediction in enumerate(predictions):
+    if split.context_radii is not None:
+        per_radius = np.zeros((2, len(RADIUS_BINS) + 1), dtype=np.int64)
+    for index, prediction in predictions:
         label = split.label(index)
         per_image[index] = metrics.confusion_matrix(label, prediction, classes)
         per_width += trimap_confusions(label, prediction[None], classes, TRIMAP_WIDTHS)[0]
         boundary += boundary_intersection_and_union(label, prediction, classes)
         radii = split.context_radius(index)
-        if radii is not None:
-            per_radius = correct_and_total(label, prediction, radii) + (
-                0 if per_radius is None else per_radius
-            )
+        if radii is not None and per_radius is not None:
+            per_radius += correct_and_total(label, prediction, radii)
         bins = size_bins(areas[index], edges)
         for size in range(len(BINS)) if bins is not None else ():
             here = bins == size

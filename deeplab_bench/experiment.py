@@ -46,7 +46,7 @@ class Training(Settings):
     that of the network's ``scores``; ``class_balancing`` weighs each class in it by the median of
     all classes' frequencies over its own, to this power: 0 is no weight, 1 what SegNet does on
     CamVid. ``weights`` is ``none``, ``imagenet``, or the path of a classification network's state
-    dict.
+    dict. ``compile``: network and loss by ``torch.compile``.
     """
 
     iterations: PositiveInt
@@ -68,6 +68,7 @@ class Training(Settings):
     random_scale: tuple[PositiveFloat, PositiveFloat]
     horizontal_flip: bool
     precision: Literal["float32", "bfloat16"]
+    compile: bool = False
 
     @model_validator(mode="after")
     def _scales_ascend(self) -> "Training":

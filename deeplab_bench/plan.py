@@ -23,6 +23,7 @@ from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.data.preparation import archives_of, class_names
 from deeplab_bench.data.voc_layout import VocFolder
+from deeplab_bench.device import pick_device
 from deeplab_bench.due import Due, due_stages
 from deeplab_bench.errors import UserError
 from deeplab_bench.experiment import Experiment
@@ -33,7 +34,6 @@ from deeplab_bench.paths import data_folder, steps_file
 from deeplab_bench.pretrained import archive_of
 from deeplab_bench.provenance import device_name
 from deeplab_bench.steps import Case, Step
-from deeplab_bench.training import pick_device
 
 LIMIT_SECONDS = 600.0
 # Of published data sets: the most images that are packed, and about the pixels of one.

@@ -19,18 +19,18 @@ from deeplab_bench import metrics
 from deeplab_bench.data.batches import resize
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.device import make_deterministic
 from deeplab_bench.evaluation import (
     fraction,
-    image_probabilities,
     load_checkpoint,
     most_probable,
+    probabilities,
     ready,
     trained_model,
 )
 from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.metrics import Confusion
 from deeplab_bench.provenance import run_code_sha256
-from deeplab_bench.training import make_deterministic
 
 Predict = Callable[[Pixels], Pixels]
 
@@ -136,7 +136,7 @@ def audit(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path
     images = tqdm(range(len(split)), desc=title, unit="image")
 
     def predict(image: Pixels) -> Pixels:
-        return most_probable(image_probabilities(model, image, Inference()))
+        return most_probable(probabilities(model, image[None], Inference()))[0]
 
     counts = counted(split, images, crop_size, predict)
     return {

@@ -14,13 +14,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
+from deeplab_bench.device import make_deterministic
 from deeplab_bench.errors import UserError
 from deeplab_bench.experiment import Phase, Training
 from deeplab_bench.files import write_json
 from deeplab_bench.models import build_model
 from deeplab_bench.provenance import environment
 from deeplab_bench.timing import Work, peak_memory_mib, reset_peak_memory, timed
-from deeplab_bench.training import Trainer, make_deterministic
+from deeplab_bench.training import Trainer
 
 WARM_UP_STEPS = 2
 TIMED_STEPS = 5

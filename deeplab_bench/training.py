@@ -1,29 +1,33 @@
-"""Training one model: SGD with the poly policy, resumable, bit-identical from its seed."""
+"""Training one model: SGD with the poly policy, resumable, bit-identical from its seed.
+
+``torchrun`` spreads a run over several processes, a GPU each: every batch is shared out, and batch
+normalisation, loss and schedule are those of the whole batch.
+"""
 
 import fcntl
 import hashlib
 import io
 import json
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
+from deeplab_bench import distributed
 from deeplab_bench.data.batches import normalise, training_batches
-from deeplab_bench.data.packed import Split, data_sha256, load_split
-from deeplab_bench.data.voc_layout import VOID
+from deeplab_bench.data.packed import data_sha256, load_split
+from deeplab_bench.device import default_workers, make_deterministic, pick_device
 from deeplab_bench.errors import UserError
 from deeplab_bench.experiment import Experiment, Training
 from deeplab_bench.files import write_json
+from deeplab_bench.loss import class_weights, segmentation_loss, subsample
 from deeplab_bench.models import build_model
 from deeplab_bench.models.layers import upsample_logits
 from deeplab_bench.models.segmenter import Segmenter
@@ -32,6 +36,8 @@ from deeplab_bench.pretrained import load_weights, weights_sha256
 from deeplab_bench.provenance import environment, run_code_sha256, settings_sha256
 
 SNAPSHOT_SECONDS = 120
+# Of the loss, for which a GPU has to be waited for, and of the time for a snapshot.
+LOOK_EVERY = 20
 HISTORY_POINTS = 100
 
 
@@ -63,38 +69,50 @@ def train(
     title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
     history: dict[str, list[float]] = {"iteration": [], "loss": []}
     seconds = 0.0
-    with locked(checkpoint):
+    first = distributed.rank() == 0
+    with locked(checkpoint) if first else nullcontext():
         model = initial_model(experiment, split.classes)
+        if not first:
+            torch.manual_seed(seed_of_process(seed))
         for number, phase in enumerate(experiment.phases, start=1):
+            training = phase.training
             if number > 1:
                 model = rebuilt(model, experiment.architecture, phase.arguments, split.classes)
             model = model.to(device).to(memory_format=torch.channels_last)
-            trainer = Trainer(model, phase.training, device, class_weights(split, phase.training))
+            weights = class_weights(split, training.class_balancing)
+            trainer = Trainer(model, training, device, weights)
             snapshot = checkpoint.with_name(
                 f"{checkpoint.stem}.{digest_of(provenance)}.{number}.snapshot"
             )
             trainer.resume(snapshot)
             batches = training_batches(
-                split, phase.training, seed, first_iteration=trainer.iteration, workers=workers
+                split, training, seed, first_iteration=trainer.iteration, workers=workers
             )
             trainer.run(batches, snapshot, title)
             if phase is not experiment.phases[-1]:
-                write_atomically(snapshot, trainer.state())
+                trainer.save(snapshot)
             append(history, trainer.history())
             seconds += trainer.seconds
-        write_atomically(
-            checkpoint,
-            {
+        if first:
+            content = {
                 "model": model.state_dict(),
                 "provenance": provenance,
                 "history": history,
                 "classes": split.classes,
-            },
-        )
-        timing = {"training_seconds": round(seconds, 2), "environment": environment(device)}
-        write_json(timing_beside(checkpoint), timing)
-        for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
-            left.unlink()
+            }
+            write_atomically(checkpoint, content)
+            timing = {
+                "training_seconds": round(seconds, 2),
+                "environment": environment(device) | {"processes": distributed.processes()},
+            }
+            write_json(timing_beside(checkpoint), timing)
+            for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
+                left.unlink()
+
+
+def seed_of_process(seed: int) -> int:
+    """For what is drawn while training, as by dropout: another in every process."""
+    return int(np.random.SeedSequence((seed, distributed.rank())).generate_state(1)[0])
 
 
 def initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
@@ -158,6 +176,29 @@ def weights_provenance(experiment: Experiment) -> dict[str, str]:
     return {} if digest is None else {"weights_sha256": digest}
 
 
+class TrainingLoss(nn.Module):
+    """From a batch to its loss: all that a step differentiates, and may compile."""
+
+    def __init__(self, model: Segmenter, training: Training, class_weights: Tensor | None) -> None:
+        super().__init__()
+        self.model, self.settings, self.class_weights = model, training, class_weights
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted sum of losses."""
+        autocast = self.settings.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            outputs = self.model.training_scores(normalise(images))
+        losses = [weight * self.loss(scores, labels.long()) for weight, scores in outputs]
+        return torch.stack(losses).sum()
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        if self.settings.loss_resolution == "image":
+            logits = upsample_logits(scores, labels)
+        else:
+            logits, labels = scores.float(), subsample(labels, scores.shape[-2:])
+        return segmentation_loss(logits, labels, self.class_weights)
+
+
 class Trainer:
     """The state of a run, step by step; what is in ``state`` is all of it."""
 
@@ -169,56 +210,55 @@ class Trainer:
         class_weights: Tensor | None = None,
     ) -> None:
         self.model, self.training, self.device = model.train(), training, device
-        self.class_weights = None if class_weights is None else class_weights.to(device)
         set_batch_norm(model, training)
+        weights = None if class_weights is None else class_weights.to(device)
+        loss = distributed.replicated(TrainingLoss(model, training, weights))
+        self.training_loss = torch.compile(loss) if training.compile else loss
         self.optimizer = torch.optim.SGD(
             parameter_groups(model, training),
             lr=training.base_lr,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
+            fused=True,
         )
         self.schedule = lr_schedule(self.optimizer, training)
         self.losses = torch.zeros(training.iterations, device=device)
         self.iteration = 0
         self.seconds = 0.0
 
-    def run(self, batches: Any, snapshot: Path, title: str) -> None:
+    def run(self, batches: Iterable[tuple[Tensor, Tensor]], snapshot: Path, title: str) -> None:
         started = saved = time.monotonic()
         before = self.seconds
-        bar = tqdm(batches, desc=title, unit="step", initial=self.iteration, total=None)
-        bar.total = self.training.iterations
+        bar = tqdm(
+            batches,
+            desc=title,
+            unit="step",
+            initial=self.iteration,
+            total=self.training.iterations,
+            disable=distributed.rank() > 0,
+        )
         for images, labels in bar:
             self.step(images, labels)
-            if self.iteration % 20 == 0:
-                self.require_finite_loss()
-                bar.set_postfix(loss=f"{self.last_loss():.3f}")
+            if self.iteration % LOOK_EVERY:
+                continue
+            self.require_finite_loss()
+            bar.set_postfix(loss=f"{self.last_loss():.3f}")
             self.seconds = before + time.monotonic() - started
-            if time.monotonic() - saved > SNAPSHOT_SECONDS:
-                write_atomically(snapshot, self.state())
+            if distributed.of_the_first(time.monotonic() - saved > SNAPSHOT_SECONDS):
+                self.save(snapshot)
                 saved = time.monotonic()
         self.require_finite_loss()
+        self.seconds = before + time.monotonic() - started
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        images = normalise(images.to(self.device, non_blocking=True))
-        labels = labels.to(self.device, non_blocking=True).long()
-        autocast = self.training.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            outputs = self.model.training_scores(images)
-        losses = [weight * self.loss(scores, labels) for weight, scores in outputs]
-        loss = torch.stack(losses).sum()
+        images, labels = (x.to(self.device, non_blocking=True) for x in (images, labels))
+        loss = self.training_loss(images, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.losses[self.iteration] = loss.detach()
+        self.losses[self.iteration] = distributed.mean(loss.detach())
         self.iteration += 1
-
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        if self.training.loss_resolution == "image":
-            logits = upsample_logits(scores, labels)
-        else:
-            logits, labels = scores.float(), subsample(labels, scores.shape[-2:])
-        return segmentation_loss(logits, labels, self.class_weights)
 
     def last_loss(self) -> float:
         return self.losses[self.iteration - 1].item()
@@ -230,6 +270,11 @@ class Trainer:
                 f"lower training.base_lr, now {self.training.base_lr}"
             )
 
+    def save(self, snapshot: Path) -> None:
+        state = self.state()
+        if distributed.rank() == 0:
+            write_atomically(snapshot, state)
+
     def state(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
@@ -238,8 +283,7 @@ class Trainer:
             "losses": self.losses,
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "random": torch.get_rng_state(),
-            "device_random": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "random": distributed.gathered(random_state(self.device)),
         }
 
     def resume(self, snapshot: Path) -> None:
@@ -252,9 +296,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.losses, self.iteration = state["losses"], state["iteration"]
         self.seconds = state["seconds"]
-        torch.set_rng_state(state["random"].cpu())
-        if state["device_random"] is not None:
-            torch.cuda.set_rng_state(state["device_random"].cpu())
+        set_random_state(state["random"][distributed.rank() % len(state["random"])])
 
     def history(self) -> dict[str, list[float]]:
         """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations.
@@ -276,6 +318,20 @@ def set_batch_norm(model: nn.Module, training: Training) -> None:
             module.momentum = training.batch_norm_momentum
             if training.batch_norm == "frozen":
                 module.eval().requires_grad_(False)
+    if training.batch_norm == "train":
+        distributed.synchronise_batch_norm(model)
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Of the CPU and, if there is one, of the GPU."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state()] if device.type == "cuda" else states
+
+
+def set_random_state(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0].cpu())
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state.cpu())
 
 
 def parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any]]:
@@ -300,69 +356,6 @@ def lr_schedule(
     return torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=training.step_iterations, gamma=training.step_factor
     )
-
-
-def subsample(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """int64 (N, H, W) -> (N, h, w): the label under the centre of every cell."""
-    rows, columns = (
-        (2 * torch.arange(cells, device=labels.device) + 1) * side // (2 * cells)
-        for side, cells in zip(labels.shape[-2:], size, strict=True)
-    )
-    return labels[:, rows[:, None], columns]
-
-
-def class_weights(split: Split, training: Training) -> Tensor | None:
-    """float32 (C,), zero for a class that no image shows.
-
-    A class's frequency is its share of the valid pixels of those images that show it: median
-    frequency balancing (Eigen and Fergus, ICCV 2015).
-    """
-    if training.class_balancing == 0:
-        return None
-    shown = torch.zeros(2, len(split.classes), dtype=torch.float64)
-    for index in tqdm(range(len(split)), desc="weighing classes", unit="image"):
-        label = torch.from_numpy(np.array(split.label(index)))
-        pixels = torch.bincount(label[label != VOID], minlength=len(split.classes))
-        shown += torch.stack([pixels, (pixels > 0) * pixels.sum()])
-    frequencies = (shown[0] / shown[1])[shown[1] > 0]
-    weights = torch.zeros(len(split.classes))
-    balanced = (frequencies.quantile(0.5) / frequencies) ** training.class_balancing
-    weights[shown[1] > 0] = balanced.float()
-    return weights
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy, the mean over the valid pixels of the batch; zero where there are none.
-
-    Logits (N, C, H, W), labels int64 (N, H, W) with void 255, ``weights`` of the classes (C,) in
-    the mean. Spelt out because on a GPU the gradient of torch's own is not deterministic for
-    images.
-    """
-    valid = labels != VOID
-    index = labels.where(valid, 0)
-    losses = -F.log_softmax(logits, dim=1).gather(1, index.unsqueeze(1)).squeeze(1)
-    if weights is None:
-        return (losses * valid).sum() / valid.sum().clamp(min=1)
-    counted = weights[index] * valid
-    return (losses * counted).sum() / counted.sum().clamp(min=torch.finfo(counted.dtype).tiny)
-
-
-def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def default_workers(device: torch.device) -> int:
-    """Processes that make batches; on a CPU one suffices, and more would take cores from it."""
-    return min(8, len(os.sched_getaffinity(0))) if device.type == "cuda" else 1
-
-
-def make_deterministic(seed: int) -> None:
-    """Same seed, same machine, same bits."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.manual_seed(seed)
 
 
 def digest_of(provenance: dict[str, str]) -> str:

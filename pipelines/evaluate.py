@@ -1,5 +1,6 @@
 """Stage ``evaluate``: a checkpoint to its metrics, its timing and its sample predictions."""
 
+from deeplab_bench import distributed
 from deeplab_bench.evaluation import evaluate
 from deeplab_bench.experiment import Experiment, read_settings
 from deeplab_bench.files import write_json
@@ -21,5 +22,6 @@ def main(profile: str, model: str, seed: int) -> None:
         checkpoint_file(profile, model, seed),
         samples_file(profile, model, seed),
     )
-    write_json(run_file(profile, model, seed), result)
-    write_json(timing_file(profile, model, seed), timing)
+    if distributed.rank() == 0:
+        write_json(run_file(profile, model, seed), result)
+        write_json(timing_file(profile, model, seed), timing)

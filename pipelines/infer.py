@@ -1,5 +1,6 @@
 """Stage ``infer``: a checkpoint to its metrics under another way of inference."""
 
+from deeplab_bench import distributed
 from deeplab_bench.evaluation import evaluate_inference
 from deeplab_bench.experiment import Experiment, Inference, read_settings
 from deeplab_bench.files import write_json
@@ -21,4 +22,5 @@ def main(profile: str, inference: str, model: str, seed: int) -> None:
         inference,
         read_settings(inference_settings_file(profile, inference), Inference),
     )
-    write_json(inference_file(profile, inference, model, seed), result)
+    if distributed.rank() == 0:
+        write_json(inference_file(profile, inference, model, seed), result)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from deeplab_bench import distributed
 from deeplab_bench.errors import UserError
 
 STAGES = (
@@ -23,6 +24,8 @@ STAGES = (
     "report",
 )
 COMMANDS = (*STAGES, "select_profile")
+# Those that several processes can do together.
+SHARED = ("train", "evaluate", "infer")
 
 
 def run(command: Sequence[str]) -> int:
@@ -38,7 +41,10 @@ def run(command: Sequence[str]) -> int:
             stage.add_argument(argument, type=parameter.annotation)
     chosen = vars(parser.parse_args(command))
     try:
-        chosen.pop("main")(**chosen)
+        with distributed.joined():
+            if distributed.processes() > 1 and command[0] not in SHARED:
+                raise UserError(f"{command[0]} runs in one process: run it without torchrun")
+            chosen.pop("main")(**chosen)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

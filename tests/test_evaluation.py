@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from deeplab_bench.data.packed import MANIFEST, Split, load_split
 from deeplab_bench.data.voc_layout import VOID, Pixels, voc_palette
 from deeplab_bench.evaluation import (
     EvaluationError,
+    batches_by_size,
     class_probabilities,
     evaluate,
     evaluate_inference,
@@ -72,7 +73,12 @@ def val(data_folder: Path) -> Split:
 
 @pytest.fixture(scope="module")
 def predictions(model: nn.Module, val: Split) -> list[Pixels]:
-    return list(predict(model, val, "", ONE_PASS))
+    return predicted(model, val)
+
+
+def predicted(model: nn.Module, split: Split) -> list[Pixels]:
+    found = dict(predict(model, split, range(len(split)), "", ONE_PASS))
+    return [found[index] for index in range(len(split))]
 
 
 def source_files(data_folder: Path, name: str) -> tuple[Pixels, Pixels]:
@@ -217,9 +223,9 @@ class TestOracle:
         """Whatever it says of void; the class that no image shows is null and listed."""
 
         def oracle(
-            model: nn.Module, split: Split, title: str, inference: Inference
-        ) -> Iterator[Pixels]:
-            return iter(truth(split, void_as))
+            model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
+        ) -> Iterator[tuple[int, Pixels]]:
+            return zip(indices, truth(split, void_as), strict=True)
 
         monkeypatch.setattr(evaluation, "predict", oracle)
         result, _ = evaluate(experiment, 0, data_folder, checkpoint, tmp_path / "samples.png")
@@ -266,7 +272,7 @@ class TestOracle:
         answers = truth(val)
         y, x = np.argwhere(val.label(3) != VOID)[5]
         answers[3][y, x] = (answers[3][y, x] + 1) % 5
-        figures = summary(score(val, iter(answers)), val)
+        figures = summary(score(val, enumerate(answers)), val)
         assert 0.99 < figures["metrics"]["pixel_accuracy"] < 1
         assert sum(value != 1 for value in figures["iou"].values() if value is not None) == 2
 
@@ -274,7 +280,7 @@ class TestOracle:
 class TestScore:
     def test_sizes_add_up_to_the_split(self, val: Split, predictions: list[Pixels]) -> None:
         """But for images without an object."""
-        scores = score(val, iter(predictions))
+        scores = score(val, enumerate(predictions))
         labels = [val.label(index) for index in range(len(val))]
         with_objects = [bool(object_areas(label, 0).any()) for label in labels]
         assert 0 < with_objects.count(False) < len(labels)
@@ -298,7 +304,7 @@ class TestScore:
         split = split_of([label, np.zeros((2, 2), dtype=np.int64)], ["background", "thing"])
         prediction = label.astype(np.uint8)
         prediction[1, 0] = 1
-        scores = score(split, iter([prediction, np.ones((2, 2), dtype=np.uint8)]))
+        scores = score(split, enumerate([prediction, np.ones((2, 2), dtype=np.uint8)]))
         edges = [1 + 2 / 3 * 3, 4 + 1 / 3 * 5]
         assert scores.area_edges == pytest.approx(edges)
         assert [int(c[0, 1]) for c in scores.per_size] == [1, 0, 0]
@@ -312,12 +318,12 @@ class TestScore:
 
     def test_boundaries_of_the_truth_and_of_another(self, val: Split) -> None:
         """One class with nothing to find; all bands of the truth are right."""
-        figures = summary(score(val, iter(truth(val))), val)["boundaries"]
+        figures = summary(score(val, enumerate(truth(val))), val)["boundaries"]
         assert figures["trimap_miou"] == [1.0] * len(TRIMAP_WIDTHS)
         assert figures["boundary_iou"].pop("star") is None
         assert set(figures["boundary_iou"].values()) == {figures["boundary_miou"]} == {1.0}
         ground = [np.zeros_like(label) for label in truth(val)]
-        figures = summary(score(val, iter(ground)), val)["boundaries"]
+        figures = summary(score(val, enumerate(ground)), val)["boundaries"]
         assert all(0 < miou < 0.3 for miou in figures["trimap_miou"])
         assert 0 < figures["boundary_miou"] < 0.3
 
@@ -326,10 +332,10 @@ class TestScore:
         labels = [np.array([[0, 1, VOID]]), np.array([[1, 1]])]
         split = split_of(labels, ["background", "thing"])
         answers = [np.array([[0, 0, 0]], dtype=np.uint8), np.array([[1, 0]], dtype=np.uint8)]
-        assert summary(score(split, iter(answers)), split)["context_radius"] is None
+        assert summary(score(split, enumerate(answers)), split)["context_radius"] is None
         radii = np.array([0, 5, 5, 5, 255], dtype=np.uint8)
         split = replace(split, context_radii=radii)
-        record = summary(score(split, iter(answers)), split)["context_radius"]
+        record = summary(score(split, enumerate(answers)), split)["context_radius"]
         assert record["largest_px"] == list(RADIUS_BINS)
         assert record["total"] == [1, 0, 2] + [0] * (len(RADIUS_BINS) - 3) + [1]
         assert record["correct"] == [1, 0, 1] + [0] * (len(RADIUS_BINS) - 2)
@@ -337,14 +343,14 @@ class TestScore:
     def test_without_objects(self) -> None:
         """As without a valid pixel, there is nothing to measure: null, which JSON can say."""
         split = split_of([np.full((2, 3), VOID), np.zeros((3, 2), int)], ["background", "thing"])
-        figures = summary(score(split, iter(truth(split))), split)
+        figures = summary(score(split, enumerate(truth(split))), split)
         assert figures["object_size"] == {"edges_px": [], "miou": [None] * len(BINS)}
         assert figures["metrics"]["miou"] == 1
         assert figures["absent_classes"] == ["thing"]
 
     def test_all_void(self) -> None:
         split = split_of([np.full((2, 3), VOID)], ["background", "thing"])
-        figures = summary(score(split, iter(truth(split))), split)
+        figures = summary(score(split, enumerate(truth(split))), split)
         assert set(figures["metrics"].values()) == {None}
         assert figures["absent_classes"] == split.classes
 
@@ -353,13 +359,13 @@ class TestScore:
         answers = [label.astype(np.uint8)]
         for first, edges in (("sky", [1 + 4 / 3, 3 + 1 / 3]), ("background", [5 / 3, 7 / 3])):
             split = split_of([label], [first, "road", "car"])
-            assert score(split, iter(answers)).area_edges == pytest.approx(edges)
+            assert score(split, enumerate(answers)).area_edges == pytest.approx(edges)
 
     def test_is_no_mean_over_images(self) -> None:
         labels = [np.array([[1] * 8 + [0] * 2]), np.array([[1] * 2 + [0] * 8])]
         split = split_of(labels, ["background", "thing"])
         answers = [labels[0].astype(np.uint8), np.zeros((1, 10), dtype=np.uint8)]
-        figures = summary(score(split, iter(answers)), split)
+        figures = summary(score(split, enumerate(answers)), split)
         assert figures["metrics"]["miou"] == pytest.approx(49 / 60, abs=1e-6)
 
 
@@ -372,23 +378,31 @@ class TestPredict:
         torch.manual_seed(0)
         model = build_model(architecture, arguments, num_classes=6).train()
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        assert [p.shape for p in predict(model, val, "", ONE_PASS)] == val.sizes
+        assert [p.shape for p in predicted(model, val)] == val.sizes
         for key, value in model.state_dict().items():
             assert torch.equal(value.cpu(), before[key]), key
 
     def test_images_do_not_see_each_other(
         self, model: nn.Module, val: Split, predictions: list[Pixels]
     ) -> None:
-        alone = Split(
-            val.names[2:3],
-            val.sizes[2:3],
+        """Beside others of its size, which go through the network together."""
+        image, label = val.image(2), val.label(2)
+        together = Split(
+            ["image", "mirrored", "turned"],
+            [val.sizes[2]] * 3,
             val.classes,
-            val.image(2).ravel(),
-            val.label(2).ravel(),
-            [0],
+            np.concatenate([image.ravel(), image[:, ::-1].ravel(), image[::-1].ravel()]),
+            np.tile(label.ravel(), 3),
+            [0, label.size, 2 * label.size],
         )
-        (prediction,) = predict(model, alone, "", ONE_PASS)
-        np.testing.assert_array_equal(prediction, predictions[2])
+        found = predicted(model, together)
+        np.testing.assert_array_equal(found[0], predictions[2])
+        assert all((found[0] != other).any() for other in found[1:])
+
+    def test_batches_are_of_one_size(self) -> None:
+        sizes = [(2, 3), (4, 5), (2, 3), (3, 2), (2, 3), (4, 5)]
+        assert list(batches_by_size(sizes, range(6), 12)) == [[0, 2], [4], [1], [5], [3]]
+        assert list(batches_by_size(sizes, [5, 1, 2], 40)) == [[5, 1], [2]]
 
 
 class TestCheckpoint:
@@ -497,7 +511,7 @@ class TestInference:
         arguments = experiment.arguments | {"output_stride": 8}
         model = build_model("fcn", arguments, num_classes=6)
         model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
-        expected = summary(score(val, predict(model, val, "", ONE_PASS)), val)
+        expected = summary(score(val, enumerate(predicted(model, val))), val)
         assert {key: result[key] for key in expected} == expected
 
     def test_one_pass_is_the_result_of_the_run(

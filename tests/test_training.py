@@ -18,6 +18,7 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.experiment import Experiment, Phase, Training
+from deeplab_bench.loss import class_weights, segmentation_loss, subsample
 from deeplab_bench.models import arguments_of, build_model
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
@@ -25,9 +26,7 @@ from deeplab_bench.pretrained import WeightsError
 from deeplab_bench.training import (
     Trainer,
     TrainingError,
-    class_weights,
-    segmentation_loss,
-    subsample,
+    TrainingLoss,
     train,
     training_timing,
     write_atomically,
@@ -83,6 +82,7 @@ def interrupt(
     """Leave the snapshot of a run of seed 0 that got as far as iteration ``at``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "SNAPSHOT_SECONDS", -1)
+        patch.setattr(training, "LOOK_EVERY", 1)
         watch_steps(patch, stop_at=at)
         with pytest.raises(Interrupted):
             train(experiment, 0, data, checkpoint, workers)
@@ -176,6 +176,7 @@ class TestReproducibility:
         interrupt(experiment, data_folder, checkpoint, at=4)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "SNAPSHOT_SECONDS", -1)
+            patch.setattr(training, "LOOK_EVERY", 1)
             patch.setattr(Trainer, "history", lambda self: next(iter(())))
             with pytest.raises(StopIteration):
                 train(experiment, 0, data_folder, checkpoint, workers=0)
@@ -273,9 +274,7 @@ class TestLoss:
         assert segmentation_loss(logits, labels, weights).item() == 0
 
     @pytest.mark.parametrize("power", [0.5, 1.0])
-    def test_weights_of_classes(
-        self, power: float, experiment: Experiment, data_folder: Path
-    ) -> None:
+    def test_weights_of_classes(self, power: float, data_folder: Path) -> None:
         """By a loop over the images; no image shows the last class."""
         split = load_split(data_folder, "train")
         labels = [np.array(split.label(index)) for index in range(len(split))]
@@ -284,12 +283,11 @@ class TestLoss:
             / sum((label != VOID).sum() for label in labels if (label == c).any())
             for c in range(5)
         ]
-        settings = changed(experiment, class_balancing=power).training
-        weights = class_weights(split, settings)
+        weights = class_weights(split, power)
         assert weights is not None
         expected = [*(np.median(frequencies) / frequencies) ** power, 0.0]
         np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
-        assert class_weights(split, experiment.training) is None
+        assert class_weights(split, 0.0) is None
 
     def test_training_weighs_the_classes(self, experiment: Experiment) -> None:
         weights, batch = torch.tensor([0.0, 1.0]), random_batch(2, 2)
@@ -458,6 +456,28 @@ class TestOptimisation:
             assert value.isfinite().all(), key
             assert not torch.equal(value, before[key]), key
 
+    def test_compiled_steps_are_the_same(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the compiler reads them; its own kernels would take half a minute to make."""
+        compiled: list[Any] = []
+
+        def by_reading(module: nn.Module, compile_: Any = torch.compile) -> Any:
+            compiled.append(module)
+            return compile_(module, backend="eager", fullgraph=True)
+
+        monkeypatch.setattr(torch, "compile", by_reading)
+        losses = []
+        for compile_ in (False, True):
+            torch.manual_seed(0)
+            model = build_model("psp", ARGUMENTS, num_classes=4)
+            trainer = Trainer(model, changed(experiment, compile=compile_).training, CPU)
+            for seed in range(2):
+                trainer.step(*random_batch(2, 4, seed))
+            losses.append(trainer.losses)
+        assert len(compiled) == 1
+        torch.testing.assert_close(*losses)
+
     def test_batch_of_void_teaches_nothing(self, experiment: Experiment) -> None:
         settings = experiment.training.model_copy(update={"weight_decay": 0.0})
         torch.manual_seed(0)
@@ -497,20 +517,21 @@ class TestSupervision:
         """At output_stride 16, a label in 16 x 16 is compared."""
         model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
         images, labels = random_batch(2, 4)
-        trainer = Trainer(model, changed(experiment, loss_resolution="scores").training, CPU)
+        settings = changed(experiment, loss_resolution="scores").training
         with torch.no_grad():
             scores = model.scores(normalise(images))
         few = F.interpolate(labels[:, None].float(), scores.shape[-2:], mode="nearest-exact")
         expected = F.cross_entropy(scores, few[:, 0].long(), ignore_index=VOID)
-        assert trainer.loss(scores, labels.long()).item() == pytest.approx(expected.item())
+        loss = TrainingLoss(model, settings, None).loss(scores, labels.long())
+        assert loss.item() == pytest.approx(expected.item())
 
     def test_loss_at_the_image(self, experiment: Experiment) -> None:
         labels = random_batch(2, 4)[1].long()
         scores = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
-        trainer = Trainer(PixelClassifier(4), experiment.training, CPU)
+        training_loss = TrainingLoss(PixelClassifier(4), experiment.training, None)
         upsampled = F.interpolate(scores, labels.shape[-2:], mode="bilinear")
         expected = F.cross_entropy(upsampled, labels, ignore_index=VOID)
-        assert trainer.loss(scores, labels).item() == pytest.approx(expected.item())
+        assert training_loss.loss(scores, labels).item() == pytest.approx(expected.item())
 
     @pytest.mark.parametrize("size", [(4, 5), (5, 3), (16, 11), (33, 41)])
     def test_subsampled_labels_are_those_under_the_cells_centres(

@@ -40,8 +40,10 @@ def training_batches(
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) -> float32 of zero mean and unit variance, channels last in memory."""
+    # Filled in where they are needed: a copy from the host would have a GPU waited for.
     mean, std = (
-        torch.tensor(values, device=images.device).view(3, 1, 1) * 255 for values in (MEAN, STD)
+        torch.stack([torch.full((1, 1), 255 * value, device=images.device) for value in values])
+        for values in (MEAN, STD)
     )
     scaled = (images.float() - mean) / std
     return scaled.contiguous(memory_format=torch.channels_last)
