@@ -13,8 +13,7 @@ from deeplab_bench.params import load_params
 from deeplab_bench.speed import device_for
 
 BENCHMARKS: dict[str, Callable[[Settings], Benchmark]] = {
-    "training_step_float32": network_steps.training_float32,
-    "training_step_bfloat16": network_steps.training_bfloat16,
+    "training_step": network_steps.training,
     "evaluation_step": network_steps.evaluation,
     "batches": data_path.batches,
     "waiting_for_data": data_path.waiting,

@@ -4,8 +4,9 @@ A benchmark is a function from ``Settings`` to ``Benchmark``; ``benchmarks.__mai
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,31 +59,31 @@ class Settings:
 
 @dataclass(frozen=True)
 class Contender:
-    """Work whose FLOPs and least bytes moved through memory are known where they are not None."""
+    """Work whose FLOPs and least bytes moved through memory are known where they are not None.
+
+    ``precision``: of its arithmetic.
+    """
 
     work: Work
     flops: int | None = None
     traffic_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """The same work by several contenders, ours first; each is made when it is called for.
-
-    ``precision``: of the arithmetic that ``Rates`` measure.
-    """
-
-    name: str
-    note: str
-    contenders: Mapping[str, Callable[[], Contender]]
     precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
-class Rates:
-    """What the device reaches in a large matrix product and in a large copy."""
+class Benchmark:
+    """The same work by several contenders, ours first; each is made when it is called for."""
 
-    flops_per_second: float
+    name: str
+    note: str
+    contenders: Mapping[str, Callable[[], Contender]]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the device reaches in large matrix products, by their precision, and a large copy."""
+
+    flops_per_second: Mapping[torch.dtype, float]
     bytes_per_second: float
 
 
@@ -121,7 +122,7 @@ def compare(benchmark: Benchmark, settings: Settings) -> Table:
         least=LEAST_ROUNDS,
         title=benchmark.name,
     )
-    rates = measured_rates(settings.device, benchmark.precision)
+    rates = measured_rates(settings.device, {each.precision for each in contenders.values()})
     rows = [
         row_of(name, contender, times[name], times[OURS], rates)
         for name, contender in contenders.items()
@@ -146,7 +147,7 @@ def row_of(
         "ratio_p75": ratio["p75"],
         "rounds": len(times),
         "gflop": flops / 1e9,
-        "arithmetic_ms": 1000 * flops / rates.flops_per_second,
+        "arithmetic_ms": 1000 * flops / rates.flops_per_second[contender.precision],
         "traffic_mb": traffic / 1e6,
         "transfer_ms": 1000 * traffic / rates.bytes_per_second,
     }
@@ -179,18 +180,24 @@ def table_of(
     return Table(benchmark.name, data, text, best, " ".join(filter(None, sentences)))
 
 
-def measured_rates(device: torch.device, precision: torch.dtype) -> Rates:
+def measured_rates(device: torch.device, precisions: Iterable[torch.dtype]) -> Rates:
     """The best of some products and copies that are large for the device."""
     side = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
+    flops_per_second = {}
+    for precision in precisions:
+        left, right = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
+        flops_per_second[precision] = 2 * side**3 / best(partial(torch.mm, left, right), device)
     source = torch.randn(side * side * 4, device=device)
     target = torch.empty_like(source)
-    works: dict[str, Work] = {
-        "product": lambda: left @ right,
-        "copy": lambda: target.copy_(source),
-    }
-    times = in_rounds(works, device, seconds=0, least=LEAST_ROUNDS, title="rates of the device")
-    return Rates(2 * side**3 / min(times["product"]), 2 * source.nbytes / min(times["copy"]))
+    seconds = best(partial(target.copy_, source), device)
+    return Rates(flops_per_second, 2 * source.nbytes / seconds)
+
+
+def best(work: Work, device: torch.device) -> float:
+    """The least seconds of some rounds."""
+    title = "rates of the device"
+    times = in_rounds({title: work}, device, seconds=0, least=LEAST_ROUNDS, title=title)
+    return min(times[title])
 
 
 def save(table: Table, hardware: str) -> Path:

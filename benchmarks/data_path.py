@@ -36,7 +36,7 @@ STEPS = 20  # many more than batches are made in advance
 
 
 def batches(settings: Settings) -> Benchmark:
-    training = schedule(settings, "float32")
+    training = schedule(settings)
     source = generated(settings.folder / "batches")
     traffic = 3 * settings.batch * settings.crop**2 * 4
 
@@ -57,7 +57,7 @@ def batches(settings: Settings) -> Benchmark:
 
 def waiting(settings: Settings) -> Benchmark:
     """The goal: training on tensors in memory takes at least 97 % of the time."""
-    training = schedule(settings, "bfloat16" if settings.device.type == "cuda" else "float32")
+    training = schedule(settings)
     workers = default_workers(settings.device)
     split = packed(generated(settings.folder / "waiting"))
     in_memory = next(own_batches(split, training, workers=0))

@@ -3,6 +3,7 @@
 Output stride 8 with rates 12, 24 and 36, as torchvision and segmentation-models-pytorch have it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,31 +34,27 @@ MOST_STEPS = 100_000
 BASE_LR = 0.001
 
 
-def training_float32(settings: Settings) -> Benchmark:
-    return training_benchmark("training_step_float32", settings, tuned=False)
+def training(settings: Settings) -> Benchmark:
+    def peers(name: str, network: Callable[[], nn.Module]) -> dict[str, Callable[[], Contender]]:
+        return {
+            name: lambda: peer_training(network(), settings, tuned=False),
+            f"{name}, tuned": lambda: peer_training(network(), settings, tuned=True),
+        }
 
-
-def training_bfloat16(settings: Settings) -> Benchmark:
-    return training_benchmark("training_step_bfloat16", settings, tuned=True)
-
-
-def training_benchmark(name: str, settings: Settings, *, tuned: bool) -> Benchmark:
-    switches = (
-        "all in channels-last memory under bfloat16 autocast"
-        if tuned
-        else "the others as their users run them, contiguous; all in float32"
-    )
     return Benchmark(
-        name,
-        f"A step of SGD on a batch of {settings.batch} crops of {settings.crop} px: ours, with "
-        "deterministic algorithms, from uint8 crops in the host's memory, theirs from normalised "
-        f"float32 ones; {switches}. Their heads end in one more 3x3 convolution.",
+        "training_step",
+        f"A step of SGD on a batch of {settings.batch} crops of {settings.crop} px. Ours, with "
+        "deterministic algorithms, from uint8 crops in the host's memory, in channels-last memory, "
+        "under bfloat16 autocast but where it says float32. The others from normalised float32 "
+        "crops: as their users run them, contiguous and in float32, or tuned, in channels-last "
+        "memory under bfloat16 autocast. Their heads end in one more 3x3 convolution.",
         {
-            OURS: lambda: own_training(settings, "bfloat16" if tuned else "float32"),
-            "torchvision": lambda: peer_training(torchvision_network(), settings, tuned),
-            "segmentation-models-pytorch": lambda: peer_training(smp_network(), settings, tuned),
+            OURS: lambda: own_training(settings),
+            f"{OURS}, compiled": lambda: own_training(settings, compile=True),
+            f"{OURS}, float32": lambda: own_training(settings, precision="float32"),
+            **peers("torchvision", torchvision_network),
+            **peers("segmentation-models-pytorch", smp_network),
         },
-        torch.bfloat16 if tuned else torch.float32,
     )
 
 
@@ -83,7 +80,7 @@ def evaluation(settings: Settings) -> Benchmark:
     )
 
 
-def schedule(settings: Settings, precision: str) -> Training:
+def schedule(settings: Settings, **changes: Any) -> Training:
     """The one of the profile voc2012, without an end that the steps would reach."""
     content = {
         "iterations": MOST_STEPS,
@@ -94,16 +91,20 @@ def schedule(settings: Settings, precision: str) -> Training:
         "weight_decay": 0.0001,
         "random_scale": (0.5, 2.0),
         "horizontal_flip": True,
-        "precision": precision,
+        "precision": "bfloat16",
     }
-    return Training.model_validate(content)
+    return Training.model_validate(content | changes)
 
 
-def own_training(settings: Settings, precision: str) -> Contender:
-    phase = Phase(arguments=ARGUMENTS, training=schedule(settings, precision))
-    case = Case("aspp", phase, CLASSES)
-    step = training_step(case, settings.batch, settings.device, MOST_STEPS)
-    return counted(deterministic(step, True))
+def own_training(settings: Settings, **changes: Any) -> Contender:
+    training = schedule(settings, **changes)
+
+    def step_of(training: Training) -> Work:
+        case = Case("aspp", Phase(arguments=ARGUMENTS, training=training), CLASSES)
+        return deterministic(training_step(case, settings.batch, settings.device, MOST_STEPS), True)
+
+    flops = flops_of(step_of(training.model_copy(update={"compile": False})))
+    return Contender(step_of(training), flops, precision=getattr(torch, training.precision))
 
 
 def peer_training(network: nn.Module, settings: Settings, tuned: bool) -> Contender:
@@ -123,7 +124,8 @@ def peer_training(network: nn.Module, settings: Settings, tuned: bool) -> Conten
         loss.backward()
         optimizer.step()
 
-    return counted(deterministic(step, False))
+    work = deterministic(step, False)
+    return Contender(work, flops_of(work), precision=torch.bfloat16 if tuned else torch.float32)
 
 
 def own_evaluation(settings: Settings) -> Contender:
@@ -134,9 +136,10 @@ def own_evaluation(settings: Settings) -> Contender:
 
     @torch.inference_mode()
     def step() -> Tensor:
-        return view_probabilities(model, normalise(image), 1.0, flip=False).argmax(dim=0)
+        return view_probabilities(model, normalise(image), 1.0, flip=False).argmax(dim=1)
 
-    return counted(deterministic(step, True))
+    work = deterministic(step, True)
+    return Contender(work, flops_of(work))
 
 
 def peer_evaluation(network: nn.Module, settings: Settings, tuned: bool) -> Contender:
@@ -147,7 +150,8 @@ def peer_evaluation(network: nn.Module, settings: Settings, tuned: bool) -> Cont
     def step() -> Tensor:
         return logits_of(model(image)).argmax(dim=1)
 
-    return counted(deterministic(step, False))
+    work = deterministic(step, False)
+    return Contender(work, flops_of(work))
 
 
 def torchvision_network() -> nn.Module:
@@ -187,8 +191,8 @@ def deterministic(work: Work, enabled: bool) -> Work:
     return step
 
 
-def counted(work: Work) -> Contender:
-    """With the FLOPs of one step, forward and backward."""
+def flops_of(work: Work) -> int:
+    """Of one step, forward and backward."""
     with FlopCounterMode(display=False) as counter:
         work()
-    return Contender(work, flops=int(counter.get_total_flops()))
+    return int(counter.get_total_flops())

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data_path, "SIDES", (30, 40))
     monkeypatch.setattr(data_path, "STEPS", 2)
     monkeypatch.setattr(comparison, "LEAST_ROUNDS", 1)
-    monkeypatch.setattr(comparison, "measured_rates", lambda *_: Rates(1e9, 1e9))
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    monkeypatch.setattr(
+        comparison, "measured_rates", lambda *_: Rates(defaultdict(lambda: 1e9), 1e9)
+    )
     for name in PEERS:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -128,20 +132,26 @@ def test_a_missing_peer_is_one_line() -> None:
 
 def test_ratios_floors_and_spread() -> None:
     contender = Contender(lambda: None, flops=2_000_000_000, traffic_bytes=50_000_000)
-    row = row_of("other", contender, [2.0, 6.0, 4.0], [1.0, 2.0, 4.0], Rates(4e9, 1e8))
+    row = row_of(
+        "other", contender, [2.0, 6.0, 4.0], [1.0, 2.0, 4.0], Rates({torch.float32: 4e9}, 1e8)
+    )
     assert (row["p50_ms"], row["rounds"]) == (4000, 3)
     assert [row[key] for key in ("ratio_p25", "ratio", "ratio_p75")] == [1.5, 2, 2.5]
     assert (row["gflop"], row["arithmetic_ms"]) == (2, 500)
     assert (row["traffic_mb"], row["transfer_ms"]) == (50, 500)
-    unknown = row_of("other", Contender(lambda: None), [1.0], [1.0], Rates(1, 1))
+    unknown = row_of("other", Contender(lambda: None), [1.0], [1.0], Rates({torch.float32: 1}, 1))
     assert math.isnan(unknown["arithmetic_ms"]) and math.isnan(unknown["transfer_ms"])
 
 
 def test_rates_come_from_the_fastest_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"product": [0.5, 0.25], "copy": [0.1, 0.2]}
-    monkeypatch.setattr(comparison, "in_rounds", lambda *_, **__: times)
-    rates = measured_rates(CPU, torch.float32)
-    assert rates == Rates(2 * 1024**3 / 0.25, 2 * 4 * 4 * 1024**2 / 0.1)
+    seconds = iter([[0.5, 0.25], [0.1, 0.2]])
+
+    def rounds(works: dict[str, Any], *_: Any, **__: Any) -> dict[str, list[float]]:
+        return dict.fromkeys(works, next(seconds))
+
+    monkeypatch.setattr(comparison, "in_rounds", rounds)
+    rates = measured_rates(CPU, {torch.bfloat16})
+    assert rates == Rates({torch.bfloat16: 2 * 1024**3 / 0.25}, 2 * 4 * 4 * 1024**2 / 0.1)
 
 
 def test_flops_of_a_training_step_are_forward_and_backward(tiny: Settings) -> None:
@@ -164,7 +174,7 @@ def test_own_work_is_deterministic_and_others_is_not() -> None:
 
 def test_both_data_paths_make_the_same_kind_of_batch(tiny: Settings) -> None:
     source = data_path.generated(tiny.folder)
-    training = network_steps.schedule(tiny, "float32")
+    training = network_steps.schedule(tiny)
     split = data_path.packed(source)
     assert len(split) == 3 and split.sizes[0] == (30, 40)
     loaders = (

@@ -95,8 +95,8 @@ def test_other_stages_are_refused(project: Path) -> None:
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:
     """Of this process alone."""
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    where = (tmp_path / "meeting").as_uri()
+    dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

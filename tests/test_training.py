@@ -470,7 +470,7 @@ class TestOptimisation:
         losses = []
         for compile_ in (False, True):
             torch.manual_seed(0)
-            model = build_model("psp", ARGUMENTS, num_classes=4)
+            model = build_model("aspp", ARGUMENTS, num_classes=4)
             trainer = Trainer(model, changed(experiment, compile=compile_).training, CPU)
             for seed in range(2):
                 trainer.step(*random_batch(2, 4, seed))
