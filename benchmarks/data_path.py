@@ -20,7 +20,8 @@ from torchvision.tv_tensors import Mask
 
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings
 from benchmarks.network_steps import ARGUMENTS, schedule
-from deeplab_bench.data.batches import MEAN, MEAN_PIXEL, STD, normalise, training_batches
+from deeplab_bench.data.augmentation import MEAN, MEAN_PIXEL, STD
+from deeplab_bench.data.batches import normalise, training_batches
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label

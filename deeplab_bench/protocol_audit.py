@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from deeplab_bench import metrics
-from deeplab_bench.data.batches import resize
+from deeplab_bench.data.augmentation import resize
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.device import make_deterministic
