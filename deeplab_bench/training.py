@@ -86,7 +86,14 @@ def train(
             )
             trainer.resume(snapshot)
             batches = training_batches(
-                split, training, seed, first_iteration=trainer.iteration, workers=workers
+                split,
+                training,
+                seed,
+                device=device,
+                first_iteration=trainer.iteration,
+                workers=workers,
+                rank=distributed.rank(),
+                processes=distributed.processes(),
             )
             trainer.run(batches, snapshot, title)
             if phase is not experiment.phases[-1]:
