@@ -55,6 +55,7 @@ def made_up(height: int, width: int, classes: int) -> Task:
         PARAMETERS,
         iterations=(0, 1, 2, 5, 10),
         widths=(1, 2, 5, 10, 20, 40, math.inf),
+        boundary=True,
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from deeplab_bench import metrics
-from deeplab_bench.boundaries import TRIMAP_WIDTHS
+from deeplab_bench.boundaries import BOUNDARY_SHARE, TRIMAP_WIDTHS
 from deeplab_bench.crf import CRFParameters, Pictures, Refined, Task, refine, require_pydensecrf
 from deeplab_bench.crf.processes import available_cpus
 from deeplab_bench.crf.search import Tried, coarse_to_fine, mious_of, searched, spread
@@ -66,7 +66,7 @@ def evaluate_crf(
     found = time.monotonic()
     parameters = tried[0].parameters if tried else given_parameters(settings)
     tasks = validation_tasks(model, val, parameters, settings, title)
-    confusions, seconds, pictures = summed(refine(tasks, workers))
+    confusions, boundary, seconds, pictures = summed(refine(tasks, workers))
     ended = time.monotonic()
     write_pictures(pictures, settings.iterations, samples)
     result = {
@@ -80,8 +80,9 @@ def evaluate_crf(
         "search": search_record(tried, settings, train),
         "classes": val.classes,
         "trimap_widths_px": list(TRIMAP_WIDTHS),
+        "distance_share": BOUNDARY_SHARE,
         "pictured": pictured(settings.iterations),
-        "iterations": figures(confusions, settings.iterations, val.classes),
+        "iterations": figures(confusions, boundary, settings.iterations, val.classes),
     }
     timing = {
         "seconds_per_image": round(seconds / len(val), 4),
@@ -139,6 +140,7 @@ def validation_tasks(
             parameters,
             settings.iterations,
             (*TRIMAP_WIDTHS, math.inf),
+            boundary=True,
             pictured=main_class(label, background) if index < SAMPLES else None,
         )
 
@@ -151,29 +153,47 @@ def main_class(label: Pixels, background: int | None) -> int:
     return int(counts.argmax())
 
 
-def summed(results: Iterable[Refined]) -> tuple[Confusion, float, list[Pictures]]:
-    """The confusions and seconds of all images, and the pictures that there are."""
-    confusions, seconds, pictures = np.zeros(1, dtype=np.int64), 0.0, []
+def summed(
+    results: Iterable[Refined],
+) -> tuple[Confusion, NDArray[np.int64], float, list[Pictures]]:
+    """The confusions, boundary regions and seconds of all images, and the pictures there are."""
+    confusions, boundary = np.zeros((2, 1), dtype=np.int64)
+    seconds, pictures = 0.0, []
     for refined in results:
         confusions = confusions + refined.confusions
+        boundary = boundary + refined.boundary
         seconds += refined.seconds
         if refined.pictures:
             pictures.append(refined.pictures)
-    return confusions, seconds, pictures
+    return confusions, boundary, seconds, pictures
 
 
 def figures(
-    confusions: Confusion, iterations: Sequence[int], classes: Sequence[str]
+    confusions: Confusion,
+    boundary: NDArray[np.int64],
+    iterations: Sequence[int],
+    classes: Sequence[str],
 ) -> dict[str, Any]:
-    """The scores after each iteration as fractions; null where there was nothing to measure."""
+    """The scores by iteration."""
     return {
-        str(iteration): {
-            "miou": fraction(metrics.miou(whole)),
-            "pixel_accuracy": fraction(metrics.pixel_accuracy(whole)),
-            "trimap_miou": [fraction(metrics.miou(band)) for band in bands],
-            "iou": dict(zip(classes, map(fraction, metrics.iou(whole)), strict=True)),
-        }
-        for iteration, (*bands, whole) in zip(iterations, confusions, strict=True)
+        str(iteration): scores(counts, regions, classes)
+        for iteration, counts, regions in zip(iterations, confusions, boundary, strict=True)
+    }
+
+
+def scores(
+    confusions: Confusion, boundary: NDArray[np.int64], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Of one iteration as fractions; null where there was nothing to measure."""
+    *bands, whole = confusions
+    boundary_iou = metrics.ratio(*boundary)
+    return {
+        "miou": fraction(metrics.miou(whole)),
+        "pixel_accuracy": fraction(metrics.pixel_accuracy(whole)),
+        "trimap_miou": [fraction(metrics.miou(band)) for band in bands],
+        "iou": dict(zip(classes, map(fraction, metrics.iou(whole)), strict=True)),
+        "boundary_iou": dict(zip(classes, map(fraction, boundary_iou), strict=True)),
+        "boundary_miou": fraction(metrics.mean(boundary_iou)),
     }
 
 

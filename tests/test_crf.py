@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deeplab_bench import metrics
+from deeplab_bench.boundaries import boundary_intersection_and_union
 from deeplab_bench.crf import CRFError, CRFParameters, Task, mean_field, refine
 from deeplab_bench.crf.processes import WorkerError, in_processes
 from deeplab_bench.crf.refinement import refined
@@ -162,8 +163,18 @@ class TestRefined:
             expected = metrics.confusion_matrix(given.label, labels, 3)
             np.testing.assert_array_equal(confusions[-1], expected)
 
-    def test_pictures_are_made_on_request(self) -> None:
-        assert refined(task(0, pictured=None)).pictures is None
+    def test_boundary_regions_are_those_of_the_labels(self) -> None:
+        given = task(1, boundary=True)
+        result = refined(given)
+        assert result.pictures is not None and result.boundary.shape == (3, 2, 3)
+        for labels, regions in zip(result.pictures.labels, result.boundary, strict=True):
+            expected = boundary_intersection_and_union(given.label, labels, 3)
+            np.testing.assert_array_equal(regions, expected)
+        assert (result.boundary[0] != result.boundary[2]).any()
+
+    def test_pictures_and_boundary_regions_are_made_on_request(self) -> None:
+        result = refined(task(0, pictured=None))
+        assert result.pictures is None and result.boundary.size == 0
 
 
 def process_id(item: float) -> tuple[float, int, bool]:

@@ -1,5 +1,7 @@
 """What the CRF makes of a run: beside the run's own scores and a CRF called by hand."""
 
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,22 @@ from PIL import Image
 from torch import nn
 
 from deeplab_bench import crf_evaluation, metrics
-from deeplab_bench.boundaries import TRIMAP_WIDTHS, trimap_confusions
-from deeplab_bench.crf import CRFError, CRFParameters, mean_field
+from deeplab_bench.boundaries import (
+    TRIMAP_WIDTHS,
+    boundary_intersection_and_union,
+    trimap_confusions,
+)
+from deeplab_bench.crf import CRFError, CRFParameters, Refined, Task, mean_field
 from deeplab_bench.crf.refinement import refined
 from deeplab_bench.crf.search import spread
-from deeplab_bench.crf_evaluation import evaluate_crf, main_class, scaled
+from deeplab_bench.crf_evaluation import (
+    evaluate_crf,
+    figures,
+    main_class,
+    scaled,
+    search,
+    summed,
+)
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID
@@ -98,6 +111,29 @@ def test_no_iteration_is_the_run_itself(
     assert network["miou"] == pytest.approx(run["metrics"]["miou"], abs=1e-5)
     assert network["pixel_accuracy"] == pytest.approx(run["metrics"]["pixel_accuracy"], abs=1e-5)
     assert network["iou"] == pytest.approx(run["iou"], abs=1e-5)
+    near = run["boundaries"]
+    assert network["boundary_iou"] == pytest.approx(near["boundary_iou"], abs=1e-5)
+    assert network["boundary_miou"] == pytest.approx(near["boundary_miou"], abs=1e-5)
+    assert 0 < near["boundary_miou"] < 1
+    assert result["distance_share"] == near["distance_share"]
+
+
+def test_an_edge_that_the_crf_sets_right() -> None:
+    """A bright square, found a pixel too far right by a network that is not sure."""
+    label, predicted = np.zeros((2, 20, 20), dtype=np.uint8)
+    label[5:11, 5:11] = predicted[5:11, 6:12] = 1
+    image = np.repeat(200 * label[..., None], 3, axis=-1)
+    probabilities = np.where(np.arange(2)[:, None, None] == predicted, 0.6, 0.4)
+    parameters = CRFParameters(w1=4, sigma_alpha=8, sigma_beta=10, w2=1, sigma_gamma=1)
+    task = Task(probabilities, image, label, parameters, (0, 10), (math.inf,), boundary=True)
+    confusions, boundary, *_ = summed([refined(task), refined(task)])
+    before, after = figures(confusions, boundary, (0, 10), ("ground", "square")).values()
+    # Of the square, 10 of 30 pixels; of the ground, the image's border and 14 of 42 around it.
+    iou = {"ground": (76 + 14) / (76 + 42), "square": 10 / 30}
+    assert before["boundary_iou"] == pytest.approx(iou, abs=1e-6)
+    assert before["boundary_miou"] == pytest.approx(sum(iou.values()) / 2, abs=1e-6)
+    assert after["boundary_iou"] == {"ground": 1, "square": 1}
+    assert after["boundary_miou"] == 1
 
 
 def test_scores_ByHand(
@@ -107,11 +143,17 @@ def test_scores_ByHand(
     parameters = [result["parameters"][key] for key in ("w1", "sigma_alpha", "sigma_beta")]
     whole = np.zeros((3, 6, 6), dtype=np.int64)
     bands = np.zeros((3, len(TRIMAP_WIDTHS), 6, 6), dtype=np.int64)
+    regions = np.zeros((3, 2, 6), dtype=np.int64)
     for index in range(len(val)):
         label, labels = val.label(index), ByHand(model, val, index, parameters, [0, 1, 3]).labels
         whole += np.stack([metrics.confusion_matrix(label, each, 6) for each in labels])
         bands += trimap_confusions(label, labels, 6, TRIMAP_WIDTHS)
-    for counts, near, actual in zip(whole, bands, result["iterations"].values(), strict=True):
+        regions += np.stack([boundary_intersection_and_union(label, each, 6) for each in labels])
+    everything = zip(whole, bands, regions, result["iterations"].values(), strict=True)
+    for counts, near, (intersection, union), actual in everything:
+        found = union > 0
+        boundary_miou = (intersection[found] / union[found]).mean()
+        assert actual["boundary_miou"] == pytest.approx(boundary_miou, abs=1e-6)
         assert actual["miou"] == pytest.approx(metrics.miou(counts), abs=1e-6)
         assert actual["trimap_miou"] == pytest.approx([*map(metrics.miou, near)], abs=1e-6)
         assert list(actual["iou"]) == val.classes
@@ -119,7 +161,8 @@ def test_scores_ByHand(
         assert iou == pytest.approx(metrics.iou(counts), abs=1e-6, nan_ok=True)
         assert actual["pixel_accuracy"] == pytest.approx(np.trace(counts) / counts.sum(), abs=1e-6)
     assert [*result["iterations"]] == ["0", "1", "3"]
-    assert len({each["miou"] for each in result["iterations"].values()}) == 3
+    for key in ("miou", "boundary_miou"):
+        assert len({each[key] for each in result["iterations"].values()}) == 3
 
 
 def test_the_search_scores_training_images(
@@ -141,6 +184,22 @@ def test_the_search_scores_training_images(
     assert mious == sorted(mious, reverse=True) and mious[0] > mious[-1]
     found = [result["parameters"][key] for key in ("w1", "sigma_alpha", "sigma_beta")]
     assert found == tried[0] != [2.0, 8.0, 12.0]
+
+
+def test_the_search_counts_no_boundary_regions(
+    experiment: Experiment, data_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refine(tasks: Iterable[Task], workers: int) -> Iterator[Refined]:
+        for task in tasks:
+            asked.append(task.boundary)
+            yield refined(task)
+
+    monkeypatch.setattr("deeplab_bench.crf.search.refine", refine)
+    model, train = loaded(experiment, checkpoint), load_split(data_folder, "train")
+    search(model, train, SETTINGS, 1, "")
+    assert asked and not any(asked)
 
 
 def test_nothing_varies_with_the_number_of_workers(

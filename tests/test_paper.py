@@ -297,7 +297,9 @@ def test_a_row_may_stand_beside_the_crf() -> None:
 
 def crf_run(model: str, seed: int, mious: Sequence[float]) -> CRFRun:
     scores = {
-        str(5 * index): CRFScores(miou=miou, pixel_accuracy=0.5, trimap_miou=())
+        str(5 * index): CRFScores(
+            miou=miou, pixel_accuracy=0.5, trimap_miou=(), boundary_iou={}, boundary_miou=None
+        )
         for index, miou in enumerate(mious)
     }
     return CRFRun.model_construct(model=model, seed=seed, iterations=scores, trimap_widths_px=())

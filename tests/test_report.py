@@ -133,7 +133,14 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
     def after(iteration: int) -> dict[str, Any]:
         better = miou + iteration / 100 * (1.5 if seed == 1 else 1)
         bands = [better - 1 / (4 + width) for width in WIDTHS]
-        return {"miou": better, "pixel_accuracy": better, "trimap_miou": bands, "iou": {}}
+        return {
+            "miou": better,
+            "pixel_accuracy": better,
+            "trimap_miou": bands,
+            "iou": {},
+            "boundary_iou": dict.fromkeys(CLASSES, better / 2),
+            "boundary_miou": better / 2,
+        }
 
     run = run_record(params, model, seed, miou)
     architecture = params.models[model]["architecture"]
@@ -146,6 +153,7 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "search": None,
         "classes": CLASSES,
         "trimap_widths_px": WIDTHS,
+        "distance_share": 0.02,
         "pictured": [0, 1, 2, 10],
         "iterations": {str(iteration): after(iteration) for iteration in (0, 1, 2, 5, 10)},
     }
@@ -591,11 +599,20 @@ class TestCRF:
         # 80, 87, 84; beyond the network by 10, 15, 10: deviation 2.88675, standard error 5 / 3
         assert (after["miou_mean"], after["seeds"]) == (83.67, 3)
         assert (after["gain_mean"], after["gain_ci95_low"]) == (11.67, 4.5)
-        assert after["trimap_1_px"] == 63.67
-        assert table.iloc[0]["miou_mean"] == 72.0
+        assert (after["trimap_1_px"], after["boundary_miou"]) == (63.67, 41.83)
+        network = table.iloc[0]
+        assert (network["miou_mean"], network["boundary_miou"]) == (72.0, 36.0)
         text = files["tables/crf.md"]
         assert "+11.67 (+4.50 to +18.84)" in text
+        assert "**41.83**" in text and "within 2 % of the image's diagonal" in text
         assert "4/49/5/3/3, as given" in text and "0.25 s per image" in text
+
+    def test_the_figure_of_boundaries_has_both(self) -> None:
+        """Boundary IoU of either model's network, and aspp's from there to the last iteration."""
+        write_results(declare(crf=["aspp"]))
+        _, contours = plots.boundaries(load_results(declare(crf=["aspp"]), "quick")).axes
+        shown = [np.round(np.asarray(line.get_xydata()), 2).tolist() for line in contours.lines]
+        assert shown == [[[0, 36]], [[0, 36], [1, 41.83]], [[1, 41.83]], [[0, 30]]]
 
     def test_a_worse_crf_is_reported_as_it_is(self) -> None:
         write_results(declare(crf=["aspp"]))

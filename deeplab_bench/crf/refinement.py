@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab_bench.boundaries import trimap_confusions
+from deeplab_bench.boundaries import boundary_intersection_and_union, trimap_confusions
 from deeplab_bench.crf.inference import CRFParameters, Floats, mean_field
 from deeplab_bench.crf.processes import in_processes
 from deeplab_bench.data.voc_layout import Pixels
@@ -18,8 +18,8 @@ from deeplab_bench.metrics import Confusion
 class Task:
     """An image (H, W, 3) with its label (H, W) and class probabilities (C, H, W).
 
-    ``widths``: of the trimaps, as in ``trimap_confusions``. ``pictured``: the class of which to
-    give back maps, none if None.
+    ``widths``: of the trimaps, as in ``trimap_confusions``. ``boundary``: whether to count boundary
+    regions. ``pictured``: the class of which to give back maps, none if None.
     """
 
     probabilities: NDArray[np.floating]
@@ -28,6 +28,7 @@ class Task:
     parameters: CRFParameters
     iterations: Sequence[int]
     widths: Sequence[float]
+    boundary: bool = False
     pictured: int | None = None
 
 
@@ -44,10 +45,12 @@ class Pictures:
 class Refined:
     """Confusion matrices (N, len(widths), C, C) after each of N iterations.
 
-    ``seconds``: of inference, without scoring.
+    ``boundary``: the intersection and union of boundary regions (N, 2, C), in pixels, empty where
+    they were not asked for. ``seconds``: of inference, without scoring.
     """
 
     confusions: Confusion
+    boundary: NDArray[np.int64]
     seconds: float
     pictures: Pictures | None
 
@@ -73,9 +76,15 @@ def refined(task: Task) -> Refined:
             scores.append(score[task.pictured])
             beliefs.append(belief[task.pictured])
     seconds = time.perf_counter() - started
-    stacked = np.stack(labels)
+    stacked, classes = np.stack(labels), len(task.probabilities)
+    boundary = [
+        boundary_intersection_and_union(task.label, each, classes)
+        for each in labels
+        if task.boundary
+    ]
     return Refined(
-        trimap_confusions(task.label, stacked, len(task.probabilities), task.widths),
+        trimap_confusions(task.label, stacked, classes, task.widths),
+        np.array(boundary, dtype=np.int64),
         seconds,
         Pictures(stacked, np.stack(scores), np.stack(beliefs)) if scores else None,
     )

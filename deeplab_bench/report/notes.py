@@ -133,8 +133,7 @@ def crf(results: Results) -> str:
         + (", mean over seeds with its interval." if several else "."),
         deviation(results),
         interval_over_seeds(results),
-        "Within so many px of the ground truth's boundaries, those with void included: mIoU of "
-        "these pixels alone.",
+        near_boundaries(results.crf_runs[0].distance_share),
         f"w1, sigma_alpha, sigma_beta, w2 and sigma_gamma: {parameters(results)}.",
         "Bold: the best of a model's, whether or not the difference is significant.",
         f"Up to {seconds:.3g} s per image in one process on {machines}.",
@@ -185,17 +184,23 @@ def object_size(results: Results) -> str:
 
 
 def boundaries(results: Results) -> str:
-    share = results.runs[0].boundaries.distance_share
     return joined(
         f"mIoU in percent on {images(results)}, n = {seeds(results)}.",
         deviation(results),
         interval(results),
+        near_boundaries(results.runs[0].boundaries.distance_share),
+        best(results),
+    )
+
+
+def near_boundaries(distance_share: float) -> str:
+    """What trimaps and boundary IoU are."""
+    return (
         "Within so many px of the ground truth's boundaries, those with void included: mIoU of "
         "these pixels alone (DeepLabv2, Figure 10). Boundary IoU (Cheng et al., CVPR 2021): of "
-        f"what in a class's mask lies within {100 * share:g} % of the image's diagonal of its "
-        "contour, mean over classes; counts are of the whole split, and where the ground truth is "
-        "void the prediction counts as void, too.",
-        best(results),
+        f"what in a class's mask lies within {100 * distance_share:g} % of the image's diagonal of "
+        "its contour, mean over classes; counts are of the whole split, and where the ground truth "
+        "is void the prediction counts as void, too."
     )
 
 

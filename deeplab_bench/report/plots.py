@@ -25,6 +25,7 @@ from deeplab_bench.report.plausibility import MARK, implausible, marked
 from deeplab_bench.report.results import SIZES, Cost, Results, Speed
 from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
 from deeplab_bench.report.tables import (
+    NEAR_BOUNDARIES,
     TRIMAPS,
     class_means,
     history,
@@ -333,33 +334,41 @@ def training_curves(results: Results) -> Figure:
 
 
 def boundaries(results: Results) -> Figure:
-    """mIoU within each width, and that after the CRF's last iteration where there is one."""
+    """mIoU within each width and boundary IoU, of the networks and after the CRF's iterations."""
     columns = legend_columns(results)
-    figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
-    axes = figure.subplots()
+    figure = new_figure(6.8 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
+    bands, contours = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
     widths = list(TRIMAPS.values())
-    networks = mean_trimaps(results.scores())
-    refined = mean_trimaps(results.refined_scores()) if results.crf_runs else networks.head(0)
+    networks = near_boundaries(results.scores())
+    refined = near_boundaries(results.refined_scores()) if results.crf_runs else networks.head(0)
     for model in results.models:
         colour, marker, line = look(results, model)
         marks: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1.4}
-        axes.plot(widths, networks.loc[model], ls=line, label=model, **marks)
+        *within, before = networks.loc[model]
+        bands.plot(widths, within, ls=line, label=model, **marks)
+        contours.plot(0, before, **marks)
         if model in refined.index:
-            marks |= {"ls": ":", "mfc": "white", "label": f"{model} + CRF"}
-            axes.plot(widths, refined.loc[model], **marks)
-    log_ticks(axes, widths)
+            *within, after = refined.loc[model]
+            contours.plot([0, 1], [before, after], color=colour, ls=":", lw=1.4)
+            marks |= {"ls": ":", "mfc": "white"}
+            bands.plot(widths, within, label=f"{model} + CRF", **marks)
+            contours.plot(1, after, **marks)
+    log_ticks(bands, widths)
+    contours.set_xticks(*((0, 1), ("network", "+ CRF")) if results.crf_runs else ((), ()))
+    contours.margins(x=0.3)
     figure.legend(loc="outside right upper", ncols=columns)
     title = f"{results.profile}: mean IoU near boundaries"
-    axes.set(title=title, ylabel="mIoU within the band (%)")
+    bands.set(title=title, ylabel="mIoU within the band, boundary IoU (%)")
     seeds = len(results.seeds)
     means = f"\nmean of {seeds} seeds" if seeds > 1 else ""
-    axes.set_xlabel(f"Width of the band on either side of a boundary (px){means}")
+    bands.set_xlabel(f"Width of the band on either side of a boundary (px){means}")
+    contours.set_xlabel("Boundary IoU")
     return figure
 
 
-def mean_trimaps(scores: pd.DataFrame) -> pd.DataFrame:
-    """mIoU within each width, (model, width), mean over seeds."""
-    return scores.groupby("model", sort=False)[list(TRIMAPS)].mean()
+def near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:
+    """mIoU within each width and boundary IoU by model, mean over seeds."""
+    return scores.groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
 
 
 def context_radius(results: Results) -> Figure:

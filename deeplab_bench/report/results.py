@@ -211,6 +211,8 @@ class CRFScores(Record):
     miou: Fraction
     pixel_accuracy: Fraction
     trimap_miou: tuple[Fraction | None, ...]
+    boundary_iou: dict[str, Fraction | None]
+    boundary_miou: Fraction | None
 
 
 class CRFSearch(Record):
@@ -218,7 +220,10 @@ class CRFSearch(Record):
 
 
 class CRFRun(Record):
-    """What the CRF makes of a run, by iteration; ``search`` is None where parameters were given."""
+    """What the CRF makes of a run, by iteration; ``search`` is None where parameters were given.
+
+    ``distance_share`` is of the image's diagonal.
+    """
 
     profile: str
     model: str
@@ -228,6 +233,7 @@ class CRFRun(Record):
     parameters: dict[str, float]
     search: CRFSearch | None
     trimap_widths_px: tuple[int, ...]
+    distance_share: float
     pictured: tuple[int, ...]
     iterations: dict[str, CRFScores]
 
@@ -540,6 +546,7 @@ def _crf_scores(run: CRFRun) -> Iterable[dict[str, Any]]:
             "gain": 100 * (scores.miou - network),
             "pixel_accuracy": 100 * scores.pixel_accuracy,
             **_trimaps(run.trimap_widths_px, scores.trimap_miou),
+            "boundary_miou": _percent(scores.boundary_miou),
         }
 
 

@@ -76,8 +76,8 @@ HEADINGS = {
     "reason": "Because of",
 }
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
-CRF_HIGHEST = {"miou_mean", *TRIMAPS}
-BOUNDARY_HIGHEST = {"miou_mean", *TRIMAPS, "boundary_miou"}
+NEAR_BOUNDARIES = [*TRIMAPS, "boundary_miou"]
+BOUNDARY_HIGHEST = {"miou_mean", *NEAR_BOUNDARIES}
 LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
 LOWEST |= {"step_ms", "step_relative"}
 GAIN_INTERVAL = ("gain_low", "gain_high")
@@ -252,7 +252,7 @@ def object_size(results: Results) -> Table:
 def boundaries(results: Results) -> Table:
     """mIoU within so many pixels of the ground truth's boundaries, and boundary IoU."""
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
-    near = results.scores().groupby("model", sort=False)[[*TRIMAPS, "boundary_miou"]].mean()
+    near = results.scores().groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
     data = miou.join(near).reset_index(names="model")
     text = with_interval(formatted(data))
     best = best_of(data, text.columns, highest=BOUNDARY_HIGHEST)
@@ -405,7 +405,7 @@ def crf(results: Results) -> Table:
     text = text.drop(columns=["gain_ci95_low", "gain_ci95_high"])
     text = text.rename(columns={"interval": "interval_over_seeds"})
     models = [part for _, part in data.groupby("model", sort=False)]
-    best = pd.concat([best_of(part, text.columns, highest=CRF_HIGHEST) for part in models])
+    best = pd.concat([best_of(part, text.columns, highest=BOUNDARY_HIGHEST) for part in models])
     title = f"Fully connected CRF on the profile {results.profile}"
     return Table(title, data, text, best, notes.crf(results))
 
@@ -416,8 +416,8 @@ def crf_data(results: Results) -> pd.DataFrame:
     miou = summarise(scores, "miou", by).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     gain = summarise(scores, "gain", by).drop(columns="std").add_prefix("gain_")
     groups = scores.groupby(by, sort=False)
-    trimaps = groups[list(TRIMAPS)].mean()
-    data = groups.size().to_frame("seeds").join([miou, gain, trimaps])
+    near = groups[NEAR_BOUNDARIES].mean()
+    data = groups.size().to_frame("seeds").join([miou, gain, near])
     return data.reset_index()
 
 
