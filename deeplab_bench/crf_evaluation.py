@@ -24,11 +24,12 @@ from deeplab_bench.evaluation import (
     class_probabilities,
     fraction,
     load_checkpoint,
+    run_record,
     trained_model,
 )
 from deeplab_bench.experiment import CRF, Experiment, Inference
 from deeplab_bench.metrics import Confusion
-from deeplab_bench.provenance import environment, run_code_sha256
+from deeplab_bench.provenance import environment
 from deeplab_bench.samples import SAMPLES, tile
 
 SEARCH_ITERATIONS = 10
@@ -70,12 +71,8 @@ def evaluate_crf(
     ended = time.monotonic()
     write_pictures(pictures, settings.iterations, samples)
     result = {
-        "profile": experiment.profile,
-        "model": experiment.model,
-        "seed": seed,
+        **run_record(experiment, seed, state, __name__),
         "settings": settings.model_dump(mode="json"),
-        "provenance": state["provenance"]
-        | {"code_sha256": run_code_sha256(__name__, experiment.architecture)},
         "parameters": vars(parameters),
         "search": search_record(tried, settings, train),
         "classes": val.classes,

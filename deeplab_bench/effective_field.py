@@ -19,10 +19,9 @@ from torch.nn import functional as F
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.device import make_deterministic, pick_device
-from deeplab_bench.evaluation import fraction, load_checkpoint, trained_model
+from deeplab_bench.evaluation import fraction, load_checkpoint, run_record, trained_model
 from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.models import build_model
-from deeplab_bench.provenance import run_code_sha256
 from deeplab_bench.receptive_field import seen_pixels, theoretical_field
 from deeplab_bench.training import initial_model, rebuilt
 
@@ -62,12 +61,8 @@ def measure_field(
     Image.fromarray(np.concatenate([greys(before), greys(after)], axis=1)).save(maps, optimize=True)
     height, width = images.shape[-2:]
     return {
-        "profile": experiment.profile,
-        "model": experiment.model,
-        "seed": seed,
+        **run_record(experiment, seed, state, __name__),
         "architecture": experiment.architecture,
-        "provenance": state["provenance"]
-        | {"code_sha256": run_code_sha256(__name__, experiment.architecture)},
         "image_size": [height, width],
         "images": len(images),
         "theoretical": theory(experiment, height, width),

@@ -133,19 +133,28 @@ def score_checkpoint(
     firsts = {index: image for part in distributed.gathered(shown) for index, image in part.items()}
     settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
     result = {
-        "profile": experiment.profile,
-        "model": experiment.model,
-        "seed": seed,
+        **run_record(experiment, seed, state, __name__),
         "architecture": experiment.architecture,
         "settings": settings | {"inference": inference.model_dump(mode="json")},
-        "provenance": state["provenance"]
-        | {"code_sha256": run_code_sha256(__name__, experiment.architecture)},
         "parameters": count_parameters(model),
         **summary(scores, split),
         "training": state["history"],
         "images": per_image(scores, split),
     }
     return result, [firsts[index] for index in sorted(firsts)]
+
+
+def run_record(
+    experiment: Experiment, seed: int, state: Mapping[str, Any], module: str
+) -> dict[str, Any]:
+    """What every result says of the run that it is of, for ``module`` that made it."""
+    code = {"code_sha256": run_code_sha256(module, experiment.architecture)}
+    return {
+        "profile": experiment.profile,
+        "model": experiment.model,
+        "seed": seed,
+        "provenance": state["provenance"] | code,
+    }
 
 
 def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: Path) -> Any:

@@ -26,11 +26,11 @@ from deeplab_bench.evaluation import (
     most_probable,
     probabilities,
     ready,
+    run_record,
     trained_model,
 )
 from deeplab_bench.experiment import Experiment, Inference
 from deeplab_bench.metrics import Confusion
-from deeplab_bench.provenance import run_code_sha256
 
 Predict = Callable[[Pixels], Pixels]
 
@@ -140,11 +140,7 @@ def audit(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path
 
     counts = counted(split, images, crop_size, predict)
     return {
-        "profile": experiment.profile,
-        "model": experiment.model,
-        "seed": seed,
-        "provenance": state["provenance"]
-        | {"code_sha256": run_code_sha256(__name__, experiment.architecture)},
+        **run_record(experiment, seed, state, __name__),
         "crop_size": list(crop_size),
         "protocol": fraction(protocol(counts)),
         "rules": {name: fraction(rule(counts)) for name, rule in RULES.items()},
