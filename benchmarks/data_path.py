@@ -21,7 +21,7 @@ from torchvision.tv_tensors import Mask
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings
 from benchmarks.network_steps import ARGUMENTS, schedule
 from deeplab_bench.data.augmentation import MEAN, MEAN_PIXEL, STD
-from deeplab_bench.data.batches import normalise, training_batches
+from deeplab_bench.data.batches import CPU, normalise, training_batches
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
@@ -61,7 +61,7 @@ def waiting(settings: Settings) -> Benchmark:
     training = schedule(settings)
     workers = default_workers(settings.device)
     split = packed(generated(settings.folder / "waiting"))
-    in_memory = next(own_batches(split, training, workers=0))
+    in_memory = next(own_batches(split, training, workers=0, device=settings.device))
 
     def contender(drawn: Iterator[tuple[Tensor, Tensor]]) -> Contender:
         return Contender(training_on(drawn, training, settings.device))
@@ -69,10 +69,10 @@ def waiting(settings: Settings) -> Benchmark:
     return Benchmark(
         "waiting_for_data",
         f"{STEPS} training steps of aspp on {settings.batch} crops of {settings.crop} px, with "
-        f"{workers} worker(s) that make batches beside it, and with one batch in memory: a ratio "
-        "of 0.97 or more is the goal.",
+        f"batches that a GPU or {workers} worker(s) make beside it, and with one batch in memory: "
+        "a ratio of 0.97 or more is the goal.",
         {
-            OURS: lambda: contender(own_batches(split, training, workers)),
+            OURS: lambda: contender(own_batches(split, training, workers, settings.device)),
             "tensors in memory": lambda: contender(itertools.repeat(in_memory)),
         },
     )
@@ -99,8 +99,10 @@ def packed(source: VocFolder) -> Split:
     return load_split(folder, "train")
 
 
-def own_batches(split: Split, training: Training, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return iter(training_batches(split, training, seed=0, workers=workers))
+def own_batches(
+    split: Split, training: Training, workers: int, device: torch.device = CPU
+) -> Iterator[tuple[Tensor, Tensor]]:
+    return iter(training_batches(split, training, seed=0, device=device, workers=workers))
 
 
 def torchvision_batches(source: VocFolder, training: Training) -> Iterator[tuple[Tensor, Tensor]]:

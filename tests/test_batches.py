@@ -1,44 +1,21 @@
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_splits import assert_same, random_split, split_of, training
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from deeplab_bench.data.batches import augment, normalise, training_batches, window
+from deeplab_bench.data import augmentation
+from deeplab_bench.data.augmentation import draw_crop, shuffled, window
+from deeplab_bench.data.batches import BatchError, normalise, training_batches
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.experiment import Training
 
 MEAN_PIXEL = (124, 116, 104)  # ImageNet's mean of 0.485, 0.456 and 0.406, times 255
 BLOCK = 5
-
-
-def training(**changes: Any) -> Training:
-    """No augmentation, unless the changes ask for it."""
-    settings: dict[str, Any] = {
-        "iterations": 6,
-        "batch_size": 4,
-        "crop_size": (8, 6),
-        "base_lr": 0.1,
-        "poly_power": 0.9,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "random_scale": (1.0, 1.0),
-        "horizontal_flip": False,
-        "precision": "float32",
-    }
-    return Training(**settings | changes)
-
-
-def split_of(pairs: Sequence[tuple[Pixels, Pixels]]) -> Split:
-    sizes = [label.shape for _, label in pairs]
-    starts = np.cumsum([0, *(label.size for _, label in pairs)])[:-1].tolist()
-    images, labels = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
-    names = [str(index) for index in range(len(pairs))]
-    return Split(names, [(h, w) for h, w in sizes], [], images, labels, starts)
 
 
 def numbered(count: int, height: int = 8, width: int = 6) -> Split:
@@ -49,17 +26,6 @@ def numbered(count: int, height: int = 8, width: int = 6) -> Split:
             for i in range(count)
         ]
     )
-
-
-def random_split(count: int) -> Split:
-    random = np.random.default_rng(0)
-    return split_of(
-        [
-            (random.integers(0, 256, (9 + i, 12 - i, 3), np.uint8),
-             random.integers(0, 5, (9 + i, 12 - i), np.uint8))
-            for i in range(count)
-        ]
-    )  # fmt: skip
 
 
 def located(height: int, width: int) -> tuple[Pixels, Pixels]:
@@ -73,14 +39,16 @@ def blocks(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return (y // BLOCK * 7 + x // BLOCK * 3) % 20
 
 
-def batches_of(split: Split, settings: Training, seed: int = 0, **more: int) -> list[list[Tensor]]:
+def augment(
+    image: Pixels, label: Pixels, settings: Training, random: np.random.Generator
+) -> tuple[Pixels, Pixels]:
+    height, width = label.shape
+    crop = draw_crop((height, width), settings, random)
+    return augmentation.augment(image, label, crop, settings.crop_size)
+
+
+def batches_of(split: Split, settings: Training, seed: int = 0, **more: Any) -> list[list[Tensor]]:
     return [list(batch) for batch in training_batches(split, settings, seed, **more)]
-
-
-def assert_same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> None:
-    assert len(ours) == len(theirs)
-    for our, their in zip(ours, theirs, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(our, their, strict=True))
 
 
 def random_of(seed: int) -> np.random.Generator:
@@ -194,14 +162,14 @@ def test_window(side: int, crop: int, scale: float) -> None:
     places = scaled - min(crop, scaled) + 1
     starts = []
     for place in (np.arange(places) + 0.5) / places:
-        filled, (start, stop) = window(side, crop, scale, float(place))
+        filled, start, stop = window(side, crop, scale, float(place))
         assert filled == min(crop, scaled)
         assert 0 <= start < stop <= side
         assert (stop - start) * scaled == pytest.approx(filled * side)
         starts.append(start * scaled / side)
     assert starts == pytest.approx(range(places), abs=1e-6)
-    assert window(side, crop, scale, 0.0)[1][0] == 0
-    assert window(side, crop, scale, 1 - 2**-53)[1][1] == side
+    assert window(side, crop, scale, 0.0).start == 0
+    assert window(side, crop, scale, 1 - 2**-53).stop == side
 
 
 def test_batches_have_the_stated_form() -> None:
@@ -237,6 +205,34 @@ def test_continues_the_same_stream(first: int) -> None:
     assert len(training_batches(split, settings, 0, first_iteration=first)) == 6 - first
     continued = batches_of(split, settings, first_iteration=first)
     assert_same(continued, batches_of(split, settings)[first:])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 6])
+def test_shares_of_several_processes_are_the_batch(processes: int) -> None:
+    split = random_split(5)
+    settings = training(batch_size=6, random_scale=(0.5, 2.0), horizontal_flip=True)
+    shares = [
+        batches_of(split, settings, first_iteration=2, rank=rank, processes=processes)
+        for rank in range(processes)
+    ]
+    joined = [
+        [torch.cat(parts) for parts in zip(*batch, strict=True)]
+        for batch in zip(*shares, strict=True)
+    ]
+    assert_same(joined, batches_of(split, settings, first_iteration=2))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(
+        BatchError, match=r"^training\.batch_size 4 .* 3 processes: make it [^\n]*$"
+    ):
+        training_batches(random_split(2), training(batch_size=4), 0, processes=3)
+
+
+def test_an_order_is_drawn_once_an_epoch() -> None:
+    shuffled.cache_clear()
+    batches_of(numbered(6), training(iterations=4, batch_size=4))
+    assert shuffled.cache_info().misses == 3
 
 
 @pytest.mark.parametrize("images", [1, 3, 6, 11])

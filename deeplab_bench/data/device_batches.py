@@ -1,9 +1,9 @@
 """Training batches made on a device from pixels in its memory: Pillow's crops, by its arithmetic.
 
 Bilinear resampling, with a triangle filter that widens where an image shrinks, is a product with a
-matrix for each axis. As in Pillow, weights are fixed-point numbers and pixels are rounded between
-the two products. All sums are exact, so batches depend neither on the device nor on how many crops
-it makes at a time.
+matrix for each axis, columns first. As in Pillow, weights have a fixed point and pixels are rounded
+between the two. All sums are exact, so batches depend neither on the device nor on how many crops
+it makes at a time. From Pillow's they differ where it takes rows first, by one grey level.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,10 +21,26 @@ from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.experiment import Training
 
 COPIED_BYTES = 2**26  # at a time
-# Pillow's weights have 22 bits after the point. A product takes them in halves: float32, or
-# TensorFloat-32, holds the sums of either with pixels of eight bits, down to a fifteenth in scale.
+# Of Pillow's weights, after the point. Products take them in halves, whose sums with pixels float32
+# holds without rounding, from TensorFloat-32 too, unless an image shrinks to less than a fifteenth.
 WEIGHT_BITS = 22
 HALF_BITS = WEIGHT_BITS // 2
+
+
+class Axis(NamedTuple):
+    """What the crops of a batch show of their images along one axis.
+
+    ``centres`` float64 (N, crop) is where the middle of each pixel of a crop lies on the image's
+    side, ``nearest`` int64 (N, crop) the pixel there, -1 beyond the image; ``supports`` float64
+    (N, 1) is half the width of the triangle filter, ``sides`` int64 (N, 1) the image's, ``longest``
+    of them.
+    """
+
+    centres: Tensor
+    nearest: Tensor
+    supports: Tensor
+    sides: Tensor
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class DeviceBatches:
     """Batches of the crops at ``positions``, made and left on ``device``.
 
     Images uint8 (N, 3, H, W), labels uint8 (N, H, W) at ``crop_size``. The split's pixels are in
-    the device's memory while batches are drawn, and nothing waits for the device.
+    the device's memory while batches are drawn; no batch waits for the device.
     """
 
     split: Split
@@ -58,40 +74,24 @@ class DeviceBatches:
                 labels[nearest.where(inside, 0)].where(inside, VOID),
             )
 
-    def drawn(self, positions: Sequence[int]) -> tuple[Tensor, "Axis", "Axis"]:
+    def drawn(self, positions: Sequence[int]) -> tuple[Tensor, Axis, Axis]:
         """Where each crop's image starts among the pixels, and what the crop shows of its axes."""
-        sizes = self.split.sizes
-        draws = [draw(sizes, self.training, self.seed, position) for position in positions]
-        crops = [crop for _, crop in draws]
-        starts = np.array([[self.split.starts[index]] for index, _ in draws])
-        heights, widths = np.array([sizes[index] for index, _ in draws]).T
-        height, width = self.training.crop_size
-        still = [False] * len(crops)
+        split, training, device = self.split, self.training, self.device
+        draws = [draw(split.sizes, training, self.seed, position) for position in positions]
+        indices, crops = zip(*draws, strict=True)
+        starts = np.array([[split.starts[index]] for index in indices])
+        heights, widths = zip(*(split.sizes[index] for index in indices), strict=True)
+        height, width = training.crop_size
+        upright = [False] * len(crops)
         mirrored = [crop.mirrored for crop in crops]
         return (
-            sent(starts, self.device),
-            axis([crop.rows for crop in crops], heights, height, still, self.device),
-            axis([crop.columns for crop in crops], widths, width, mirrored, self.device),
+            sent(starts, device),
+            axis_of([crop.rows for crop in crops], heights, height, upright, device),
+            axis_of([crop.columns for crop in crops], widths, width, mirrored, device),
         )
 
 
-class Axis(NamedTuple):
-    """What the crops of a batch show of their images along one axis.
-
-    ``centres`` float64 (N, crop) is where the middle of each pixel of a crop lies on the image's
-    side, ``nearest`` int64 (N, crop) the pixel there, -1 beyond the image; ``supports`` float64
-    (N, 1) is half the width of the triangle filter, ``sides`` int64 (N, 1) the image's, ``longest``
-    of them.
-    """
-
-    centres: Tensor
-    nearest: Tensor
-    supports: Tensor
-    sides: Tensor
-    longest: int
-
-
-def axis(
+def axis_of(
     windows: Sequence[Window],
     sides: Sequence[int],
     crop: int,
@@ -108,8 +108,13 @@ def axis(
     nearest = np.where(places < filled, steps.cumsum(axis=1), -1).astype(np.int64)
     for values in (centres, nearest):
         values[mirrored] = values[mirrored, ::-1]
-    arrays = centres, nearest, np.maximum(scale, 1), np.array(sides)[:, None]
-    return Axis(*(sent(values, device) for values in arrays), longest=max(sides))
+    return Axis(
+        sent(centres, device),
+        sent(nearest, device),
+        sent(np.maximum(scale, 1), device),
+        sent(np.array(sides)[:, None], device),
+        max(sides),
+    )
 
 
 def sent(values: NDArray[Any], device: torch.device) -> Tensor:
@@ -142,9 +147,9 @@ def interpolation(axis: Axis) -> Tensor:
     pixels = torch.arange(axis.longest, device=axis.sides.device) + 0.5
     middles = pixels.where(pixels < axis.sides, torch.inf).unsqueeze(1)
     distances = (middles - axis.centres.unsqueeze(2)).abs() / axis.supports.unsqueeze(2)
-    weights = (1 - distances).clamp(min=0)
-    sums = weights.sum(dim=2, keepdim=True) / 2**WEIGHT_BITS
-    fixed = (weights / sums + 0.5).int()
+    # Of float64, on a grid on which their sums are exact, too.
+    weights = ((1 - distances) * 2**44).clamp(min=0).round()
+    fixed = (weights * 2**WEIGHT_BITS / weights.sum(dim=2, keepdim=True) + 0.5).int()
     return torch.cat([fixed >> HALF_BITS, fixed & (2**HALF_BITS - 1)], dim=1).float()
 
 

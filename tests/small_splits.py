@@ -1,0 +1,54 @@
+"""Splits of a few made-up images, the settings of their batches, and what they must equal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deeplab_bench.data.packed import Split
+from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.experiment import Training
+
+
+def training(**changes: Any) -> Training:
+    """No augmentation, unless the changes ask for it."""
+    settings: dict[str, Any] = {
+        "iterations": 6,
+        "batch_size": 4,
+        "crop_size": (8, 6),
+        "base_lr": 0.1,
+        "poly_power": 0.9,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "random_scale": (1.0, 1.0),
+        "horizontal_flip": False,
+        "precision": "float32",
+    }
+    return Training(**settings | changes)
+
+
+def split_of(pairs: Sequence[tuple[Pixels, Pixels]]) -> Split:
+    sizes = [label.shape for _, label in pairs]
+    starts = np.cumsum([0, *(label.size for _, label in pairs)])[:-1].tolist()
+    images, labels = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
+    names = [str(index) for index in range(len(pairs))]
+    return Split(names, [(h, w) for h, w in sizes], [], images, labels, starts)
+
+
+def random_split(count: int) -> Split:
+    random = np.random.default_rng(0)
+    return split_of(
+        [
+            (random.integers(0, 256, (9 + i, 12 - i, 3), np.uint8),
+             random.integers(0, 5, (9 + i, 12 - i), np.uint8))
+            for i in range(count)
+        ]
+    )  # fmt: skip
+
+
+def assert_same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> None:
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(our, their, strict=True))
