@@ -63,7 +63,7 @@ def sample_labels_file(profile: str) -> Path:
 
 
 def speed_file(profile: str, hardware: str, model: str) -> Path:
-    return RESULTS / profile / "speed" / hardware / f"{model}.json"
+    return RESULTS / profile / "timings" / "speed" / hardware / f"{model}.json"
 
 
 def receptive_field_file(profile: str, model: str) -> Path:

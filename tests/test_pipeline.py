@@ -241,6 +241,23 @@ def test_every_file_among_the_deps_exists(stage: str) -> None:
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 
+def test_the_report_needs_no_folder_that_a_run_may_lack() -> None:
+    """The lists of `run` that may be empty leave out whole stages."""
+    optional = {f"${{run.{key}}}" for key in ("hardware", "inference", "crf", "audit")}
+    always = [
+        name
+        for stage in STAGES.values()
+        if not optional & {str(values) for values in stage.get("matrix", {}).values()}
+        for out in stage["outs"]
+        if isinstance(out, dict)
+        for name in out
+    ]
+    folders = [d for d in STAGES["report"]["deps"] if d.startswith("results/${item.profile}/")]
+    assert len(folders) > 2
+    for folder in folders:
+        assert any(name.startswith(f"{folder}/") for name in always), folder
+
+
 def has_code(path: Path) -> bool:
     """Whether a file holds more than a docstring."""
     return len(compile(path.read_text(encoding="utf-8"), str(path), "exec").co_names) > 1

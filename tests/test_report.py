@@ -2,11 +2,13 @@
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -573,6 +575,28 @@ class TestReceptiveField:
         assert generated.shape == (32, 32, 3) and generated.std() > 0
         photographs = declare(data={"dataset": "folder", "root": "somewhere"})
         assert fields.image(load_results(photographs, "quick")).std() == 0
+
+    def test_the_figure_is_in_palettes(self) -> None:
+        write_results(declare())
+        drawn = fields.render_figure(load_results(declare(), "quick"))
+        embedded = map(b64decode, fields.EMBEDDED.findall(drawn["plots/receptive_field.svg"]))
+        images = [Image.open(BytesIO(png)) for png in embedded]
+        assert [(image.mode, image.size) for image in images] == [("P", (32, 32))] * 6
+        with Image.open(BytesIO(drawn["plots/receptive_field.png"])) as image:
+            assert image.mode == "P"
+
+    def test_a_palette_is_smaller_and_looks_the_same(self) -> None:
+        noise = np.random.default_rng(0).normal(0.5, 0.15, (96, 96)).clip(0, 1)
+        image = Image.fromarray(matplotlib.colormaps["cividis"](noise, bytes=True))
+        before = BytesIO()
+        image.save(before, "png")
+        after = fields.in_palette(before.getvalue(), fields.MAP_COLOURS)
+        assert len(after) < len(before.getvalue()) / 2
+        with Image.open(BytesIO(after)) as reduced:
+            assert len(reduced.getcolors() or ()) <= fields.MAP_COLOURS
+            shown = np.asarray(reduced.convert("RGB"), dtype=int)
+        change = np.abs(shown - np.asarray(image.convert("RGB"), dtype=int))
+        assert change.max() < 8 and change.mean() < 2
 
     @pytest.mark.parametrize(
         ("changes", "message"),

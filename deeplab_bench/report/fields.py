@@ -1,6 +1,9 @@
 """Receptive fields: the theoretical ones, and what the networks make of them."""
 
 import math
+import re
+from base64 import b64decode, b64encode
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from deeplab_bench.paths import receptive_field_maps_file, sample_images_file
 from deeplab_bench.report import notes
@@ -21,6 +25,9 @@ from deeplab_bench.report.tables import Table, files_of, formatted
 COLUMNS = 8
 ROWS = ("on an image", "before training", "after training")
 GREY = 220
+COLOURS = 256  # of the figure as a PNG
+MAP_COLOURS = 48  # of each map in the SVG
+EMBEDDED = re.compile(rb'(?<=data:image/png;base64,)[^"]+')
 
 
 def render(results: Results) -> dict[str, str]:
@@ -28,7 +35,29 @@ def render(results: Results) -> dict[str, str]:
 
 
 def render_figure(results: Results) -> dict[str, bytes]:
-    return figure_files("receptive_field", lambda: figure(results))
+    """In palettes: in full colour the noise of gradients makes files three times as large."""
+    files = figure_files("receptive_field", lambda: figure(results))
+    return {
+        name: with_palettes(content) if name.endswith("svg") else in_palette(content, COLOURS)
+        for name, content in files.items()
+    }
+
+
+def with_palettes(svg: bytes) -> bytes:
+    """The images in an SVG in palettes of their own."""
+    return EMBEDDED.sub(
+        lambda found: b64encode(in_palette(b64decode(found.group()), MAP_COLOURS)), svg
+    )
+
+
+def in_palette(png: bytes, colours: int) -> bytes:
+    """An opaque image in at most so many colours."""
+    buffer = BytesIO()
+    with Image.open(BytesIO(png)) as image:
+        image.convert("RGB").quantize(
+            colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        ).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def receptive_field(results: Results) -> Table:

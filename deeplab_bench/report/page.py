@@ -43,7 +43,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         figure("object_size", "mIoU of every model for small, medium and large objects"),
         files["tables/object_size.md"],
         "## Accuracy near boundaries",
-        figure("boundaries", "mIoU of every model over the width of the band"),
+        figure("boundaries", "mIoU of every model over the width of the band, and boundary IoU"),
         files["tables/boundaries.md"],
         *context_radius_blocks(results),
         *field_blocks(files),
