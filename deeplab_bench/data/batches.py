@@ -1,4 +1,4 @@
-"""Training batches: random scale, crop and flip, the same whatever process or device makes them."""
+"""Training batches: random scale, crop and flip, the same whatever process makes them."""
 
 from dataclasses import dataclass
 
