@@ -37,6 +37,7 @@ OTHER_SCHEDULE = {
     "weights": "imagenet",
     "loss_resolution": "scores",
     "class_balancing": 0.5,
+    "compile": True,
     "momentum": 0.8,
     "weight_decay": 0.0,
     "random_scale": (0.5, 1.9),
