@@ -4,6 +4,7 @@ What is trained and scored depends on its own files alone: an edit of params.yam
 architecture, makes no result stale that it does not move.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from deeplab_bench.files import write_json
 from deeplab_bench.models import module_of
 from deeplab_bench.params import Params
 from deeplab_bench.paths import crf_settings_file, experiment_file, inference_settings_file
-from deeplab_bench.provenance import code_sha256
+from deeplab_bench.provenance import ROOT, code_sha256, imported_files
 
 
 def write_settings(params: Params, profile: str) -> None:
@@ -42,3 +43,12 @@ def experiment_record(experiment: Experiment) -> dict[str, Any]:
         "settings": experiment.model_dump(mode="json"),
         "network_sha256": code_sha256(module_of(experiment.architecture)),
     }
+
+
+def file_digests(module: str) -> dict[str, str]:
+    """Of the files that a module is made of; where results lie, ``paths``, moves nothing in them.
+
+    Architectures are not among them: each has its digest among the settings of its models.
+    """
+    files = [path for path in imported_files([module]) if path != "deeplab_bench/paths.py"]
+    return {path: hashlib.sha256((ROOT / path).read_bytes()).hexdigest() for path in files}

@@ -26,6 +26,11 @@ def experiment_file(profile: str, model: str) -> Path:
     return RESULTS / profile / "settings" / "models" / f"{model}.json"
 
 
+def code_file(profile: str, stage: str) -> Path:
+    """The digests of the files that a stage is made of."""
+    return RESULTS / profile / "settings" / "code" / f"{stage}.json"
+
+
 def inference_settings_file(profile: str, inference: str) -> Path:
     return RESULTS / profile / "settings" / "inference" / f"{inference}.json"
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from deeplab_bench.configuration import file_digests
 from deeplab_bench.provenance import imported_files
+from pipelines.configure import OF_EACH_RUN
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -158,6 +160,11 @@ def test_only_what_is_out_of_date_runs(repository: Repository) -> None:
     repository.edit("    architecture: fcn\n", "    architecture: fcn\n    published: []\n")
     assert repository.repro() == CONFIGURED
 
+    with (repository.root / "deeplab_bench/effective_field.py").open("a") as code:
+        code.write("# Nothing that moves a result, which DVC cannot know.\n")
+    fields = {f"receptive_field@miniature-{model}-0" for model in ("fcn", "aspp", "wide")}
+    assert repository.repro() == fields | CONFIGURED
+
     repository.add_architecture("copied", of="psp")
     repository.edit("models: [fcn, aspp, wide]", "models: [fcn, aspp, wide, copied]")
     with repository.params.open("a", encoding="utf-8") as params:
@@ -231,6 +238,9 @@ def test_deps_cover_what_a_stage_is_made_of(stage: str) -> None:
     deps = STAGES[stage]["deps"]
     made_of = {path for path in imported_files([f"pipelines.{stage}"]) if has_code(ROOT / path)}
     made_of -= {"deeplab_bench/paths.py"}
+    if f"results/${{item.profile}}/settings/code/{stage}.json" in deps:
+        assert stage in OF_EACH_RUN
+        deps = list(file_digests(f"pipelines.{stage}"))
     missing = {p for p in made_of if not any(p == d or p.startswith(f"{d}/") for d in deps)}
     assert missing == set()
 
