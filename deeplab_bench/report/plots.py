@@ -25,10 +25,10 @@ from deeplab_bench.report.plausibility import MARK, implausible, marked
 from deeplab_bench.report.results import SIZES, Cost, Results, Speed
 from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
 from deeplab_bench.report.tables import (
-    NEAR_BOUNDARIES,
     TRIMAPS,
     class_means,
     history,
+    near_boundaries,
     pixels,
     summarise,
     summarise_miou,
@@ -364,11 +364,6 @@ def boundaries(results: Results) -> Figure:
     bands.set_xlabel(f"Width of the band on either side of a boundary (px){means}")
     contours.set_xlabel("Boundary IoU")
     return figure
-
-
-def near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:
-    """mIoU within each width and boundary IoU by model, mean over seeds."""
-    return scores.groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
 
 
 def context_radius(results: Results) -> Figure:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -403,7 +404,10 @@ def load_results(params: Params, profile: str) -> Results:
         load_speeds(params, profile),
         load_inferences(params, profile, runs[0]),
         load_crf_runs(params, profile),
-        [_load(crf_timing_file(profile, *run), CRFTiming) for run in _declared_crf(params)],
+        [
+            _load(crf_timing_file(profile, *run), CRFTiming)
+            for run in _declared(params, params.run.crf)
+        ],
         load_fields(params, profile),
         load_audits(params, profile),
     )
@@ -411,9 +415,9 @@ def load_results(params: Params, profile: str) -> Results:
 
 def load_runs(params: Params, profile: str) -> list[Run]:
     runs: list[Run] = []
-    for model, seed in _declared(params):
+    for model, seed in _declared(params, params.run.models):
         path = run_file(profile, model, seed)
-        run = _load_current(path, Run, params, profile=profile, model=model, seed=seed)
+        run = _load_current(path, Run, params, profile, model, seed)
         runs.append(run)
         _require_equal_data(path, run, runs[0])
     if not runs:
@@ -423,9 +427,9 @@ def load_runs(params: Params, profile: str) -> list[Run]:
 
 def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
     runs: list[CRFRun] = []
-    for model, seed in _declared_crf(params):
+    for model, seed in _declared(params, params.run.crf):
         path = crf_file(profile, model, seed)
-        run = _load_current(path, CRFRun, params, profile=profile, model=model, seed=seed)
+        run = _load_current(path, CRFRun, params, profile, model, seed)
         if run.settings != params.crf(profile).model_dump(mode="json"):
             raise ReportError(f"{path} is of other CRF settings than there are: run `dvc repro`")
         runs.append(run)
@@ -434,21 +438,15 @@ def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
 
 def load_audits(params: Params, profile: str) -> list[Audit]:
     return [
-        _load_current(
-            audit_file(profile, model, seed),
-            Audit,
-            params,
-            profile=profile,
-            model=model,
-            seed=seed,
-        )
-        for model in params.run.audit
-        for seed in params.run.seeds
+        _load_current(audit_file(profile, model, seed), Audit, params, profile, model, seed)
+        for model, seed in _declared(params, params.run.audit)
     ]
 
 
 def load_timings(params: Params, profile: str) -> list[Timing]:
-    return [_load(timing_file(profile, *run), Timing) for run in _declared(params)]
+    return [
+        _load(timing_file(profile, *run), Timing) for run in _declared(params, params.run.models)
+    ]
 
 
 def load_speeds(params: Params, profile: str) -> list[Speed]:
@@ -466,10 +464,9 @@ def load_inferences(params: Params, profile: str, first: Run) -> list[Run]:
     runs = []
     for inference in params.run.inference:
         settings = params.inference[inference].model_dump(mode="json")
-        for model, seed in _declared(params):
+        for model, seed in _declared(params, params.run.models):
             path = inference_file(profile, inference, model, seed)
-            of = {"profile": profile, "inference": inference, "model": model, "seed": seed}
-            run = _load_current(path, Run, params, **of)
+            run = _load_current(path, Run, params, profile, model, seed, inference=inference)
             if run.settings["inference"] != settings:
                 raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
             _require_equal_data(path, run, first)
@@ -480,14 +477,7 @@ def load_inferences(params: Params, profile: str, first: Run) -> list[Run]:
 def load_fields(params: Params, profile: str) -> list[FieldRun]:
     seed = params.run.seeds[0]
     return [
-        _load_current(
-            receptive_field_file(profile, model),
-            FieldRun,
-            params,
-            profile=profile,
-            model=model,
-            seed=seed,
-        )
+        _load_current(receptive_field_file(profile, model), FieldRun, params, profile, model, seed)
         for model in params.run.models
     ]
 
@@ -500,12 +490,8 @@ def write(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def _declared(params: Params) -> Iterable[tuple[str, int]]:
-    return ((model, seed) for model in params.run.models for seed in params.run.seeds)
-
-
-def _declared_crf(params: Params) -> Iterable[tuple[str, int]]:
-    return ((model, seed) for model in params.run.crf for seed in params.run.seeds)
+def _declared(params: Params, models: Iterable[str]) -> Iterable[tuple[str, int]]:
+    return product(models, params.run.seeds)
 
 
 def _resampled(runs: Sequence[Run], by: str | list[str]) -> pd.DataFrame:
@@ -593,22 +579,29 @@ def _load(path: Path, schema: type[Loaded]) -> Loaded:
 Made = TypeVar("Made", Run, CRFRun, FieldRun, Audit)
 
 
-def _load_current(path: Path, schema: type[Made], params: Params, **expected: Any) -> Made:
+def _load_current(
+    path: Path,
+    schema: type[Made],
+    params: Params,
+    profile: str,
+    model: str,
+    seed: int,
+    **expected: str,
+) -> Made:
     """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
     run = _load(path, schema)
-    _require(path, run, **expected)
-    experiment = params.experiment(run.profile, run.model)
+    _require(path, run, profile=profile, **expected, model=model, seed=seed)
+    experiment = params.experiment(profile, model)
     module, stage = MADE_BY[schema]
     current = {
-        "settings": settings_sha256(experiment, run.seed),
+        "settings": settings_sha256(experiment, seed),
         "code": run_code_sha256(module, experiment.architecture),
     }
     for what, digest in current.items():
         if run.provenance[f"{what}_sha256"] != digest:
-            item = f"{run.profile}-{run.model}-{run.seed}"
             raise ReportError(
                 f"{path} was made from other {what} than there are now: run "
-                f"`dvc repro --force {stage}@{item}`, then `dvc repro`"
+                f"`dvc repro --force {stage}@{profile}-{model}-{seed}`, then `dvc repro`"
             )
     return run
 

@@ -249,11 +249,15 @@ def object_size(results: Results) -> Table:
     return Table(title, data, text, best_of(data, text.columns), notes.object_size(results))
 
 
+def near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:
+    """mIoU within each width and boundary IoU by model, in percent, mean over seeds."""
+    return scores.groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
+
+
 def boundaries(results: Results) -> Table:
     """mIoU within so many pixels of the ground truth's boundaries, and boundary IoU."""
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
-    near = results.scores().groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
-    data = miou.join(near).reset_index(names="model")
+    data = miou.join(near_boundaries(results.scores())).reset_index(names="model")
     text = with_interval(formatted(data))
     best = best_of(data, text.columns, highest=BOUNDARY_HIGHEST)
     title = f"Accuracy near boundaries on the profile {results.profile}"
