@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import confusion, data_path, network_steps, plain_crf, repro
+from benchmarks import confusion, data_path, network_steps, plain_crf
 from benchmarks.comparison import Benchmark, Settings, compare, save
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import load_params
-from deeplab_bench.speed import device_for
+from deeplab_bench.settings.params import load_params
+from deeplab_bench.timing.speed import device_for
+from studies import repro_overhead as repro
 
 BENCHMARKS: dict[str, Callable[[Settings], Benchmark]] = {
     "training_step": network_steps.training,

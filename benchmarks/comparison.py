@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.paths import RESULTS
-from deeplab_bench.report.notes import environments
+from deeplab_bench.report.captions import environments
 from deeplab_bench.report.results import write
 from deeplab_bench.report.tables import Table, csv, markdown
-from deeplab_bench.timing import Work, fingerprint, in_rounds, quantiles, ratios
+from deeplab_bench.results.files import RESULTS
+from deeplab_bench.timing.rounds import Work, fingerprint, in_rounds, quantiles, ratios
 
 LEAST_ROUNDS = 5
 OURS = "deeplab-bench"

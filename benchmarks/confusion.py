@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings, peer
-from deeplab_bench import metrics
 from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.evaluation.measures import confusion as metrics
 
 CLASSES = 21
 TOLERANCE = 1e-6  # torchmetrics divides in float32

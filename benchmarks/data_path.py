@@ -25,11 +25,11 @@ from deeplab_bench.data.batches import CPU, normalise, training_batches
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
-from deeplab_bench.device import default_workers
-from deeplab_bench.experiment import Training
 from deeplab_bench.models import build_model
-from deeplab_bench.timing import Work
-from deeplab_bench.training import Trainer
+from deeplab_bench.runtime.device import default_workers
+from deeplab_bench.settings.schema import Training
+from deeplab_bench.timing.rounds import Work
+from deeplab_bench.training.train import Trainer
 
 IMAGES = 32
 SIDES = (375, 500)

@@ -15,11 +15,11 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings, peer
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
-from deeplab_bench.evaluation import view_probabilities
-from deeplab_bench.experiment import Phase, Training
+from deeplab_bench.evaluation.evaluate import view_probabilities
 from deeplab_bench.models import build_model
-from deeplab_bench.steps import Case, training_step
-from deeplab_bench.timing import Work
+from deeplab_bench.settings.schema import Phase, Training
+from deeplab_bench.timing.rounds import Work
+from deeplab_bench.timing.steps import Case, training_step
 
 CLASSES = 21
 ARGUMENTS = {

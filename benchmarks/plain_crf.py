@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings
-from benchmarks.crf import PARAMETERS, made_up
-from deeplab_bench.crf import Task
-from deeplab_bench.crf.inference import LEAST_PROBABILITY, mean_field, require_pydensecrf
+from deeplab_bench.evaluation.crf import Task
+from deeplab_bench.evaluation.crf.inference import LEAST_PROBABILITY, mean_field, require_pydensecrf
+from studies.crf_workers import PARAMETERS, made_up
 
 CLASSES = 21
 ITERATIONS = 10

@@ -11,10 +11,8 @@ from typing import Any
 
 import torch
 
-from deeplab_bench.configuration import records
 from deeplab_bench.data.packed import MANIFEST, data_sha256
-from deeplab_bench.params import Params
-from deeplab_bench.paths import (
+from deeplab_bench.results.files import (
     RESULTS,
     audit_file,
     checkpoint_file,
@@ -26,7 +24,9 @@ from deeplab_bench.paths import (
     run_file,
     speed_file,
 )
-from deeplab_bench.provenance import run_code_sha256, settings_sha256
+from deeplab_bench.results.provenance import run_code_sha256, settings_sha256
+from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.resolve import records
 
 Due = dict[str, list[bool]]
 

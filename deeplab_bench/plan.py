@@ -17,23 +17,23 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from deeplab_bench import steps
 from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.data.preparation import archives_of, class_names
 from deeplab_bench.data.voc_layout import VocFolder
-from deeplab_bench.device import pick_device
 from deeplab_bench.due import Due, due_stages
 from deeplab_bench.errors import UserError
-from deeplab_bench.experiment import Experiment
 from deeplab_bench.models import build_model, check_arguments
 from deeplab_bench.models.weights import imagenet_weights
-from deeplab_bench.params import Data, FolderData, Params, ShapesData, load_params
-from deeplab_bench.paths import data_folder, steps_file
-from deeplab_bench.pretrained import archive_of
-from deeplab_bench.provenance import device_name
-from deeplab_bench.steps import Case, Step
+from deeplab_bench.results.files import data_folder, steps_file
+from deeplab_bench.results.provenance import device_name
+from deeplab_bench.runtime.device import pick_device
+from deeplab_bench.settings.params import Data, FolderData, Params, ShapesData, load_params
+from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.timing import steps
+from deeplab_bench.timing.steps import Case, Step
+from deeplab_bench.training.pretrained import archive_of
 
 LIMIT_SECONDS = 600.0
 # Of published data sets: the most images that are packed, and about the pixels of one.

@@ -1,9 +1,9 @@
 """Stage ``audit``: a checkpoint scored by the rules that published code follows."""
 
-from deeplab_bench.experiment import Experiment, read_settings
-from deeplab_bench.files import write_json
-from deeplab_bench.paths import audit_file, checkpoint_file, data_folder, experiment_file
-from deeplab_bench.protocol_audit import audit
+from deeplab_bench.evaluation.protocol_audit import audit
+from deeplab_bench.results.files import audit_file, checkpoint_file, data_folder, experiment_file
+from deeplab_bench.settings.schema import Experiment, read_settings
+from deeplab_bench.writing import write_json
 
 
 def main(profile: str, model: str, seed: int) -> None:

@@ -1,9 +1,7 @@
 """Stage ``crf``: a checkpoint's predictions, refined by the fully connected CRF."""
 
-from deeplab_bench.crf_evaluation import evaluate_crf
-from deeplab_bench.experiment import CRF, Experiment, read_settings
-from deeplab_bench.files import write_json
-from deeplab_bench.paths import (
+from deeplab_bench.evaluation.crf.evaluate import evaluate_crf
+from deeplab_bench.results.files import (
     checkpoint_file,
     crf_file,
     crf_samples_files,
@@ -12,6 +10,8 @@ from deeplab_bench.paths import (
     data_folder,
     experiment_file,
 )
+from deeplab_bench.settings.schema import CRF, Experiment, read_settings
+from deeplab_bench.writing import write_json
 
 
 def main(profile: str, model: str, seed: int) -> None:

@@ -2,9 +2,9 @@
 
 from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.preparation import download
-from deeplab_bench.files import write_json
-from deeplab_bench.params import load_params
-from deeplab_bench.paths import download_record
+from deeplab_bench.results.files import download_record
+from deeplab_bench.settings.params import load_params
+from deeplab_bench.writing import write_json
 
 
 def main(profile: str) -> None:

@@ -1,10 +1,7 @@
 """Stage ``evaluate``: a checkpoint to its metrics, its timing and its sample predictions."""
 
-from deeplab_bench import distributed
-from deeplab_bench.evaluation import evaluate
-from deeplab_bench.experiment import Experiment, read_settings
-from deeplab_bench.files import write_json
-from deeplab_bench.paths import (
+from deeplab_bench.evaluation.evaluate import evaluate
+from deeplab_bench.results.files import (
     checkpoint_file,
     data_folder,
     experiment_file,
@@ -12,6 +9,9 @@ from deeplab_bench.paths import (
     samples_file,
     timing_file,
 )
+from deeplab_bench.runtime import distributed
+from deeplab_bench.settings.schema import Experiment, read_settings
+from deeplab_bench.writing import write_json
 
 
 def main(profile: str, model: str, seed: int) -> None:

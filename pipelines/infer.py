@@ -1,16 +1,16 @@
 """Stage ``infer``: a checkpoint to its metrics under another way of inference."""
 
-from deeplab_bench import distributed
-from deeplab_bench.evaluation import evaluate_inference
-from deeplab_bench.experiment import Experiment, Inference, read_settings
-from deeplab_bench.files import write_json
-from deeplab_bench.paths import (
+from deeplab_bench.evaluation.evaluate import evaluate_inference
+from deeplab_bench.results.files import (
     checkpoint_file,
     data_folder,
     experiment_file,
     inference_file,
     inference_settings_file,
 )
+from deeplab_bench.runtime import distributed
+from deeplab_bench.settings.schema import Experiment, Inference, read_settings
+from deeplab_bench.writing import write_json
 
 
 def main(profile: str, inference: str, model: str, seed: int) -> None:

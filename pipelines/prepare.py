@@ -2,9 +2,9 @@
 
 from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.preparation import prepare
-from deeplab_bench.params import load_params
-from deeplab_bench.paths import data_folder, sample_images_file, sample_labels_file
-from deeplab_bench.samples import write_samples
+from deeplab_bench.data.samples import write_samples
+from deeplab_bench.results.files import data_folder, sample_images_file, sample_labels_file
+from deeplab_bench.settings.params import load_params
 
 
 def main(profile: str) -> None:

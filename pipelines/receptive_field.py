@@ -1,15 +1,15 @@
 """Stage ``receptive_field``: a checkpoint's receptive field, theoretical and effective."""
 
-from deeplab_bench.effective_field import measure_field
-from deeplab_bench.experiment import Experiment, read_settings
-from deeplab_bench.files import write_json
-from deeplab_bench.paths import (
+from deeplab_bench.analysis.effective_field import measure_field
+from deeplab_bench.results.files import (
     checkpoint_file,
     data_folder,
     experiment_file,
     receptive_field_file,
     receptive_field_maps_file,
 )
+from deeplab_bench.settings.schema import Experiment, read_settings
+from deeplab_bench.writing import write_json
 
 
 def main(profile: str, model: str, seed: int) -> None:

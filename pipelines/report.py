@@ -1,7 +1,7 @@
 """Stage ``report``: a profile's results to tables, plots and a page."""
 
-from deeplab_bench.params import load_params
 from deeplab_bench.report import write_report
+from deeplab_bench.settings.params import load_params
 
 
 def main(profile: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from deeplab_bench.params import PARAMS_FILE, ParamsError, load_params
+from deeplab_bench.settings.params import PARAMS_FILE, ParamsError, load_params
 
 
 def main(profile: str) -> None:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from deeplab_bench import distributed
 from deeplab_bench.errors import UserError
+from deeplab_bench.runtime import distributed
 
 STAGES = (
     "configure",

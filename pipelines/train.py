@@ -1,8 +1,8 @@
 """Stage ``train``: one model, one seed, to a checkpoint."""
 
-from deeplab_bench.experiment import Experiment, read_settings
-from deeplab_bench.paths import checkpoint_file, data_folder, experiment_file
-from deeplab_bench.training import train
+from deeplab_bench.results.files import checkpoint_file, data_folder, experiment_file
+from deeplab_bench.settings.schema import Experiment, read_settings
+from deeplab_bench.training.train import train
 
 
 def main(profile: str, model: str, seed: int) -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_bench import training
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
-from deeplab_bench.experiment import Experiment, Training
 from deeplab_bench.models import build_model
+from deeplab_bench.settings.schema import Experiment, Training
+from deeplab_bench.training import train as training
 
 # What any architecture may need, as small as it goes.
 ARGUMENTS = {

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.files import lack_of_room
+from deeplab_bench.writing import lack_of_room
 
 DOWNLOADS = Path("data") / "downloads"
 TIMEOUT_S = (10.0, 60.0)  # to connect; between two pieces of the body

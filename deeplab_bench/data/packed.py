@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, read_image, read_label
-from deeplab_bench.files import lack_of_room
+from deeplab_bench.writing import lack_of_room
 
 MANIFEST = "manifest.json"
 
@@ -46,7 +46,7 @@ class Split:
         return self._map(self.labels, index)
 
     def context_radius(self, index: int) -> Pixels | None:
-        """As ``deeplab_bench.context_radius`` has it, (H, W)."""
+        """As ``deeplab_bench.data.context_radius`` has it, (H, W)."""
         return None if self.context_radii is None else self._map(self.context_radii, index)
 
     def _map(self, maps: Pixels, index: int) -> Pixels:

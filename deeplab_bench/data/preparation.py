@@ -11,7 +11,7 @@ from deeplab_bench.data import camvid, shapes, voc2012
 from deeplab_bench.data.archives import Archive, fetch, unpack
 from deeplab_bench.data.packed import pack
 from deeplab_bench.data.voc_layout import DataError, VocFolder, check
-from deeplab_bench.params import CamVidData, Data, FolderData, ShapesData, VocData
+from deeplab_bench.settings.params import CamVidData, Data, FolderData, ShapesData, VocData
 
 ROOTS = {"root": "one in VOC's layout", "sbd_root": "SBD's benchmark_RELEASE"}
 

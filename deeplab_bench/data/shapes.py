@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from deeplab_bench.context_radius import Mask, context_radii
+from deeplab_bench.data.context_radius import Mask, context_radii
 from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")

@@ -52,7 +52,7 @@ class VocFolder:
         return self.root / "SegmentationClass" / f"{name}.png"
 
     def context_radius_path(self, name: str) -> Path:
-        """A grey PNG of ``deeplab_bench.context_radius``, which generated images may have."""
+        """A grey PNG of ``deeplab_bench.data.context_radius``, which generated images may have."""
         return self.root / "ContextRadius" / f"{name}.png"
 
 

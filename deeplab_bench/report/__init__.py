@@ -1,7 +1,7 @@
 """Tables, figures and a page for each profile, from its declared results and nothing else."""
 
-from deeplab_bench.params import Params
 from deeplab_bench.report.results import ReportError, load_results, write
+from deeplab_bench.settings.params import Params
 
 __all__ = ["ReportError", "write_report"]
 
@@ -13,7 +13,8 @@ def write_report(params: Params, profile: str) -> None:
         ReportError: a declared result is missing or unfit; nothing was written.
     """
     # Here, so that `python -m deeplab_bench.report.tables` finds its module not yet imported.
-    from deeplab_bench.report import comparisons, fields, page, paper, plots, tables
+    from deeplab_bench.report import comparisons, page, paper, plots, tables
+    from deeplab_bench.report import receptive_field as fields
 
     results = load_results(params, profile)
     texts = tables.render(results)

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from deeplab_bench.report import notes
+from deeplab_bench.report import captions as notes
 from deeplab_bench.report.results import Results
+from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.tables import Table, files_of, formatted, interval_text
-from deeplab_bench.statistics import SIGNIFICANT
 
 SMALLEST_P = 0.0001
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import CamVidData, FolderData, ShapesData, VocData
-from deeplab_bench.paths import RESULTS
-from deeplab_bench.report import notes
+from deeplab_bench.report import captions as notes
 from deeplab_bench.report.plausibility import MARK, implausible
 from deeplab_bench.report.results import ReportError, Results, write
 from deeplab_bench.report.samples import crf_panel_file, panel_file
 from deeplab_bench.report.tables import summarise_miou
+from deeplab_bench.results.files import RESULTS
+from deeplab_bench.settings.params import CamVidData, FolderData, ShapesData, VocData
 
 README = Path("README.md")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

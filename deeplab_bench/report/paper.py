@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from deeplab_bench.experiment import Inference
-from deeplab_bench.params import Params
-from deeplab_bench.published import (
+from deeplab_bench.report import captions as notes
+from deeplab_bench.report.results import Results
+from deeplab_bench.report.statistics import Estimate, Source, estimate, over_images
+from deeplab_bench.report.tables import Table, files_of, formatted, interval_text
+from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.published import (
     Paper,
     Published,
     in_words,
@@ -17,10 +20,7 @@ from deeplab_bench.published import (
     same,
     value_in_words,
 )
-from deeplab_bench.report import notes
-from deeplab_bench.report.results import Results
-from deeplab_bench.report.tables import Table, files_of, formatted, interval_text
-from deeplab_bench.statistics import Estimate, Source, estimate, over_images
+from deeplab_bench.settings.schema import Inference
 
 # What holds for a run whose settings do not say.
 UNSAID = {"split": "val", "coco": False}

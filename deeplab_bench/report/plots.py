@@ -20,10 +20,11 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from deeplab_bench.report import notes
+from deeplab_bench.report import captions as notes
 from deeplab_bench.report.plausibility import MARK, implausible, marked
 from deeplab_bench.report.results import SIZES, Cost, Results, Speed
 from deeplab_bench.report.samples import DPI, crf_panel, crf_panel_file, panel, panel_file
+from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.tables import (
     TRIMAPS,
     class_means,
@@ -33,7 +34,6 @@ from deeplab_bench.report.tables import (
     summarise,
     summarise_miou,
 )
-from deeplab_bench.statistics import SIGNIFICANT
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
 # first 56 models look different from each other.

@@ -12,10 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from deeplab_bench import statistics
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import Params
-from deeplab_bench.paths import (
+from deeplab_bench.report import statistics
+from deeplab_bench.results.files import (
     RESULTS,
     audit_file,
     crf_file,
@@ -26,7 +25,8 @@ from deeplab_bench.paths import (
     speed_file,
     timing_file,
 )
-from deeplab_bench.provenance import run_code_sha256, settings_sha256
+from deeplab_bench.results.provenance import run_code_sha256, settings_sha256
+from deeplab_bench.settings.params import Params
 
 SIZES = ("small", "medium", "large")
 
@@ -296,10 +296,10 @@ class FieldRun(Record):
 
 # The module that makes a record, and the stage that has to run again for a new one.
 MADE_BY = {
-    Run: ("deeplab_bench.evaluation", "train"),
-    CRFRun: ("deeplab_bench.crf_evaluation", "crf"),
-    FieldRun: ("deeplab_bench.effective_field", "receptive_field"),
-    Audit: ("deeplab_bench.protocol_audit", "audit"),
+    Run: ("deeplab_bench.evaluation.evaluate", "train"),
+    CRFRun: ("deeplab_bench.evaluation.crf.evaluate", "crf"),
+    FieldRun: ("deeplab_bench.analysis.effective_field", "receptive_field"),
+    Audit: ("deeplab_bench.evaluation.protocol_audit", "audit"),
 }
 
 

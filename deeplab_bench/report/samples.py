@@ -14,13 +14,13 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.paths import (
+from deeplab_bench.report.results import CRFRun, ReportError, Results
+from deeplab_bench.results.files import (
     crf_samples_files,
     sample_images_file,
     sample_labels_file,
     samples_file,
 )
-from deeplab_bench.report.results import CRFRun, ReportError, Results
 
 DPI = 100
 MAX_WIDTH_PX = 1440

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from deeplab_bench import statistics
-from deeplab_bench.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.errors import UserError
-from deeplab_bench.params import Params, load_params
-from deeplab_bench.paths import RESULTS
-from deeplab_bench.report import notes
+from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS
+from deeplab_bench.report import captions as notes
+from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import implausible, marked
 from deeplab_bench.report.results import SIZES, Quartiles, ReportError, Results
-from deeplab_bench.statistics import Source
+from deeplab_bench.report.statistics import Source
+from deeplab_bench.results.files import RESULTS
+from deeplab_bench.settings.params import Params, load_params
 
 TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
 HEADINGS = {

@@ -1,0 +1,1 @@
+"""Analyse networks: receptive fields and atrous convolution."""

@@ -1,0 +1,152 @@
+"""The effective receptive field: what in the image moves an output (Luo et al., NIPS 2016).
+
+Measured as there: the gradient of an output in the middle with respect to the image, in absolute
+value, averaged over images; a pixel belongs to the field if its gradient is more than 1 - 95.45 %
+of the largest, and the size of the field is the square root of their number. The largest stands in
+for the central one, which is an outlier where strides leave a grid in the gradient.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deeplab_bench.analysis.receptive_field import seen_pixels, theoretical_field
+from deeplab_bench.data.batches import normalise
+from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.evaluation.evaluate import fraction, load_checkpoint, run_record, trained_model
+from deeplab_bench.models import build_model
+from deeplab_bench.runtime.device import make_deterministic, pick_device
+from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.training.train import initial_model, rebuilt
+
+IMAGES = 32
+BATCH_SIZE = 8
+THRESHOLD = 1 - 0.9545
+
+Map = NDArray[np.float64]
+
+
+def measure_field(
+    experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, maps: Path
+) -> dict[str, Any]:
+    """The receptive field of a model, theoretical and, before and after training, effective.
+
+    Ready for JSON. The two gradient maps go to ``maps``, side by side, as greys of up to the
+    largest of each.
+
+    Raises:
+        EvaluationError: the checkpoint was made from other settings, code or data.
+        ReceptiveFieldError: the network calls an operation whose receptive field is not known.
+    """
+    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
+    split = load_split(data_folder, "val")
+    images = centred_images(split, IMAGES)
+    make_deterministic(seed)
+    untrained = initial_model(experiment, split.classes)
+    arguments = experiment.phases[-1].arguments
+    before, after = (
+        gradient_map(model, images)
+        for model in (
+            rebuilt(untrained, experiment.architecture, arguments, split.classes),
+            trained_model(experiment, state, Inference()),
+        )
+    )
+    maps.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate([greys(before), greys(after)], axis=1)).save(maps, optimize=True)
+    height, width = images.shape[-2:]
+    return {
+        **run_record(experiment, seed, state, __name__),
+        "architecture": experiment.architecture,
+        "image_size": [height, width],
+        "images": len(images),
+        "theoretical": theory(experiment, height, width),
+        "effective": {
+            "threshold": round(THRESHOLD, 6),
+            "before": effective(before),
+            "after": effective(after),
+        },
+    }
+
+
+def theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
+    """Of a position of the network's map, and of the logit in the middle of an image this large."""
+    with torch.device("meta"):
+        arguments = experiment.phases[-1].arguments
+        model = build_model(experiment.architecture, arguments, num_classes=1).eval()
+    field, seen = theoretical_field(model.scores), seen_pixels(model, height, width)
+    spans = [(seen.rows, height // 2), (seen.columns, width // 2)]
+    first = [int(span.first[middle]) for span, middle in spans]
+    last = [int(span.last[middle]) for span, middle in spans]
+    area = np.prod(np.subtract(last, first) + 1)
+    return {
+        "size_px": field.size,
+        "stride_px": field.stride,
+        "padding_px": field.padding,
+        "centre_px": field.centre,
+        "first_pixel": first,
+        "last_pixel": last,
+        "share": fraction(area / (height * width)),
+    }
+
+
+def centred_images(split: Split, count: int) -> Tensor:
+    """``count`` images spread over the split, normalised, (N, 3, H, W).
+
+    H and W are the largest of the split: images lie in the middle, surrounded by the mean, zero.
+    """
+    height, width = (max(sides) for sides in zip(*split.sizes, strict=True))
+    count = min(count, len(split))
+    chosen = [index * len(split) // count for index in range(count)]
+    return torch.cat([centred(split.image(index), height, width) for index in chosen])
+
+
+def centred(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    """RGB (h, w, 3) -> (1, 3, height, width), its middle pixel on the middle one."""
+    x = normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    top, left = height // 2 - x.shape[-2] // 2, width // 2 - x.shape[-1] // 2
+    return F.pad(x, (left, width - left - x.shape[-1], top, height - top - x.shape[-2]))
+
+
+def gradient_map(model: nn.Module, images: Tensor) -> Map:
+    """Of the highest logit at the middle pixel: absolute, summed over colours, mean of images.
+
+    (N, 3, H, W) -> (H, W). Batch normalisation is that of inference.
+    """
+    device = pick_device()
+    model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    total = np.zeros(images.shape[-2:])
+    for batch in images.split(BATCH_SIZE):
+        x = batch.to(device).requires_grad_()
+        logits = model(x)
+        middle = logits[:, :, logits.shape[-2] // 2, logits.shape[-1] // 2]
+        (gradient,) = torch.autograd.grad(middle.amax(dim=1).sum(), x)
+        total += gradient.abs().sum(dim=(0, 1)).double().cpu().numpy()
+    return total / len(images)
+
+
+def effective(gradients: Map) -> dict[str, float | None]:
+    """Size in pixels and share of the image, and the side of ``half_square``."""
+    inside = np.count_nonzero(gradients > THRESHOLD * gradients.max())
+    return {
+        "size_px": round(float(np.sqrt(inside)), 2),
+        "half_px": half_square(gradients),
+        "share": fraction(inside / gradients.size),
+    }
+
+
+def half_square(gradients: Map) -> int:
+    """The odd side of the smallest square around the middle pixel with half of the gradient."""
+    rows, columns = (np.abs(np.arange(side) - side // 2) for side in gradients.shape)
+    distance = np.maximum(rows[:, None], columns)
+    within = np.bincount(distance.ravel(), weights=gradients.ravel()).cumsum()
+    return 2 * int(np.searchsorted(within, within[-1] / 2)) + 1
+
+
+def greys(gradients: Map) -> NDArray[np.uint8]:
+    return np.rint(255 * gradients / max(gradients.max(), np.finfo(float).tiny)).astype(np.uint8)

@@ -1,0 +1,203 @@
+"""What a stage is told: the settings of one experiment, every one of them resolved."""
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from deeplab_bench.errors import UserError
+from deeplab_bench.models.backbone import OutputStride
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SettingsError(UserError):
+    """Settings that cannot be; the message is one line that names the key."""
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(first >= second for first, second in pairwise(values)):
+        raise ValueError("the values should ascend")
+    return values
+
+
+def _from_zero(iterations: tuple[int, ...]) -> tuple[int, ...]:
+    if iterations[0] != 0:
+        raise ValueError("the first should be 0, the network alone")
+    return cast(tuple[int, ...], _ascending(iterations))
+
+
+class Training(Settings):
+    """The schedule of SGD. Sizes in pixels, ``crop_size`` is (height, width).
+
+    ``lr_policy`` is ``poly``, to zero over all iterations, or ``step``, a factor of ``step_factor``
+    every ``step_iterations``. ``head_lr_multiplier`` is for layers that no pretrained network
+    initialises. ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay
+    of 0.9997 is 0.0003. The loss compares at the size of the image or, the labels subsampled, at
+    that of the network's ``scores``; ``class_balancing`` weighs each class in it by the median of
+    all classes' frequencies over its own, to this power: 0 is no weight, 1 what SegNet does on
+    CamVid. ``weights`` is ``none``, ``imagenet``, or the path of a classification network's state
+    dict. ``compile``: network and loss by ``torch.compile``.
+    """
+
+    iterations: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    crop_size: tuple[PositiveInt, PositiveInt]
+    base_lr: PositiveFloat
+    lr_policy: Literal["poly", "step"] = "poly"
+    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    step_iterations: PositiveInt = 2000
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    head_lr_multiplier: PositiveFloat = 1.0
+    momentum: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    batch_norm: Literal["train", "frozen"] = "train"
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    weights: str = "none"
+    loss_resolution: Literal["image", "scores"] = "image"
+    class_balancing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    random_scale: tuple[PositiveFloat, PositiveFloat]
+    horizontal_flip: bool
+    precision: Literal["float32", "bfloat16"]
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _scales_ascend(self) -> "Training":
+        if self.random_scale[0] > self.random_scale[1]:
+            raise ValueError(f"random_scale {list(self.random_scale)} is not [smallest, largest]")
+        return self
+
+
+Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+class CRFSearch(Settings):
+    """The values of which all combinations are scored on some training images."""
+
+    images: PositiveInt
+    w1: Ascending
+    sigma_alpha: Ascending
+    sigma_beta: Ascending
+
+
+class CRF(Settings):
+    """The fully connected CRF (``deeplab_bench.evaluation.crf``), with the papers' names.
+
+    With ``search`` the first three are where the search begins. Results are given after each of
+    ``iterations``, of which 0 is the network alone.
+    """
+
+    w1: PositiveFloat
+    sigma_alpha: PositiveFloat
+    sigma_beta: PositiveFloat
+    w2: PositiveFloat
+    sigma_gamma: PositiveFloat
+    iterations: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), AfterValidator(_from_zero)
+    ]
+    search: CRFSearch | None = None
+
+
+class Inference(Settings):
+    """How a trained network is used on an image (DeepLabv3, Section 4.1 and Table 4).
+
+    ``output_stride`` replaces the training's, and atrous rates follow; probabilities are averaged
+    over ``scales`` of the image and, with ``flip``, its mirror images.
+    """
+
+    output_stride: OutputStride | None = None
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+
+
+class Phase(Settings):
+    """A schedule, and the architecture's arguments under it."""
+
+    arguments: dict[str, Any]
+    training: Training
+
+
+class Experiment(Settings):
+    """One model under one profile, every setting resolved.
+
+    ``then`` goes on from the result of the first phase.
+    """
+
+    profile: str
+    model: str
+    architecture: str
+    arguments: dict[str, Any]
+    training: Training
+    then: Phase | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        first = Phase(arguments=self.arguments, training=self.training)
+        return (first,) if self.then is None else (first, self.then)
+
+    def arguments_for(self, inference: Inference) -> dict[str, Any]:
+        """The arguments of the trained network at the output stride of ``inference``.
+
+        Raises:
+            SettingsError: the architecture has no output stride, or its rates cannot follow.
+        """
+        arguments = self.phases[-1].arguments
+        if inference.output_stride is None:
+            return arguments
+        where = f"models.{self.model}"
+        return at_output_stride(arguments, inference.output_stride, where)
+
+
+Schema = TypeVar("Schema", bound=Settings)
+
+
+def read_settings(path: Path, schema: type[Schema]) -> Schema:
+    """What the stage ``configure`` wrote.
+
+    Raises:
+        SettingsError: it is not there.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SettingsError(f"{path} is missing: run `dvc repro`") from None
+    return schema.model_validate_json(json.dumps(record["settings"]))
+
+
+def at_output_stride(
+    arguments: Mapping[str, Any], output_stride: int, where: str
+) -> dict[str, Any]:
+    """The arguments with another output stride; the atrous rates follow."""
+    if "output_stride" not in arguments:
+        raise SettingsError(
+            f"{where}: the architecture has no output_stride to set to {output_stride}"
+        )
+    changed = dict(arguments) | {"output_stride": output_stride}
+    if "atrous_rates" in arguments:
+        changed["atrous_rates"] = rates_at(
+            output_stride, arguments["atrous_rates"], arguments["output_stride"], where
+        )
+    return changed
+
+
+def rates_at(output_stride: int, rates: list[int], given_for: int, where: str) -> list[int]:
+    """The profile's atrous rates, ``given_for`` its output stride, at the model's.
+
+    They double as the stride halves (DeepLabv3, Section 3.3).
+    """
+    scaled = [rate * given_for / output_stride for rate in rates]
+    if any(rate != int(rate) for rate in scaled):
+        raise SettingsError(
+            f"{where}.output_stride {output_stride} turns the profile's atrous_rates {rates} "
+            f"into {scaled}: give {where}.atrous_rates as whole numbers"
+        )
+    return [int(rate) for rate in scaled]

@@ -1,0 +1,1 @@
+"""Train one model: data to checkpoint."""

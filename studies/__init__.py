@@ -1,0 +1,1 @@
+"""Studies that no result depends on: simulations and measurements of the suite itself."""

@@ -1,0 +1,125 @@
+"""A warm process runs stages as they would run by themselves."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pipelines import warm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Stages that say where and how they run.
+STAGES = {
+    "stage": """
+        STAGES = ("echo", "sleep", "speed")
+
+        def run(command):
+            import os, sys, time
+            name, *arguments = command
+            if name == "echo":
+                print("out", os.getcwd(), *arguments, sys.stdin.readline().strip(), flush=True)
+                print("err", file=sys.stderr)
+                if arguments[0] == "exit":
+                    sys.exit(5)
+                return int(arguments[0])
+            print(os.getpid(), os.getppid(), flush=True)
+            time.sleep(60)
+        """,
+    "echo": "",
+    "sleep": "",
+    "speed": "",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose only code is the warm process and the stages above."""
+    folder = tmp_path / "project"
+    (folder / "pipelines").mkdir(parents=True)
+    for name in ("__init__", "__main__", "warm"):
+        source = (ROOT / "pipelines" / f"{name}.py").read_text(encoding="utf-8")
+        (folder / "pipelines" / f"{name}.py").write_text(source, encoding="utf-8")
+    for name, source in STAGES.items():
+        path = folder / "pipelines" / f"{name}.py"
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+    return folder
+
+
+def run_warm(project: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script, in which STAGE stands for the command of a stage, beside a warm process.
+
+    Its first line names the warm process.
+    """
+    script = script.replace("STAGE", f"{sys.executable} -m pipelines")
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.warm", "sh", "-c", script],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_output_input_folder_and_status_are_those_of_the_asker(project: Path, status: int) -> None:
+    script = f"mkdir x; export PYTHONPATH=$PWD; cd x; echo in | STAGE echo {status} more; echo $?"
+    done = run_warm(project, script)
+    assert done.stdout.splitlines() == [f"out {project / 'x'} {status} more in", str(status)]
+    assert done.stderr == "err\n"
+
+
+def test_an_exit_keeps_its_status(project: Path) -> None:
+    assert run_warm(project, "STAGE echo exit < /dev/null").returncode == 5
+
+
+def test_stages_fork_from_one_process(project: Path) -> None:
+    """Both have the same parent, which is not the shell; a cold one has a process of its own."""
+    script = "for s in sleep sleep speed; do timeout -s KILL 2 STAGE $s; done; echo $$"
+    *lines, shell = run_warm(project, script).stdout.splitlines()
+    (first, parent), (second, same), (_, own) = (line.split() for line in lines)
+    assert first != second
+    assert parent == same
+    assert own not in (parent, shell)
+
+
+def test_changed_code_is_not_run_from_memory(project: Path) -> None:
+    edit = "echo 'def run(c): print(7)' > pipelines/stage.py"
+    script = f"STAGE echo 0 < /dev/null; {edit}; STAGE echo 0"
+    assert run_warm(project, script).stdout.splitlines()[1:] == ["7"]
+
+
+def test_a_killed_asker_takes_its_stage_along(project: Path) -> None:
+    script = "STAGE sleep & pid=$!; sleep 3; kill -KILL $pid; sleep 1"
+    stage = int(run_warm_until_gone(project, script))
+    with pytest.raises(ProcessLookupError):
+        os.kill(stage, 0)
+
+
+def run_warm_until_gone(project: Path, script: str) -> str:
+    return run_warm(project, script).stdout.split()[0]
+
+
+def test_a_killed_stage_is_a_failure(project: Path) -> None:
+    script = "STAGE sleep > pid & sleep 3; kill -KILL $(cut -d' ' -f1 pid); wait $!"
+    done = run_warm(project, script)
+    assert done.returncode == 1
+    assert done.stderr == "error: the stage was killed\n"
+
+
+def test_without_a_warm_process_a_stage_runs_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(warm.ADDRESS, raising=False)
+    assert warm.delegate(["train", "quick", "fcn", "0"]) is None
+    monkeypatch.setenv(warm.ADDRESS, str(tmp_path / "nobody"))
+    assert warm.delegate(["train", "quick", "fcn", "0"]) is None
+
+
+def test_the_command_s_status_is_kept_and_nothing_is_left(project: Path) -> None:
+    done = run_warm(project, f"echo ${warm.ADDRESS}; exit 9")
+    assert done.returncode == 9
+    assert not Path(done.stdout.strip()).parent.exists()

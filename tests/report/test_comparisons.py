@@ -1,0 +1,213 @@
+"""Comparisons, ranks and marks of implausible runs, in the tables and on the page."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_report import declare, frame, run_record
+
+from deeplab_bench.report import comparisons, page, plausibility, plots, tables
+from deeplab_bench.report.results import History, Results, Run, Timing
+from deeplab_bench.report.statistics import resampled_miou
+
+MODELS = ("fcn", "psp", "aspp")
+BETTER = {"fcn": 0, "psp": 300, "aspp": 306}  # in pixels of a thousand
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def image_counts(model: str, seed: int) -> dict[str, list[list[int]]]:
+    """Every model finds the same images hard, every seed is a little better than the last."""
+    random = np.random.RandomState(0)
+    noise = np.random.RandomState([seed, MODELS.index(model)])
+    return {
+        f"val_{image}": [
+            [c, int(300 + BETTER[model] + 5 * seed + hard + noise.normal(0, 25)), 1000]
+            for c in range(3)
+        ]
+        for image, hard in enumerate(random.normal(0, 60, 40))
+    }
+
+
+@cache
+def record() -> dict[str, Any]:
+    return run_record(declare(), "aspp", 0, 0.5)
+
+
+def run(model: str, seed: int, images: Any, miou: float, **changes: Any) -> Run:
+    metrics = record()["metrics"] | {"miou": miou}
+    own = {"model": model, "seed": seed, "images": images, "metrics": metrics}
+    return Run.model_validate_json(json.dumps(record() | own | changes))
+
+
+@cache
+def results(seeds: int = 3, models: tuple[str, ...] = MODELS) -> Results:
+    runs = []
+    for model in models:
+        for seed in range(seeds):
+            images = image_counts(model, seed)
+            found = sum(entry[1] for entries in images.values() for entry in entries)
+            runs.append(run(model, seed, images, found / (40 * 3 * 1000)))
+    params = declare(models=models, seeds=range(seeds), hardware=[])
+    timing = Timing(training_seconds=1.0, evaluation_seconds=1.0, environment={"device": "A"})
+    return Results(params, "quick", runs, [timing] * len(runs))
+
+
+def test_pairs_with_their_verdicts() -> None:
+    table = comparisons.comparisons(results())
+    data = table.data.set_index(["model", "other"])
+    assert list(data.index) == [("aspp", "psp"), ("aspp", "fcn"), ("psp", "fcn")]
+    assert list(data["verdict"]) == ["undecided", "higher", "higher"]
+    assert data.loc[("psp", "fcn"), "difference"] == pytest.approx(30, abs=0.5)
+    assert (data["ci95_low"] < data["difference"]).all()
+    assert (data["p_holm"] >= data["p_value"]).all()
+    assert table.text["p_value"].str.fullmatch(r"0\.\d{4}|< 0\.0001").all()
+    assert "all 3 pairs" in table.note and "40 validation images" in table.note
+
+
+def test_the_interval_is_of_both_sources() -> None:
+    found = results()
+    row = tables.accuracy_data(found).set_index("model").loc["psp"]
+    runs = [run for run in found.runs if run.model == "psp"]
+    scores = np.array([100 * run.metrics.miou for run in runs])
+    pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    seeds = scores.var(ddof=1) / 3
+    images = (100 * resampled_miou(*pixels)).mean(axis=1).var(ddof=1)
+    freedom = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 39)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(seeds + images)
+    assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(
+        (scores.mean() - half, scores.mean() + half)
+    )
+
+
+def test_ranks_leave_open_what_is_undecided() -> None:
+    files = tables.render(results())
+    accuracy = frame(files, "accuracy")
+    assert accuracy[["rank", "rank_low", "rank_high"]].to_numpy().tolist() == [
+        [3, 3, 3],
+        [2, 1, 2],
+        [1, 1, 2],
+    ]
+    assert "| 1 (1 to 2) |" in files["tables/accuracy.md"]
+
+
+def test_one_seed_compares_these_networks_alone() -> None:
+    table = comparisons.comparisons(results(seeds=1))
+    assert set(table.data["verdict"]) <= {"undecided (one seed)", "higher (one seed)"}
+    assert table.data["verdict"].iloc[2] == "higher (one seed)"
+    assert "not the randomness of training" in table.note
+
+
+def test_files_are_made_of_several_models_only() -> None:
+    names = set(comparisons.render(results()))
+    assert names == {f"tables/comparisons.{suffix}" for suffix in ("csv", "md", "tex")}
+
+
+def test_one_model_is_compared_with_none() -> None:
+    found = results(models=("fcn",))
+    assert comparisons.render(found) == {}
+    assert "Comparisons" not in page.render(found, tables.render(found))
+    assert list(tables.accuracy_data(found)["rank_high"]) == [1]
+
+
+# Implausible runs
+
+
+def counts(label: list[int], prediction: list[int]) -> list[list[int]]:
+    truth, guess = np.array(label), np.array(prediction)
+    entries = []
+    for c in range(3):
+        union = int(((truth == c) | (guess == c)).sum())
+        if union:
+            entries.append([c, int(((truth == c) & (guess == c)).sum()), union])
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "only"),
+    [
+        ([[0, 0, 1, 2], [0, 1, 1, 1]], [[0] * 4, [0] * 4], "background"),
+        ([[0, 0, 1, 2], [0, 1, 1, 1]], [[1] * 4, [1] * 4], "disc_shape"),
+        ([[0, 0, 1, 1]], [[2] * 4], "ring"),
+        ([[0, 0, 0, 0], [0, 1, 0, 0]], [[0] * 4, [0] * 4], "background"),
+        ([[0, 0, 1, 2], [0, 1, 1, 1]], [[0] * 4, [1] * 4], None),
+        ([[0, 0, 1, 2], [0, 1, 1, 1]], [[0] * 4, [0, 0, 0, 1]], None),
+        ([[0, 0, 1, 2], [0, 1, 1, 1]], [[0, 0, 0, 1], [0] * 4], None),
+        ([[0, 0, 1, 2]], [[0, 0, 1, 2]], None),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0]], None),  # there is no other class to find
+    ],
+)
+def test_predictions_of_one_class_are_found(
+    labels: list[list[int]], predictions: list[list[int]], only: str | None
+) -> None:
+    pairs = zip(labels, predictions, strict=True)
+    images = {f"val_{index}": counts(*pair) for index, pair in enumerate(pairs)}
+    assert plausibility.only_prediction(run("aspp", 0, images, 0.5)) == only
+
+
+@pytest.mark.parametrize(
+    ("miou", "loss", "reason"),
+    [
+        (0.8, [2.0, 1.0], []),
+        (0.8001, [2.0, 1.0], ["mIoU 80.01 % is above the ceiling of 80 %"]),
+        (0.5, [None, 1.0], ["the training loss is not finite by iteration 10"]),
+        (0.5, [1.0, None], ["the training loss is not finite by iteration 20"]),
+    ],
+)
+def test_reasons(miou: float, loss: list[float | None], reason: list[str]) -> None:
+    images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
+    found = run("aspp", 0, images, miou, training={"iteration": [10, 20], "loss": loss})
+    assert list(plausibility.reasons(found, 80)) == reason
+
+
+def test_without_a_ceiling_all_is_plausible() -> None:
+    images = {"val_0": [[0, 4, 4], [1, 3, 3]]}
+    assert list(plausibility.reasons(run("aspp", 0, images, 1.0), None)) == []
+
+
+def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:
+    params, runs = results().params, results().runs.copy()
+    profile = params.profile["quick"].model_copy(update={"miou_ceiling": 90.0})
+    params = params.model_copy(update={"profile": {"quick": profile}})
+    history = History(iteration=(10, 20), loss=(2.0, None))
+    runs[6] = runs[6].model_copy(update={"training": history})
+    runs[8] = run("aspp", 2, image_counts("aspp", 2), 0.95)
+    found = replace(results(), params=params, runs=runs)
+    files = tables.render(found) | comparisons.render(found)
+    reason = (
+        "seed 0: the training loss is not finite by iteration 20; "
+        "seed 2: mIoU 95.00 % is above the ceiling of 90 %"
+    )
+    data = frame(files, "accuracy")
+    assert list(data["implausible"].fillna("")) == ["", "", reason]
+    assert data.loc["aspp", "miou_mean"] == pytest.approx(
+        np.mean([100 * each.metrics.miou for each in runs[6:]]), abs=0.01
+    )
+    for name in ("accuracy", "comparisons", "per_class"):
+        for suffix in ("md", "tex"):
+            text = files[f"tables/{name}.{suffix}"]
+            assert re.search(r"aspp † *[|&]", text)
+            assert f"Implausible: aspp ({reason})" in text.replace("\\%", "%")
+            assert "psp †" not in text
+    text = page.render(found, files)
+    assert "`aspp` †: " in text
+    assert text.index("† Implausible: aspp") < text.index("## Accuracy")
+    assert plots.names(found, ["psp", "aspp"]) == ["psp", "aspp †"]
+    assert files["tables/training_curves.csv"].count(",20,\n") == 1
+
+
+def test_nothing_is_marked_without_a_reason() -> None:
+    found = results()
+    files = tables.render(found) | comparisons.render(found)
+    assert not any("†" in text or "mplausible:" in text for text in files.values())
+    assert "†" not in page.render(found, files)

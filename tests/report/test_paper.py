@@ -1,0 +1,411 @@
+"""Published rows beside hand-made results: verdicts, reasons, orderings."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import SCHEDULE
+from scipy import stats
+
+from deeplab_bench.report import page, paper
+from deeplab_bench.report.results import (
+    Boundaries,
+    CRFRun,
+    CRFScores,
+    History,
+    Metrics,
+    ObjectSize,
+    Results,
+    Run,
+)
+from deeplab_bench.settings import published
+from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.published import published_file
+
+# Two tables of the profile's own data set, and the replicas that set the tolerance.
+FILE = """
+papers:
+  deeplabv3: {name: DeepLabv3, title: A title, arxiv: "1706.05587", year: 2017}
+  other: {name: Other, title: Another, arxiv: "2", year: 2018}
+protocols:
+  deeplabv3: {dataset: shapes, iterations: 20, crop_size: [32, 32], weights: none}
+  other: {dataset: elsewhere}
+tables:
+  deeplabv3.table5:
+    {paper: deeplabv3, table: Table 5, split: val, metric: miou, settings: {output_stride: 16},
+     rows: [{x: 1, miou: 60.0}, {x: 2, miou: 62.0}, {x: 3, miou: 61.0}, {x: 4, miou: 61.0}]}
+  deeplabv3.table11:
+    {paper: deeplabv3, table: Table 11, split: val, metric: miou,
+     rows: [{replicas: 1, miou: 77.21}, {replicas: 2, miou: 76.69}]}
+  other.table1:
+    {paper: other, table: Table 1, split: val, metric: miou,
+     rows: [{x: 1, miou: 60.0}, {x: 2, miou: 70.0}]}
+facts: {}
+receptive_field: {}
+data: {}
+reproductions: {}
+disagreements: []
+"""
+
+
+@pytest.fixture(autouse=True)
+def _hand_made_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "published.yaml").write_text(FILE, encoding="utf-8")
+    monkeypatch.setattr(published, "PUBLISHED_FILE", tmp_path / "published.yaml")
+    published_file.cache_clear()
+    yield
+    published_file.cache_clear()
+
+
+def cite(x: int, table: str = "deeplabv3.table5") -> dict[str, Any]:
+    return {"table": table, "row": {"x": x}}
+
+
+def results(
+    scores: Mapping[str, Sequence[float]],
+    cited: dict[str, Any],
+    inferences: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    **training: Any,
+) -> Results:
+    """Runs of models with these mIoUs in percent, a seed each."""
+    seeds = len(next(iter(scores.values())))
+    profile = {
+        "data": {
+            "dataset": "shapes",
+            "seed": 0,
+            "image_size": 32,
+            "train_images": 8,
+            "val_images": 4,
+        },
+        "model": {"backbone": "resnet18", "width": 0.25, "output_stride": 16},
+        "training": SCHEDULE | training,
+    }
+    blocks = {
+        model: {"architecture": "fcn"} | ({"published": cited[model]} if model in cited else {})
+        for model in scores
+    }
+    run: dict[str, Any] = {
+        "profiles": ["p"],
+        "models": [*scores],
+        "seeds": [*range(seeds)],
+        "hardware": ["cpu"],
+        "inference": [*(inferences or ())],
+        "crf": [],
+        "audit": [],
+    }
+    content = {
+        "run": run,
+        "profile": {"p": profile},
+        "models": blocks,
+        "inference": {"os8": {"output_stride": 8}, "ms": {"scales": [0.5, 1.0], "flip": True}},
+    }
+    params = Params.model_validate_json(json.dumps(content))
+    runs = [
+        made(model, seed, miou / 100)
+        for model, mious in scores.items()
+        for seed, miou in enumerate(mious)
+    ]
+    others = [
+        made(model, seed, miou / 100).model_copy(update={"inference": inference})
+        for inference, models in (inferences or {}).items()
+        for model, mious in models.items()
+        for seed, miou in enumerate(mious)
+    ]
+    return Results(params, "p", runs, [], inferences=others)
+
+
+def made(model: str, seed: int, miou: float) -> Run:
+    return Run(
+        profile="p",
+        model=model,
+        seed=seed,
+        architecture="fcn",
+        settings={},
+        provenance={},
+        parameters=1,
+        classes=("background",),
+        metrics=Metrics(
+            miou=miou, pixel_accuracy=1.0, mean_accuracy=1.0, frequency_weighted_iou=1.0
+        ),
+        iou={"background": miou},
+        absent_classes=(),
+        object_size=ObjectSize(edges_px=(), miou=(None, None, None)),
+        boundaries=Boundaries(
+            trimap_widths_px=(),
+            trimap_miou=(),
+            distance_share=0.02,
+            boundary_iou={},
+            boundary_miou=None,
+        ),
+        context_radius=None,
+        images={"one": ((0, 1, 1),)},
+        training=History(iteration=(1,), loss=(1.0,)),
+    )
+
+
+def rows(found: Results) -> pd.DataFrame:
+    return paper.paper(found).data
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("difference", "half_interval", "expected"),
+    [
+        (0.0, 0.0, "reproduced"),
+        (0.52, 0.0, "reproduced"),
+        (-0.52, 0.0, "reproduced"),
+        (0.53, 0.0, "above"),
+        (-0.53, 0.0, "below"),
+        (-0.53, 0.53, "reproduced"),
+        (-0.53, 0.52, "below"),
+        (2.0, 2.0, "reproduced"),
+        (2.01, 2.0, "above"),
+        (0.52, math.nan, "reproduced"),
+        (0.53, math.nan, "above"),
+        (78.51 - 77.99, 0.1, "reproduced"),  # 0.52000000000001 in binary
+    ],
+)
+def test_verdict(difference: float, half_interval: float, expected: str) -> None:
+    assert paper.verdict(difference, half_interval) == expected
+
+
+def test_values_with_their_interval_over_seeds() -> None:
+    found = results({"a": [60.0, 61.0, 62.0], "b": [1.0, 2.0, 3.0]}, {"a": cite(2)})
+    (row,) = rows(found).to_dict("records")
+    # Deviation 1, standard error 1 / sqrt 3, t of 2 degrees of freedom 4.30265.
+    assert (row["model"], row["paper"], row["row"]) == ("a", "DeepLabv3, Table 5", "x 2")
+    assert (row["published"], row["miou_mean"]) == (62.0, pytest.approx(61.0))
+    assert row["ci95_high"] - 61 == pytest.approx(4.30265 / math.sqrt(3), abs=1e-5)
+    assert row["difference"] == pytest.approx(-1.0)
+    assert (row["verdict"], row["reason"]) == ("reproduced", "")
+
+
+def test_a_difference_beyond_both_is_told_by_its_sign() -> None:
+    scores = {"low": [59.0, 59.1, 58.9], "high": [64.0, 64.1, 63.9]}
+    data = rows(results(scores, {"low": cite(1), "high": cite(1)}))
+    assert list(data["verdict"]) == ["below", "above"]
+
+
+def test_one_seed_has_the_spread_alone() -> None:
+    found = results({"near": [60.5], "far": [60.6]}, {"near": cite(1), "far": cite(1)})
+    assert list(rows(found)["verdict"]) == ["reproduced", "above"]
+    text = paper.render(found)["tables/paper.md"]
+    assert "nan" not in text and "One seed" in text
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        ({"iterations": 10}, "iterations 10 instead of 20"),
+        ({"crop_size": [32, 16]}, "crop_size 32 16 instead of 32 32"),
+        (
+            {"iterations": 30, "crop_size": [16, 32]},
+            "iterations 30 instead of 20; crop_size 16 32 instead of 32 32",
+        ),
+        ({"base_lr": 0.1, "batch_size": 2}, ""),  # the paper says nothing of these
+    ],
+)
+def test_what_is_trained_otherwise_is_not_comparable(training: Any, reason: str) -> None:
+    (row,) = rows(results({"a": [60.0, 60.1]}, {"a": cite(1)}, **training)).to_dict("records")
+    assert row["reason"] == reason
+    assert row["verdict"] == ("not comparable" if reason else "reproduced")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("weights: none", "weights: imagenet", "weights none instead of imagenet"),
+        ("{output_stride: 16}", "{output_stride: 8}", "output_stride 16 instead of 8"),
+        ("{output_stride: 16}", "{backbone: resnet101}", "backbone resnet18 instead of resnet101"),
+        ("{output_stride: 16}", "{eval_output_stride: 8}", "eval_output_stride 16 instead of 8"),
+        ("{output_stride: 16}", "{eval_output_stride: 16}", ""),
+        ("{output_stride: 16}", "{flip: true}", "flip false instead of true"),
+        ("{output_stride: 16}", "{coco: true}", "coco false instead of true"),
+        ("{output_stride: 16}", "{multi_scale: true}", "multi_scale false instead of true"),
+        ("split: val", "split: test", "split val instead of test"),
+    ],
+)
+def test_what_the_paper_does_otherwise_is_not_comparable(old: str, new: str, reason: str) -> None:
+    published.PUBLISHED_FILE.write_text(FILE.replace(old, new), encoding="utf-8")
+    published_file.cache_clear()
+    (row,) = rows(results({"a": [60.0, 60.1]}, {"a": cite(1)})).to_dict("records")
+    assert row["reason"] == reason
+
+
+def test_other_data_are_not_comparable_beside_values() -> None:
+    found = results({"a": [60.0], "b": [60.0]}, {"a": [cite(1), cite(1, "other.table1")]})
+    data = rows(found)
+    assert list(data["model"]) == ["a", "a"]
+    assert list(data["verdict"]) == ["reproduced", "not comparable"]
+    assert data["reason"][1] == "dataset shapes instead of elsewhere"
+
+
+def test_a_row_may_stand_beside_another_inference() -> None:
+    """Its scores, and its settings, are that inference's; one that is not run has no row."""
+    published.PUBLISHED_FILE.write_text(
+        FILE.replace("{output_stride: 16}", "{output_stride: 16, eval_output_stride: 8}"),
+        encoding="utf-8",
+    )
+    published_file.cache_clear()
+    cited = [cite(1), cite(2) | {"inference": "os8"}, cite(3) | {"inference": "ms"}]
+    found = results({"a": [60.0, 60.1]}, {"a": cited}, {"os8": {"a": [62.0, 62.2]}})
+    data = rows(found)
+    assert list(data["model"]) == ["a", "a, os8"]
+    assert list(data["miou_mean"]) == pytest.approx([60.05, 62.1])
+    assert list(data["reason"]) == ["eval_output_stride 16 instead of 8", ""]
+
+    ways = {"os8": {"a": [62.0, 62.2]}, "ms": {"a": [63.0, 63.2]}}
+    data = rows(results({"a": [60.0, 60.1]}, {"a": cited}, ways))
+    assert list(data["miou_mean"]) == pytest.approx([60.05, 62.1, 63.1])
+    assert data["reason"][2] == "eval_output_stride 16 instead of 8"
+    one = results({"a": [60.0, 60.1]}, {"a": cited}, ways)
+    (plain, *_, multi) = paper.citations(one.params)
+    for key in ("multi_scale", "flip"):
+        assert not paper.settings_of(one.params, "p", plain)[key]
+        assert paper.settings_of(one.params, "p", multi)[key]
+
+
+def test_a_row_may_stand_beside_the_crf() -> None:
+    """Its scores are those after the last iteration; a model without a CRF has no such row."""
+    published.PUBLISHED_FILE.write_text(
+        re.sub(r"(x: [13])", r"\1, crf: false", re.sub(r"(x: [24])", r"\1, crf: true", FILE)),
+        encoding="utf-8",
+    )
+    published_file.cache_clear()
+    plain = results({"a": [60.0, 60.1]}, {"a": [cite(1), cite(2)]})
+    assert list(rows(plain)["model"]) == ["a"]
+    refined = replace(
+        plain,
+        params=plain.params.model_copy(
+            update={"run": plain.params.run.model_copy(update={"crf": ("a",)})}
+        ),
+        crf_runs=[crf_run("a", seed, [0.6, 0.61, 0.621 + seed / 1000]) for seed in (0, 1)],
+    )
+    data = rows(refined)
+    assert list(data["model"]) == ["a", "a, crf"]
+    assert list(data["miou_mean"]) == pytest.approx([60.05, 62.15])
+    assert list(data["reason"]) == ["", ""]
+
+
+def crf_run(model: str, seed: int, mious: Sequence[float]) -> CRFRun:
+    scores = {
+        str(5 * index): CRFScores(
+            miou=miou, pixel_accuracy=0.5, trimap_miou=(), boundary_iou={}, boundary_miou=None
+        )
+        for index, miou in enumerate(mious)
+    }
+    return CRFRun.model_construct(model=model, seed=seed, iterations=scores, trimap_widths_px=())
+
+
+def test_a_second_phase_of_training_is_not_comparable() -> None:
+    text = FILE.replace("iterations: 20,", "iterations: 20, phases: 1,")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    published_file.cache_clear()
+    found = results({"a": [60.0, 60.1]}, {"a": cite(1)})
+    assert rows(found)["reason"][0] == ""
+    then = {"output_stride": 8, "training": {"iterations": 5}}
+    models = {"a": found.params.models["a"] | {"then": then}}
+    params = found.params.model_copy(update={"models": models})
+    assert rows(replace(found, params=params))["reason"][0] == "phases 2 instead of 1"
+
+
+# Orderings
+
+
+def elsewhere(scores: Mapping[str, Sequence[float]], cited: dict[str, int]) -> pd.DataFrame:
+    """On data that no cited paper has."""
+    text = FILE.replace("dataset: shapes", "dataset: voc2012")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    published_file.cache_clear()
+    return rows(results(scores, {model: cite(x) for model, x in cited.items()}))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([40.0, 41.0, 42.0], [41.0, 42.1, 43.0], "agrees"),
+        ([41.0, 42.1, 43.0], [40.0, 41.0, 42.0], "disagrees"),
+        ([40.0, 41.0, 42.0], [41.0, 41.0, 42.5], "undecided"),
+        ([40.0, 41.0, 42.0], [40.0, 41.0, 42.0], "undecided"),
+        ([40.0, 41.0, 42.0], [40.5, 41.5, 42.5], "agrees"),  # no spread at all
+        ([40.0], [50.0], "undecided (one seed)"),
+    ],
+)
+def test_ordering(first: list[float], second: list[float], expected: str) -> None:
+    (row,) = elsewhere({"a": first, "b": second}, {"a": 1, "b": 2}).to_dict("records")
+    assert (row["model"], row["other"]) == ("b", "a")
+    assert row["published_difference"] == 2.0
+    assert row["ordering"] == expected
+
+
+def test_interval_is_of_differences_between_runs_of_the_same_seed() -> None:
+    low, high = [40.0, 50.0, 60.0], [41.0, 51.5, 61.7]
+    (row,) = elsewhere({"a": low, "b": high}, {"a": 1, "b": 2}).to_dict("records")
+    interval = stats.ttest_rel(high, low).confidence_interval()
+    assert row["difference"] == pytest.approx(1.4)
+    assert (row["ci95_low"], row["ci95_high"]) == pytest.approx((interval.low, interval.high))
+    assert row["ordering"] == "agrees"  # unpaired, the seeds' own spread would hide it
+
+
+def test_pairs_are_neighbours_of_the_published_table() -> None:
+    scores = {model: [40.0, 41.0] for model in "abcd"}
+    data = elsewhere(scores, {"a": 2, "b": 1, "c": 3})
+    assert list(zip(data["model"], data["other"], strict=True)) == [("c", "b"), ("a", "c")]
+    assert list(data["published_difference"]) == [1.0, 1.0]
+
+
+def test_pairs_of_one_model_under_two_inferences() -> None:
+    text = FILE.replace("dataset: shapes", "dataset: voc2012")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    published_file.cache_clear()
+    cited = {"a": [cite(1), cite(2) | {"inference": "os8"}]}
+    (row,) = rows(results({"a": [60.0, 61.0]}, cited, {"os8": {"a": [61.0, 62.1]}})).to_dict(
+        "records"
+    )
+    assert (row["model"], row["other"], row["ordering"]) == ("a, os8", "a", "agrees")
+    assert row["difference"] == pytest.approx(1.05)
+
+
+def test_rows_of_one_score_and_of_several_tables_are_no_pair() -> None:
+    scores = {model: [40.0, 41.0] for model in "abc"}
+    assert elsewhere(scores, {"a": 3, "b": 4}).empty
+    published_file.cache_clear()
+    found = results(scores, {"a": cite(1, "other.table1"), "b": cite(2, "deeplabv3.table5")})
+    assert neighbours_of(found) == []
+    both = {"a": [cite(1), cite(1, "other.table1")], "b": [cite(2), cite(2, "other.table1")]}
+    assert neighbours_of(results(scores, both)) == [
+        ("deeplabv3.table5", "b", "a"),
+        ("other.table1", "b", "a"),
+    ]
+
+
+def neighbours_of(found: Results) -> list[tuple[str, str, str]]:
+    pairs = paper.neighbours(paper.citations(found.params))
+    return [(high.published.reference, high.model, low.model) for high, low in pairs]
+
+
+# Files
+
+
+def test_nothing_cited_leaves_no_table() -> None:
+    assert paper.render(results({"a": [60.0, 61.0]}, {})) == {}
+    assert page.paper_blocks({}) == []
+
+
+def test_files_in_every_format() -> None:
+    files = paper.render(results({"a_b": [60.0, 61.0]}, {"a_b": cite(2)}, iterations=10))
+    assert set(files) == {f"tables/paper.{suffix}" for suffix in ("csv", "md", "tex")}
+    header = "model,paper,row,published,miou_mean,ci95_low,ci95_high,difference,verdict,reason"
+    assert files["tables/paper.csv"].splitlines()[0] == header
+    assert re.search(r"\| +62\.00 \| +60\.50 \| +54\.15 to 66\.85 \|", files["tables/paper.md"])
+    assert "DeepLabv3: A title, 2017, arXiv 1706.05587." in files["tables/paper.md"]
+    assert r"a\_b" in files["tables/paper.tex"]
+    assert page.paper_blocks(files)[1] == files["tables/paper.md"]

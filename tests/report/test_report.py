@@ -1,0 +1,850 @@
+"""The report on synthetic results, whose statistics are known by hand."""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Sequence
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any, ClassVar
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SCHEDULE
+from PIL import Image
+
+from deeplab_bench.data.voc_layout import VOID, write_label
+from deeplab_bench.evaluation.protocol_audit import RULES
+from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.report import ReportError, page, plots, tables, write_report
+from deeplab_bench.report import receptive_field as fields
+from deeplab_bench.report.results import load_results, write
+from deeplab_bench.results.files import (
+    audit_file,
+    crf_file,
+    crf_samples_files,
+    crf_timing_file,
+    receptive_field_file,
+    receptive_field_maps_file,
+    run_file,
+    samples_file,
+    speed_file,
+    timing_file,
+)
+from deeplab_bench.results.provenance import run_code_sha256, settings_sha256
+from deeplab_bench.settings.params import Params
+
+CLASSES = ("background", "disc_shape", "ring")
+MIOU = {"aspp": (0.70, 0.72, 0.74), "image_pyramid": (0.6, 0.6, 0.6)}
+ENVIRONMENT = {"device": "A & B CPU", "threads": 2, "python": "3.11.9", "torch": "2.6.0"}
+WIDTHS = (1, 2, 5, 10, 20, 40)
+CRF = {
+    "w1": 4.0,
+    "sigma_alpha": 49.0,
+    "sigma_beta": 5.0,
+    "w2": 3.0,
+    "sigma_gamma": 3.0,
+    "iterations": [0, 1, 2, 5, 10],
+    "search": None,
+}
+FIGURES = {
+    "miou",
+    "comparisons",
+    "per_class",
+    "training_curves",
+    "object_size",
+    "boundaries",
+    "latency",
+    "flops",
+    "memory",
+    "receptive_field",
+}
+
+
+def declare(
+    models: Sequence[str] = ("aspp", "image_pyramid"),
+    seeds: Sequence[int] = (0, 1, 2),
+    hardware: Sequence[str] = ("cpu",),
+    data: dict[str, Any] | None = None,
+    crf: Sequence[str] = (),
+    audit: Sequence[str] = (),
+) -> Params:
+    shapes = {"dataset": "shapes", "seed": 0, "image_size": 32}
+    profile = {
+        "data": data or shapes | {"train_images": 8, "val_images": 4},
+        "model": {
+            "backbone": "resnet18",
+            "width": 0.25,
+            "output_stride": 16,
+            "head_channels": 8,
+            "atrous_rates": [1, 2],
+        },
+        "training": SCHEDULE,
+        "crf": CRF,
+    }
+    known = {name: {"architecture": name} for name in ARCHITECTURES}
+    run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
+    run |= {"inference": [], "crf": crf, "audit": audit}
+    blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
+    content = {"run": run, "profile": {"quick": profile}, "models": blocks, "inference": {}}
+    return Params.model_validate_json(json.dumps(content))
+
+
+def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
+    return {
+        "profile": "quick",
+        "model": model,
+        "seed": seed,
+        "architecture": model,
+        "settings": {"arguments": {}, "training": {}},
+        "provenance": {
+            "settings_sha256": settings_sha256(params.experiment("quick", model), seed),
+            "code_sha256": run_code_sha256(
+                "deeplab_bench.evaluation.evaluate", params.models[model]["architecture"]
+            ),
+            "data_sha256": "data",
+        },
+        "parameters": 1_234_567,
+        "classes": CLASSES,
+        "metrics": {
+            "miou": miou,
+            "pixel_accuracy": miou + 0.1,
+            "mean_accuracy": miou,
+            "frequency_weighted_iou": miou,
+        },
+        "iou": dict.fromkeys(CLASSES, miou),
+        "absent_classes": [],
+        "object_size": {"edges_px": [8.2, 15.7], "miou": [miou - 0.2, miou, miou + 0.05]},
+        "boundaries": {
+            "trimap_widths_px": WIDTHS,
+            "trimap_miou": [miou - 1 / (4 + width) for width in WIDTHS],
+            "distance_share": 0.02,
+            "boundary_iou": dict.fromkeys(CLASSES, miou / 2),
+            "boundary_miou": miou / 2,
+        },
+        "context_radius": None,
+        "images": {f"val_{index}": [[0, 3, 4]] for index in range(4)},
+        "training": {"iteration": [10, 20], "loss": [2.0, 1.0 + seed / 10]},
+    }
+
+
+def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
+    """A point better after each iteration, half a point more for seed 1."""
+
+    def after(iteration: int) -> dict[str, Any]:
+        better = miou + iteration / 100 * (1.5 if seed == 1 else 1)
+        bands = [better - 1 / (4 + width) for width in WIDTHS]
+        return {
+            "miou": better,
+            "pixel_accuracy": better,
+            "trimap_miou": bands,
+            "iou": {},
+            "boundary_iou": dict.fromkeys(CLASSES, better / 2),
+            "boundary_miou": better / 2,
+        }
+
+    run = run_record(params, model, seed, miou)
+    architecture = params.models[model]["architecture"]
+    code = {"code_sha256": run_code_sha256("deeplab_bench.evaluation.crf.evaluate", architecture)}
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed")},
+        "settings": CRF,
+        "provenance": run["provenance"] | code,
+        "parameters": {key: CRF[key] for key in list(CRF)[:5]},
+        "search": None,
+        "classes": CLASSES,
+        "trimap_widths_px": WIDTHS,
+        "distance_share": 0.02,
+        "pictured": [0, 1, 2, 10],
+        "iterations": {str(iteration): after(iteration) for iteration in (0, 1, 2, 5, 10)},
+    }
+
+
+def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
+    """A crop costs 2 points, of seed 1 but 1; void cannot be background."""
+    run = run_record(params, model, seed, miou)
+    architecture = params.models[model]["architecture"]
+    code = {"code_sha256": run_code_sha256("deeplab_bench.evaluation.protocol_audit", architecture)}
+    cropped = miou - (0.01 if seed == 1 else 0.02)
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed")},
+        "provenance": run["provenance"] | code,
+        "crop_size": [32, 32],
+        "protocol": miou,
+        "rules": {"centre_crop": cropped, "void_as_background": None},
+    }
+
+
+def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
+    return {
+        "profile": "quick",
+        "model": model,
+        "hardware": hardware,
+        "input_size": [32, 32],
+        "output_strides": [cost_record(16, p50), cost_record(8, 2 * p50)],
+        "images_per_second": {"1": 1000 / p50, "2": 1500 / p50, "4": 1400 / p50},
+        "training": {
+            "crop_size": [32, 32],
+            "batch_size": 4,
+            "precision": "float32",
+            "step_ms": {"p25": 9 * p50, "p50": 10 * p50, "p75": 12 * p50, "samples": 5},
+            "relative_step": {"p25": 2.5, "p50": p50, "p75": 7.25},
+            "images_per_second": 400 / p50,
+            "peak_memory_mib": 100 * p50,
+        },
+        "environment": ENVIRONMENT,
+    }
+
+
+def field_record(params: Params, model: str, size: int | None) -> dict[str, Any]:
+    """Of the seed first declared, on images of 32x32 px; half of them after training."""
+    run = run_record(params, model, params.run.seeds[0], 0.5)
+    architecture = params.models[model]["architecture"]
+    code = {"code_sha256": run_code_sha256("deeplab_bench.analysis.effective_field", architecture)}
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed", "architecture")},
+        "provenance": run["provenance"] | code,
+        "image_size": [32, 32],
+        "images": 4,
+        "theoretical": {
+            "size_px": size,
+            "stride_px": 16,
+            "first_pixel": [0, 0],
+            "last_pixel": [31, 31],
+            "share": 1.0,
+        },
+        "effective": {
+            "threshold": 0.0455,
+            "before": {"size_px": 30.0, "half_px": 21, "share": 0.878906},
+            "after": {"size_px": 22.63, "half_px": 11, "share": 0.5},
+        },
+    }
+
+
+def cost_record(output_stride: int, p50: float) -> dict[str, Any]:
+    factors = {"p25": 0.9, "p50": 1, "p75": 1.1, "p90": 1.2, "p99": 1.5}
+    return {
+        "output_stride": output_stride,
+        "parameters": 1_234_567,
+        "flops": int(5e8 * p50),
+        "peak_memory_mib": 10 * p50,
+        "latency_ms": {name: factor * p50 for name, factor in factors.items()} | {"samples": 30},
+        "relative_latency": {"p25": 0.25, "p50": p50 / 8, "p75": 2.5},
+    }
+
+
+def dump(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    dump(path, json.loads(path.read_text(encoding="utf-8")) | changes)
+
+
+def write_results(params: Params) -> None:
+    timing = {"training_seconds": 61.3, "evaluation_seconds": 4.0, "environment": ENVIRONMENT}
+    for index, model in enumerate(params.run.models):
+        mious = MIOU.get(model, [0.3 + index / 100 + seed / 200 for seed in range(3)])
+        for seed, miou in zip(params.run.seeds, mious, strict=False):
+            dump(run_file("quick", model, seed), run_record(params, model, seed, miou))
+            dump(timing_file("quick", model, seed), timing)
+            if model in params.run.crf:
+                dump(crf_file("quick", model, seed), crf_record(params, model, seed, miou))
+                crf_timing = {"seconds_per_image": 0.25, "environment": ENVIRONMENT}
+                dump(crf_timing_file("quick", model, seed), crf_timing)
+            if model in params.run.audit:
+                dump(audit_file("quick", model, seed), audit_record(params, model, seed, miou))
+        size = None if model == "aspp" else 499
+        dump(receptive_field_file("quick", model), field_record(params, model, size))
+        for hardware in params.run.hardware:
+            dump(speed_file("quick", hardware, model), speed_record(model, hardware, 5.0 + index))
+    write_strips(params)
+
+
+def write_strips(params: Params) -> None:
+    label = np.arange(32 * 64, dtype=np.uint8).reshape(32, 64) % len(CLASSES)
+    label[:4] = VOID
+    folder = samples_file("quick", "", 0).parent
+    folder.mkdir(parents=True)
+    Image.fromarray(np.stack([label * 50] * 3, axis=-1)).save(folder / "images.png")
+    write_label(folder / "labels.png", label)
+    for model in params.run.models:
+        write_label(samples_file("quick", model, params.run.seeds[0]), label)
+        maps = receptive_field_maps_file("quick", model)
+        maps.parent.mkdir(exist_ok=True)
+        Image.fromarray(label * 80).save(maps)
+    for model in params.run.crf:
+        files = crf_samples_files("quick", model, params.run.seeds[0])
+        files["labels"].parent.mkdir(exist_ok=True)
+        write_label(files["labels"], np.concatenate([label] * 4))
+        for what, shade in (("scores", 80), ("beliefs", 160)):
+            pixels = np.full((4 * 32, 64), shade, dtype=np.uint8)
+            Image.fromarray(pixels).save(files[what])
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results" / "quick"
+
+
+def report(params: Params) -> None:
+    write_results(params)
+    write_report(params, "quick")
+
+
+def texts(params: Params) -> dict[str, str]:
+    """The tables by file name, of what is on disk."""
+    return tables.render(load_results(params, "quick"))
+
+
+def made(params: Params) -> dict[str, str]:
+    write_results(params)
+    return texts(params)
+
+
+def frame(files: dict[str, str], name: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(files[f"tables/{name}.csv"]), index_col="model")
+
+
+def test_mean_spread_and_interval() -> None:
+    aspp = frame(made(declare()), "accuracy").loc["aspp"]
+    # 70, 72, 74: deviation 2, standard error 2 / sqrt 3, t of 2 degrees of freedom 4.30265
+    assert aspp["miou_mean"] == 72.0
+    assert aspp["miou_std"] == 2.0
+    assert (aspp["ci95_low"], aspp["ci95_high"]) == (67.03, 76.97)
+    assert (aspp["seeds"], aspp["params_m"], aspp["architecture"]) == (3, 1.235, "aspp")
+    assert aspp["pixel_accuracy_mean"] == 82.0
+    assert (aspp["miou_small"], aspp["miou_medium"], aspp["miou_large"]) == (52.0, 72.0, 77.0)
+
+
+def test_seeds_that_agree_have_an_interval_of_no_width() -> None:
+    pyramid = frame(made(declare()), "accuracy").loc["image_pyramid"]
+    assert (pyramid["miou_std"], pyramid["ci95_low"], pyramid["ci95_high"]) == (0.0, 60.0, 60.0)
+
+
+def test_metrics_for_dvc_are_numbers_by_name() -> None:
+    metrics = json.loads(made(declare())["metrics.json"])
+    assert metrics["aspp"] == {"miou": 0.72, "ci95_low": 0.670317, "ci95_high": 0.769683}
+
+
+def test_rows_are_the_declared_models_in_their_order() -> None:
+    write_results(declare(models=["psp", "fcn", "aspp"]))
+    files = texts(declare(models=["fcn", "aspp"]))
+    assert list(frame(files, "accuracy").index) == ["fcn", "aspp"]
+    assert not any("psp" in text for text in files.values())
+
+
+def test_speed_is_of_every_model_on_every_hardware() -> None:
+    table = frame(made(declare(hardware=["gpu", "cpu"])), "speed")
+    trained = table[table["output_stride"] == 16]
+    assert len(table) == 2 * len(trained)
+    assert list(zip(trained.index, trained["hardware"], strict=True)) == [
+        ("aspp", "gpu"),
+        ("image_pyramid", "gpu"),
+        ("aspp", "cpu"),
+        ("image_pyramid", "cpu"),
+    ]
+    assert trained["gflops"].tolist() == [2.5, 3.0, 2.5, 3.0]
+    assert trained["latency_p90_ms"].tolist() == [6.0, 7.2, 6.0, 7.2]
+    assert table["latency_p99_ms"].tolist()[:2] == [7.5, 15.0]
+
+
+def test_throughput_is_the_best_and_of_the_trained_output_stride() -> None:
+    table = frame(made(declare()), "speed").loc["aspp"]
+    assert table["images_per_second"].tolist() == pytest.approx([300, np.nan], nan_ok=True)
+    assert table["batch_size"].tolist() == pytest.approx([2, np.nan], nan_ok=True)
+
+
+def test_relative_times_show_their_quartiles() -> None:
+    files = made(declare())
+    row = frame(files, "speed").loc["aspp"].iloc[0]
+    relative = [row[f"latency_relative{end}"] for end in ("_p25", "", "_p75")]
+    assert relative == [0.25, 0.62, 2.5]
+    assert "| **0.62 [0.25, 2.50]** |" in files["tables/speed.md"]
+    assert "| **50.00 [45.00, 60.00]** |" in files["tables/training_speed.md"]
+
+
+def test_seconds_of_the_crf_stand_beside_the_trained_network() -> None:
+    params = declare(crf=["aspp"])
+    write_results(params)
+    dump(
+        crf_timing_file("quick", "aspp", 2), {"seconds_per_image": 0.4, "environment": ENVIRONMENT}
+    )
+    files = texts(params)
+    seconds = frame(files, "speed")["crf_seconds"].tolist()
+    assert seconds == pytest.approx([0.3, *[np.nan] * 3], nan_ok=True)
+    assert "crf_seconds" not in frame(texts(declare()), "speed")
+
+
+def test_a_model_too_large_to_train_is_not_in_the_table_of_training() -> None:
+    write_results(declare())
+    edit(speed_file("quick", "cpu", "aspp"), training=None)
+    assert list(frame(texts(declare()), "training_speed").index) == ["image_pyramid"]
+    edit(speed_file("quick", "cpu", "image_pyramid"), training=None)
+    assert not any("training_speed" in name for name in texts(declare()))
+    write_report(declare(), "quick")
+    assert "Speed of training" not in Path("results/quick/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(1, 5)], [(1, 5)]),
+        ([(3, 5), (1, 2), (2, 4)], [(1, 2), (2, 4), (3, 5)]),
+        ([(1, 4), (2, 3), (3, 4), (4, 6)], [(1, 4), (4, 6)]),
+        ([(1, 2), (1, 3), (2, 3)], [(1, 3)]),
+    ],
+)
+def test_pareto_front(points: list[tuple[float, float]], front: list[tuple[float, float]]) -> None:
+    assert plots.pareto_front(points) == front
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        run_file("quick", "aspp", 1),
+        timing_file("quick", "aspp", 1),
+        speed_file("quick", "cpu", "aspp"),
+        samples_file("quick", "aspp", 0),
+        receptive_field_file("quick", "aspp"),
+        receptive_field_maps_file("quick", "aspp"),
+    ],
+    ids=str,
+)
+def test_a_missing_file_is_named_and_nothing_is_written(folder: Path, missing: Path) -> None:
+    write_results(declare())
+    missing.unlink()
+    with pytest.raises(ReportError, match=rf"^{re.escape(str(missing))} is missing.*`dvc repro`$"):
+        write_report(declare(), "quick")
+    assert not (folder / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "psp"}, "is of model 'psp', not 'aspp'"),
+        ({"parameters": "many"}, "parameters: "),
+        ({"classes": ["a"]}, "iou: "),
+        ({"images": {"val_0": [[3, 1, 2]]}}, r"images: .*val_0 has \[3, 1, 2\]"),
+        ({"images": {"val_0": [[0, 3, 2]]}}, r"images: .*val_0 has \[0, 3, 2\]"),
+        ({"training": {"iteration": [1], "loss": []}}, "training: .*1 iterations but 0 losses"),
+    ],
+)
+def test_an_unfit_file_is_named_with_the_fault(changes: dict[str, Any], message: str) -> None:
+    write_results(declare())
+    path = run_file("quick", "aspp", 1)
+    edit(path, **changes)
+    with pytest.raises(ReportError, match=f"{re.escape(str(path))}.*{message}.*`dvc repro`$"):
+        load_results(declare(), "quick")
+
+
+@pytest.mark.parametrize("what", ["settings", "code", "data"])
+def test_runs_of_other_settings_code_or_data_are_refused(what: str) -> None:
+    params = declare()
+    write_results(params)
+    path = run_file("quick", "aspp", 1)
+    provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
+    with pytest.raises(ReportError, match=rf"aspp-1\.json .* other {what}"):
+        write_report(params, "quick")
+
+
+def test_runs_of_other_images_are_refused() -> None:
+    write_results(declare())
+    images = {f"val_{index}": [[0, 3, 4]] for index in (0, 1, 3, 2)}
+    edit(run_file("quick", "image_pyramid", 1), images=images)
+    with pytest.raises(ReportError, match=r"image_pyramid-1\.json is of other data"):
+        load_results(declare(), "quick")
+
+
+def test_an_undefined_profile_is_refused() -> None:
+    with pytest.raises(ReportError, match="'quack' is not in params"):
+        write_report(declare(), "quack")
+
+
+def test_one_seed_has_no_spread_and_says_so() -> None:
+    files = made(declare(seeds=[0]))
+    row = frame(files, "accuracy").loc["aspp"]
+    assert row["miou_mean"] == 70.0
+    assert row[["miou_std"]].isna().all()
+    assert (row["ci95_low"], row["ci95_high"]) == (70.0, 70.0)  # its images are all alike
+    assert "One seed: the interval covers the choice of images alone" in files["tables/accuracy.md"]
+    assert "±" not in files["tables/accuracy.md"]
+    assert json.loads(files["metrics.json"])["aspp"]["miou"] == 0.7
+
+
+def test_an_absent_class_is_empty_and_named() -> None:
+    write_results(declare())
+    for model in MIOU:
+        for seed in range(3):
+            iou = {"background": 0.7, "disc_shape": None, "ring": 0.5}
+            edit(run_file("quick", model, seed), iou=iou, absent_classes=["disc_shape"])
+    files = texts(declare())
+    classes = frame(files, "per_class")
+    assert classes["disc_shape"].isna().all()
+    assert (classes["ring"] == 50.0).all()
+    for name in ("accuracy", "per_class"):
+        assert "left out: disc_shape." in files[f"tables/{name}.md"]
+
+
+def test_a_class_absent_from_some_runs_is_the_mean_of_the_others() -> None:
+    write_results(declare())
+    iou = {"background": 0.7, "disc_shape": None, "ring": 0.5}
+    edit(run_file("quick", "aspp", 2), iou=iou, absent_classes=["disc_shape"])
+    files = texts(declare())
+    assert frame(files, "per_class").loc["aspp", "disc_shape"] == 71.0
+    assert "disc_shape (1 of 6 runs)" in files["tables/per_class.md"]
+
+
+def test_the_best_are_bold() -> None:
+    files = made(declare())
+    bold = re.compile(r"\*\*(.*?)\*\*")
+    scores = ["72.00 ± 2.00", "82.00", "52.00", "72.00", "77.00"]
+    assert bold.findall(files["tables/accuracy.md"]) == scores
+    best_times = ["5.00", "6.00", "7.50", "0.62 [0.25, 2.50]", "300.00"]
+    assert bold.findall(files["tables/speed.md"]) == best_times
+
+
+def test_latex_is_escaped_and_balanced() -> None:
+    files = made(declare())
+    for name in ("accuracy", "per_class", "speed", "training_speed"):
+        text = files[f"tables/{name}.tex"]
+        body = re.sub(r"(?m)^%.*|\\label\{.*?\}", "", text)
+        assert not re.search(r"(?<!\\)[_%#]", body)
+        assert text.count("{") == text.count("}")
+        assert r"\toprule" in text
+        assert r"image\_pyramid" in text
+        widths = {line.count(" & ") for line in text.splitlines() if line.endswith(r" \\")}
+        assert len(widths) == 1
+    assert r"A \& B CPU" in text
+
+
+def test_identical_results_give_identical_bytes(folder: Path) -> None:
+    report(declare())
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_report(declare(), "quick")
+    second = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert first == second
+    assert {path.stem for path in folder.glob("plots/*.svg")} == FIGURES
+    assert {path.stem for path in folder.glob("plots/*.png")} == FIGURES | {"samples"}
+
+
+def test_photographs_stay_out_of_the_plots(folder: Path) -> None:
+    report(declare(data={"dataset": "folder", "root": "somewhere"}))
+    assert (folder / "photographs.png").is_file()
+    assert not (folder / "plots" / "samples.png").exists()
+    assert "](plots/samples.png)" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("models", "seeds"), [(1, 1), (1, 3), (40, 1)])
+def test_any_number_of_models_and_seeds(folder: Path, models: int, seeds: int) -> None:
+    names = [f"ablation_{index}" for index in range(models)]
+    report(declare(models=names, seeds=range(seeds), hardware=["cpu", "gpu"]))
+    assert (folder / "tables" / "accuracy.csv").read_text("utf-8").count("\n") == 1 + models
+
+
+def test_speed_is_left_out_without_hardware(folder: Path) -> None:
+    report(declare(hardware=[]))
+    assert not list(folder.glob("*/speed.*")) + list(folder.glob("*/latency.*"))
+    assert "Speed" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+class TestReceptiveField:
+    def test_of_every_model(self) -> None:
+        write_results(declare())
+        files = fields.render(load_results(declare(), "quick"))
+        table = frame(files, "receptive_field")
+        assert list(table.index) == ["aspp", "image_pyramid"]
+        assert np.isnan(table["field_px"]["aspp"]) and table["field_px"]["image_pyramid"] == 499
+        pyramid = table.loc["image_pyramid"]
+        assert (pyramid["effective_before_px"], pyramid["effective_after_px"]) == (30, 22.63)
+        assert (pyramid["effective_share"], pyramid["half_after_px"]) == (50, 11)
+        aspp, _ = re.findall(
+            r"(?m)^\| (?:aspp|image_pyramid) .*", files["tables/receptive_field.md"]
+        )
+        assert "whole image" in aspp
+        note = files["tables/receptive_field.md"]
+        assert "n = 4 validation images" in note and "more than 4.55 %" in note
+
+    def test_photographs_are_not_its_background(self) -> None:
+        write_results(declare())
+        generated = fields.image(load_results(declare(), "quick"))
+        assert generated.shape == (32, 32, 3) and generated.std() > 0
+        photographs = declare(data={"dataset": "folder", "root": "somewhere"})
+        assert fields.image(load_results(photographs, "quick")).std() == 0
+
+    def test_the_figure_is_in_palettes(self) -> None:
+        write_results(declare())
+        drawn = fields.render_figure(load_results(declare(), "quick"))
+        embedded = map(b64decode, fields.EMBEDDED.findall(drawn["plots/receptive_field.svg"]))
+        images = [Image.open(BytesIO(png)) for png in embedded]
+        assert [(image.mode, image.size) for image in images] == [("P", (32, 32))] * 6
+        with Image.open(BytesIO(drawn["plots/receptive_field.png"])) as image:
+            assert image.mode == "P"
+
+    def test_a_palette_is_smaller_and_looks_the_same(self) -> None:
+        noise = np.random.default_rng(0).normal(0.5, 0.15, (96, 96)).clip(0, 1)
+        image = Image.fromarray(matplotlib.colormaps["cividis"](noise, bytes=True))
+        before = BytesIO()
+        image.save(before, "png")
+        after = fields.in_palette(before.getvalue(), fields.MAP_COLOURS)
+        assert len(after) < len(before.getvalue()) / 2
+        with Image.open(BytesIO(after)) as reduced:
+            assert len(reduced.getcolors() or ()) <= fields.MAP_COLOURS
+            shown = np.asarray(reduced.convert("RGB"), dtype=int)
+        change = np.abs(shown - np.asarray(image.convert("RGB"), dtype=int))
+        assert change.max() < 8 and change.mean() < 2
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"seed": 1}, "is of seed 1, not 0"),
+            ({"provenance": {"settings_sha256": "", "code_sha256": ""}}, "other settings"),
+            ({"image_size": [32]}, "image_size"),
+        ],
+    )
+    def test_other_results_are_refused(self, changes: dict[str, Any], message: str) -> None:
+        write_results(declare())
+        edit(receptive_field_file("quick", "aspp"), **changes)
+        with pytest.raises(ReportError, match=rf"aspp\.json.*{message}"):
+            load_results(declare(), "quick")
+
+
+class TestCRF:
+    def test_scores_by_iteration(self) -> None:
+        files = made(declare(crf=["aspp"]))
+        table = frame(files, "crf")
+        assert [*table.index] == ["aspp"] * 5
+        assert [*table["iteration"]] == [0, 1, 2, 5, 10]
+        after = table.iloc[4]
+        # 80, 87, 84; beyond the network by 10, 15, 10: deviation 2.88675, standard error 5 / 3
+        assert (after["miou_mean"], after["seeds"]) == (83.67, 3)
+        assert (after["gain_mean"], after["gain_ci95_low"]) == (11.67, 4.5)
+        assert (after["trimap_1_px"], after["boundary_miou"]) == (63.67, 41.83)
+        network = table.iloc[0]
+        assert (network["miou_mean"], network["boundary_miou"]) == (72.0, 36.0)
+        text = files["tables/crf.md"]
+        assert "+11.67 (+4.50 to +18.84)" in text
+        assert "**41.83**" in text and "within 2 % of the image's diagonal" in text
+        assert "4/49/5/3/3, as given" in text and "0.25 s per image" in text
+
+    def test_the_figure_of_boundaries_has_both(self) -> None:
+        """Boundary IoU of either model's network, and aspp's from there to the last iteration."""
+        write_results(declare(crf=["aspp"]))
+        _, contours = plots.boundaries(load_results(declare(crf=["aspp"]), "quick")).axes
+        shown = [np.round(np.asarray(line.get_xydata()), 2).tolist() for line in contours.lines]
+        assert shown == [[[0, 36]], [[0, 36], [1, 41.83]], [[1, 41.83]], [[0, 30]]]
+
+    def test_a_worse_crf_is_reported_as_it_is(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        for seed in range(3):
+            path = crf_file("quick", "aspp", seed)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content["iterations"]["10"]["miou"] = content["iterations"]["0"]["miou"] - 0.1
+            dump(path, content)
+        files = texts(declare(crf=["aspp"]))
+        assert "-10.00 (-10.00 to -10.00)" in files["tables/crf.md"]
+
+    def test_searched_parameters_are_those_of_each_seed(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        for seed in range(3):
+            search = {"images": 24}
+            found = CRF | {"w1": 5 + seed, "sigma_alpha": 40, "sigma_beta": 6}
+            parameters = {key: found[key] for key in list(CRF)[:5]}
+            edit(crf_file("quick", "aspp", seed), search=search, parameters=parameters)
+        note = texts(declare(crf=["aspp"]))["tables/crf.md"]
+        assert "aspp (seed 2) 7/40/6/3/3" in note and "24 training images" in note
+
+    def test_its_files_are_declared_ones(self, folder: Path) -> None:
+        report(declare(crf=["aspp"]))
+        assert (folder / "plots" / "crf_aspp.png").is_file()
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "](plots/crf_aspp.png)" in text and "## Fully connected CRF" in text
+        assert "image_pyramid" not in (folder / "tables" / "crf.csv").read_text(encoding="utf-8")
+
+    def test_is_left_out_where_no_model_has_one(self) -> None:
+        files = made(declare())
+        assert not any("crf" in name for name in files)
+        results = load_results(declare(), "quick")
+        assert "CRF" not in page.render(results, files | fields.render(results))
+
+    def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
+        report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))
+        assert (folder / "crf_aspp.png").is_file()
+        assert not (folder / "plots" / "crf_aspp.png").exists()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"settings": CRF | {"w1": 5.0}}, "is of other CRF settings"),
+            ({"model": "psp"}, "is of model 'psp', not 'aspp'"),
+        ],
+    )
+    def test_results_of_other_settings_are_refused(
+        self, changes: dict[str, Any], message: str
+    ) -> None:
+        write_results(declare(crf=["aspp"]))
+        edit(crf_file("quick", "aspp", 1), **changes)
+        with pytest.raises(ReportError, match=rf"aspp-1\.json {message}.*`dvc repro`$"):
+            load_results(declare(crf=["aspp"]), "quick")
+
+    @pytest.mark.parametrize("what", ["settings", "code"])
+    def test_results_of_other_training_or_code_are_refused(self, what: str) -> None:
+        write_results(declare(crf=["aspp"]))
+        path = crf_file("quick", "aspp", 1)
+        provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
+        with pytest.raises(ReportError, match=f"other {what}.*force crf@quick-aspp-1"):
+            load_results(declare(crf=["aspp"]), "quick")
+
+    def test_a_missing_picture_is_named(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        path = crf_samples_files("quick", "aspp", 0)["scores"]
+        path.unlink()
+        with pytest.raises(ReportError, match=rf"^{re.escape(str(path))} is missing"):
+            write_report(declare(crf=["aspp"]), "quick")
+
+
+def test_sizes_have_intervals() -> None:
+    files = made(declare())
+    aspp = frame(files, "object_size").loc["aspp"]
+    assert (aspp["miou_small"], aspp["miou_small_std"]) == (52.0, 2.0)
+    assert (aspp["miou_large_ci95_low"], aspp["miou_large_ci95_high"]) == (72.03, 81.97)
+    assert "| **52.00 [47.03, 56.97]** |" in files["tables/object_size.md"]
+
+
+def test_boundaries_by_width(folder: Path) -> None:
+    files = made(declare())
+    aspp = frame(files, "boundaries").loc["aspp"]
+    assert list(aspp.filter(like="trimap_")) == [round(72 - 100 / (4 + w), 2) for w in WIDTHS]
+    assert (aspp["miou_mean"], aspp["ci95_low"], aspp["boundary_miou"]) == (72.0, 67.03, 36.0)
+    assert "within 2 % of the image's diagonal" in files["tables/boundaries.md"]
+
+
+class TestContextRadius:
+    RADII: ClassVar[dict[str, Any]] = {
+        "largest_px": [0, 4, 8, 16],
+        "correct": [90, 30, 0, 10, 1],
+        "total": [100, 60, 0, 40, 2],
+    }
+
+    def give(self, params: Params) -> None:
+        write_results(params)
+        for model in params.run.models:
+            for seed in params.run.seeds:
+                correct = [90, 30 + seed, 0, 10, 1]
+                edit(
+                    run_file("quick", model, seed), context_radius=self.RADII | {"correct": correct}
+                )
+
+    def test_accuracy_by_radius(self) -> None:
+        """Neither the ground, nor a radius that no pixel has, nor what lies beyond the largest."""
+        self.give(declare())
+        scores = load_results(declare(), "quick").radius_scores()
+        aspp = scores[scores["model"] == "aspp"]
+        assert aspp["largest_px"].tolist() == [4, 16] * 3
+        assert aspp["accuracy"].tolist() == pytest.approx(
+            [50.0, 25.0, 100 * 31 / 60, 25.0, 100 * 32 / 60, 25.0]
+        )
+
+    def test_figure_and_note(self, folder: Path) -> None:
+        self.give(declare())
+        write_report(declare(), "quick")
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert (folder / "plots" / "context_radius.svg").is_file()
+        assert "(100)" in text and "r = 0; 100 pixels" in text and "2 pixels have a larger" in text
+
+    def test_photographs_have_none(self, folder: Path) -> None:
+        report(declare())
+        assert not (folder / "plots" / "context_radius.svg").exists()
+        assert "ontext radius" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+class TestAudit:
+    def test_points_that_a_rule_moves(self) -> None:
+        files = made(declare(audit=["aspp"]))
+        table = frame(files, "protocol_audit").set_index("rule")
+        assert list(table.index) == ["protocol", "centre_crop", "void_as_background"]
+        crop = table.loc["centre_crop"]
+        # -2, -1, -2: deviation 0.57735, standard error a third, t of 2 degrees of freedom 4.30265
+        assert (crop["miou_mean"], crop["gain"]) == (70.33, -1.67)
+        assert (crop["gain_low"], crop["gain_high"]) == (-3.1, -0.23)
+        text = files["tables/protocol_audit.md"]
+        assert "-1.67 [-3.10, -0.23]" in text
+        assert re.search(r"void_as_background +\| +\| +not applicable \|", text)
+
+    def test_every_rule_is_explained(self) -> None:
+        text = made(declare(audit=["aspp"]))["tables/protocol_audit.md"]
+        assert all(f"{rule}: " in text for rule in RULES)
+
+    def test_one_seed_has_no_interval(self) -> None:
+        files = made(declare(audit=["aspp"], seeds=[0]))
+        assert "| -2.00 |" in re.sub(" +", " ", files["tables/protocol_audit.md"])
+
+    def test_it_is_on_the_page(self, folder: Path) -> None:
+        report(declare(audit=["aspp"]))
+        assert "## Other rules of scoring" in (folder / "README.md").read_text(encoding="utf-8")
+
+    def test_results_of_other_code_are_refused(self) -> None:
+        write_results(declare(audit=["aspp"]))
+        edit(audit_file("quick", "aspp", 1), provenance={"settings_sha256": "", "code_sha256": ""})
+        with pytest.raises(ReportError, match="force audit@quick-aspp-1"):
+            load_results(declare(audit=["aspp"]), "quick")
+
+
+def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
+    write_results(declare())
+    (folder / "NOTES.md").write_text("By hand.\n", encoding="utf-8")
+    write_report(declare(), "quick")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for name in ("accuracy", "comparisons", "per_class", "speed", "training_speed"):
+        assert (folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() in text
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (folder / link).exists()
+    assert "make repro PROFILE=quick" in text
+    assert text.index("protocol") < text.index("By hand.") < text.index("## Accuracy")
+
+
+def test_curves_are_long_form() -> None:
+    lines = made(declare())["tables/training_curves.csv"].splitlines()
+    assert lines[0] == "model,seed,iteration,loss"
+    assert lines[4] == "aspp,1,20,1.10000"
+
+
+def test_terminal_text(folder: Path) -> None:
+    with pytest.raises(ReportError, match=r"accuracy\.csv is missing: run `dvc repro`"):
+        tables.accuracy_text(declare(), "quick")
+    for name, content in made(declare()).items():
+        write(folder / name, content.encode())
+    text = tables.accuracy_text(declare(), "quick")
+    assert re.search(r"image_pyramid +image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
+    with pytest.raises(ReportError, match="not of the models of params"):
+        tables.accuracy_text(declare(models=["aspp"]), "quick")
+
+
+def test_readme_is_stale_until_updated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["page", "--check"])
+    for name, content in made(declare()).items():
+        write(folder / name, content.encode())
+    readme = Path("README.md")
+    readme.write_text(f"# Title\n{page.BEGIN}\nold\n{page.END}\nThe end\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"^README\.md is stale: run `python -m [a-z_.]+`$"):
+        page.main()
+    page.update_readme(readme, Path("results"))
+    page.main()
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n")
+    assert text.endswith("\nThe end\n")
+    assert "72.00 ± 2.00" in text
+    assert "old\n" not in text
+    assert "](results/quick/plots/miou.svg)" in text
+
+
+def test_readme_without_markers_is_refused() -> None:
+    Path("README.md").write_text("# Title\n", encoding="utf-8")
+    with pytest.raises(ReportError, match="needs the lines"):
+        page.update_readme(Path("README.md"), Path("results"))

@@ -1,0 +1,128 @@
+"""Two processes on one run do what one does."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from deeplab_bench.evaluation.evaluate import evaluate
+from deeplab_bench.results.provenance import ROOT
+from deeplab_bench.runtime.distributed import SynchronisedBatchNorm, synchronise_batch_norm
+from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.training.train import train
+from deeplab_bench.writing import write_json
+
+
+def torchrun(folder: Path, *command: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*launcher, f"--nproc-per-node={processes}", "-m", "pipelines", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def balanced(experiment: Experiment) -> Experiment:
+    """Of which each process has two crops, with other numbers of valid pixels."""
+    changes = {"batch_size": 4, "class_balancing": 0.5}
+    training = experiment.training.model_copy(update=changes)
+    return experiment.model_copy(update={"training": training})
+
+
+@pytest.fixture(scope="module")
+def project(
+    balanced: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Where two processes have trained and scored a network."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(data_folder, folder / "data/toy")
+    settings = {"settings": balanced.model_dump(mode="json")}
+    write_json(folder / "results/toy/settings/models/plain.json", settings)
+    for stage in ("train", "evaluate"):
+        done = torchrun(folder, stage, "toy", "plain", "0")
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def load(checkpoint: Path) -> Any:
+    return torch.load(checkpoint, weights_only=True)
+
+
+def test_training_is_that_of_one_process(
+    project: Path, balanced: Experiment, data_folder: Path, tmp_path: Path
+) -> None:
+    """The loss curve, every weight, every statistic of batch normalisation."""
+    train(balanced, 0, data_folder, tmp_path / "plain-0.pt", workers=0)
+    ours = load(project / "checkpoints/toy/plain-0.pt")
+    alone = load(tmp_path / "plain-0.pt")
+    assert ours["history"]["loss"] == pytest.approx(alone["history"]["loss"], rel=1e-4)
+    assert ours["model"].keys() == alone["model"].keys()
+    for name, value in alone["model"].items():
+        torch.testing.assert_close(ours["model"][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    timing = json.loads((project / "checkpoints/toy/plain-0.timing.json").read_text())
+    assert timing["environment"]["processes"] == 2
+
+
+def test_every_image_is_scored_once(
+    project: Path, balanced: Experiment, data_folder: Path, tmp_path: Path
+) -> None:
+    checkpoint = project / "checkpoints/toy/plain-0.pt"
+    expected, _ = evaluate(balanced, 0, data_folder, checkpoint, tmp_path / "samples.png")
+    assert json.loads((project / "results/toy/runs/plain-0.json").read_text()) == expected
+    samples = project / "results/toy/samples/plain-0.png"
+    assert samples.read_bytes() == (tmp_path / "samples.png").read_bytes()
+
+
+def test_other_stages_are_refused(project: Path) -> None:
+    done = torchrun(project, "prepare", "toy")
+    assert done.returncode != 0
+    assert "prepare runs in one process: run it without torchrun" in done.stderr
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """Of this process alone."""
+    where = (tmp_path / "meeting").as_uri()
+    dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("precision", "rtol"), [(torch.float32, 1e-4), (torch.bfloat16, 2e-2)], ids=str
+)
+def test_synchronised_is_torchs_batch_normalisation(
+    group: None, precision: torch.dtype, rtol: float
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    plain = nn.BatchNorm2d(4, momentum=0.3)
+    nn.init.normal_(plain.weight, generator=random)
+    nn.init.normal_(plain.bias, generator=random)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(copy.deepcopy(plain)))
+    before = list(layers.parameters())
+    synchronise_batch_norm(layers)
+    ours = next(module for module in layers.modules() if isinstance(module, SynchronisedBatchNorm))
+    assert all(p is q for p, q in zip(layers.parameters(), before, strict=True))
+    for training in (True, False):
+        inputs = 5 + 3 * torch.randn(2, 4, 5, 6, generator=random)
+        found = []
+        for layer in (ours, plain):
+            x = inputs.to(precision).requires_grad_()
+            y = layer.train(training)(x)
+            y.float().square().sum().backward()
+            found.append([y, x.grad, layer.weight.grad, layer.bias.grad, *layer.buffers()])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=rtol, atol=1e-3)

@@ -1,0 +1,58 @@
+"""ImageNet weights are torchvision's own files, and no others."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from deeplab_bench.data.archives import DOWNLOADS, Archive, DownloadError
+from deeplab_bench.training import pretrained
+from deeplab_bench.training.pretrained import archive_of, load_weights, weights_sha256
+
+PUBLISHED = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "vgg16": "vgg16-397923af.pth",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("backbone", PUBLISHED)
+def test_the_archive_is_torchvision_s(backbone: str) -> None:
+    archive, name = archive_of(backbone), PUBLISHED[backbone]
+    digest = name.removesuffix(".pth").partition("-")[2]
+    url = f"https://download.pytorch.org/models/{name}"
+    assert archive == Archive(name, (url,), size_bytes=None, digest=f"sha256:{digest}")
+    assert weights_sha256("imagenet", backbone) == digest
+
+
+def test_another_file_under_its_name_is_refused() -> None:
+    DOWNLOADS.mkdir(parents=True)
+    (DOWNLOADS / PUBLISHED["resnet18"]).write_bytes(b"another")
+    with pytest.raises(DownloadError, match=r"resnet18-f37072fd\.pth: the sha256 is .* f37072fd"):
+        load_weights("imagenet", "resnet18")
+
+
+def test_a_file_that_lies_there_is_used_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    DOWNLOADS.mkdir(parents=True)
+    path = DOWNLOADS / PUBLISHED["resnet18"]
+    state = resnet18().state_dict()
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    published = replace(archive_of("resnet18"), urls=(), digest=f"sha256:{digest}")
+    monkeypatch.setattr(pretrained, "archive_of", lambda backbone: published)
+    loaded = load_weights("imagenet", "resnet18")
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_from_scratch_there_is_no_digest() -> None:
+    assert weights_sha256("none", "resnet18") is None

@@ -1,0 +1,750 @@
+"""Training does what its settings say, and the same again, whatever interrupts it."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import ARGUMENTS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deeplab_bench.data.batches import normalise
+from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.voc_layout import VOID, DataError
+from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.settings.schema import Experiment, Phase, Training
+from deeplab_bench.training import train as training
+from deeplab_bench.training.loss import class_weights, segmentation_loss, subsample
+from deeplab_bench.training.pretrained import WeightsError
+from deeplab_bench.training.train import (
+    Trainer,
+    TrainingError,
+    TrainingLoss,
+    train,
+    training_timing,
+    write_atomically,
+)
+
+CPU = torch.device("cpu")
+
+# Both depend on the machine: the second is of Python 3.12 and later.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
+
+
+class PixelClassifier(Segmenter):
+    """The least network there is: a linear function of each pixel."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, num_classes, 1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        return self.classifier(images)
+
+
+class Interrupted(BaseException):
+    """Stands for SIGINT."""
+
+
+def changed(experiment: Experiment, **settings: Any) -> Experiment:
+    update = {"training": experiment.training.model_copy(update=settings)}
+    return experiment.model_copy(update=update)
+
+
+def watch_steps(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """The iterations stepped from now on; the one called ``stop_at`` is interrupted."""
+    steps: list[int] = []
+    step = Trainer.step
+
+    def watched(self: Trainer, images: Tensor, labels: Tensor) -> None:
+        if self.iteration == stop_at:
+            raise Interrupted
+        steps.append(self.iteration)
+        step(self, images, labels)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    return steps
+
+
+def interrupt(
+    experiment: Experiment, data: Path, checkpoint: Path, at: int, workers: int = 0
+) -> None:
+    """Leave the snapshot of a run of seed 0 that got as far as iteration ``at``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SNAPSHOT_SECONDS", -1)
+        patch.setattr(training, "LOOK_EVERY", 1)
+        watch_steps(patch, stop_at=at)
+        with pytest.raises(Interrupted):
+            train(experiment, 0, data, checkpoint, workers)
+    assert not checkpoint.exists()
+    assert len(list(checkpoint.parent.glob("*.snapshot"))) == 1
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    checkpoint = tmp_path_factory.mktemp("finished") / "plain-0.pt"
+    train(experiment, 0, data_folder, checkpoint, workers=0)
+    return checkpoint
+
+
+def load(checkpoint: Path) -> Any:
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+
+
+class TestReproducibility:
+    @pytest.mark.parametrize("workers", [0, 1, 2])
+    def test_same_seed_same_bytes(
+        self,
+        workers: int,
+        experiment: Experiment,
+        data_folder: Path,
+        finished: Path,
+        tmp_path: Path,
+    ) -> None:
+        torch.manual_seed(workers)
+        np.random.seed(workers)
+        train(experiment, 0, data_folder, tmp_path / "other.pt", workers)
+        assert (tmp_path / "other.pt").read_bytes() == finished.read_bytes()
+
+    def test_other_seed_other_model(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        """From the start, as steps of no length show."""
+        experiment = changed(experiment, base_lr=1e-30)
+        for seed in range(2):
+            train(experiment, seed, data_folder, tmp_path / f"{seed}.pt", workers=0)
+        one, other = (load(tmp_path / f"{seed}.pt") for seed in range(2))
+        assert one["history"] != other["history"]
+        name = "backbone.conv1.weight"
+        assert not torch.allclose(one["model"][name], other["model"][name])
+
+    @pytest.mark.parametrize(
+        ("precision", "workers", "at"),
+        [("float32", 0, 1), ("float32", 2, 3), ("bfloat16", 0, 3), ("float32", 0, 5)],
+    )
+    def test_resumed_run_equals_uninterrupted(
+        self,
+        precision: str,
+        workers: int,
+        at: int,
+        experiment: Experiment,
+        data_folder: Path,
+        finished: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        experiment = changed(experiment, precision=precision)
+        if precision != "float32":
+            train(experiment, 0, data_folder, tmp_path / "uninterrupted.pt", workers=0)
+            assert load(tmp_path / "uninterrupted.pt")["history"] != load(finished)["history"]
+            finished = tmp_path / "uninterrupted.pt"
+        checkpoint = tmp_path / "run" / "plain-0.pt"
+        interrupt(experiment, data_folder, checkpoint, at, workers)
+        steps = watch_steps(monkeypatch)
+        train(experiment, 0, data_folder, checkpoint, workers)
+        assert steps == list(range(at, experiment.training.iterations))
+        assert checkpoint.read_bytes() == finished.read_bytes()
+        assert names_in(checkpoint.parent) == {"plain-0.pt", "plain-0.timing.json", "plain-0.lock"}
+
+    def test_interrupted_twice_and_at_the_end(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        finished: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The last time after all steps, before the checkpoint is written."""
+        checkpoint = tmp_path / "plain-0.pt"
+        interrupt(experiment, data_folder, checkpoint, at=2)
+        interrupt(experiment, data_folder, checkpoint, at=4)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "SNAPSHOT_SECONDS", -1)
+            patch.setattr(training, "LOOK_EVERY", 1)
+            patch.setattr(Trainer, "history", lambda self: next(iter(())))
+            with pytest.raises(StopIteration):
+                train(experiment, 0, data_folder, checkpoint, workers=0)
+        steps = watch_steps(monkeypatch)
+        train(experiment, 0, data_folder, checkpoint, workers=0)
+        assert steps == []
+        assert checkpoint.read_bytes() == finished.read_bytes()
+
+    @pytest.mark.parametrize("other", ["settings", "seed", "code", "data"])
+    def test_snapshot_of_another_run_is_not_taken_up(
+        self,
+        other: str,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        checkpoint = tmp_path / "plain-0.pt"
+        interrupt(experiment, data_folder, checkpoint, at=2)
+        seed = 0
+        if other == "settings":
+            experiment = changed(experiment, weight_decay=0.0)
+        elif other == "seed":
+            seed = 1
+        else:
+            name = {"code": "run_code_sha256", "data": "data_sha256"}[other]
+            monkeypatch.setattr(training, name, lambda *_: "another")
+        steps = watch_steps(monkeypatch)
+        train(experiment, seed, data_folder, checkpoint, workers=0)
+        assert steps == list(range(experiment.training.iterations))
+
+    def test_timing_is_kept_out_of_the_checkpoint(self, finished: Path) -> None:
+        assert set(load(finished)) == {"model", "provenance", "history", "classes"}
+        timing = training_timing(finished)
+        assert timing["training_seconds"] > 0
+        assert torch.__version__.startswith(timing["environment"]["torch"])
+
+
+class TestLoss:
+    def random(self, seed: int, void: float) -> tuple[Tensor, Tensor]:
+        random = torch.Generator().manual_seed(seed)
+        logits = 5 * torch.randn(3, 4, 6, 5, generator=random, dtype=torch.float64)
+        labels = torch.randint(0, 4, (3, 6, 5), generator=random)
+        labels[torch.rand(labels.shape, generator=random) < void] = VOID
+        return logits.requires_grad_(), labels
+
+    @pytest.mark.parametrize("void", [0.0, 0.3, 0.9])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_equals_torch(self, seed: int, void: float) -> None:
+        logits, labels = self.random(seed, void)
+        expected = F.cross_entropy(logits, labels, ignore_index=VOID)
+        loss = segmentation_loss(logits, labels)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
+        )
+
+    def test_all_void(self) -> None:
+        logits, labels = self.random(0, void=1.1)
+        loss = segmentation_loss(logits, labels)
+        loss.backward()
+        assert loss.item() == 0
+        assert logits.grad is not None and not logits.grad.any()
+
+    def test_void_pixels_have_no_part(self) -> None:
+        logits, labels = self.random(1, void=0.5)
+        (gradient,) = torch.autograd.grad(segmentation_loss(logits, labels), logits)
+        touched = gradient.abs().sum(dim=1) > 0
+        assert torch.equal(touched, labels != VOID)
+
+    @pytest.mark.parametrize("batch", [1, 2, 16])
+    def test_is_a_mean_over_pixels_not_divided_again(self, batch: int) -> None:
+        """Where all classes are as likely the loss is log C, for any batch and crop."""
+        labels = torch.zeros(batch, 3, 5, dtype=torch.int64)
+        loss = segmentation_loss(torch.zeros(batch, 7, 3, 5), labels)
+        assert loss.item() == pytest.approx(math.log(7))
+
+    def test_images_weigh_by_their_valid_pixels(self) -> None:
+        """Of the two images one has 1 valid pixel, the other 3."""
+        logits = torch.tensor([[0.0, 0.0], [0.0, 3.0]]).view(2, 2, 1, 1).expand(2, 2, 2, 2)
+        labels = torch.tensor([[[0, VOID], [VOID, VOID]], [[0, 0], [0, VOID]]])
+        expected = (math.log(2) + 3 * math.log(1 + math.exp(3))) / 4
+        assert segmentation_loss(logits, labels).item() == pytest.approx(expected)
+
+    @pytest.mark.parametrize("void", [0.0, 0.4])
+    def test_classes_weigh_in_the_mean(self, void: float) -> None:
+        logits, labels = self.random(2, void)
+        weights = torch.linspace(0.2, 3.0, logits.shape[1], dtype=logits.dtype)
+        expected = F.cross_entropy(logits, labels, weights, ignore_index=VOID)
+        torch.testing.assert_close(segmentation_loss(logits, labels, weights), expected)
+
+    def test_weighted_and_all_void(self) -> None:
+        logits, labels = self.random(0, void=1.1)
+        weights = torch.ones(logits.shape[1], dtype=logits.dtype)
+        assert segmentation_loss(logits, labels, weights).item() == 0
+
+    @pytest.mark.parametrize("power", [0.5, 1.0])
+    def test_weights_of_classes(self, power: float, data_folder: Path) -> None:
+        """By a loop over the images; no image shows the last class."""
+        split = load_split(data_folder, "train")
+        labels = [np.array(split.label(index)) for index in range(len(split))]
+        frequencies = [
+            sum((label == c).sum() for label in labels)
+            / sum((label != VOID).sum() for label in labels if (label == c).any())
+            for c in range(5)
+        ]
+        weights = class_weights(split, power)
+        assert weights is not None
+        expected = [*(np.median(frequencies) / frequencies) ** power, 0.0]
+        np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+        assert class_weights(split, 0.0) is None
+
+    def test_training_weighs_the_classes(self, experiment: Experiment) -> None:
+        weights, batch = torch.tensor([0.0, 1.0]), random_batch(2, 2)
+        settings = experiment.training.model_copy(update={"iterations": 1})
+        torch.manual_seed(0)
+        plain = Trainer(PixelClassifier(2), settings, CPU)
+        torch.manual_seed(0)
+        weighted = Trainer(PixelClassifier(2), settings, CPU, weights)
+        scores = plain.model(by_hand_normalised(batch[0]).float())
+        labels = batch[1].long()
+        plain.step(*batch)
+        weighted.step(*batch)
+        only_second = labels.where(labels == 1, VOID)
+        expected = F.cross_entropy(scores, only_second, ignore_index=VOID)
+        assert weighted.losses[0].item() == pytest.approx(expected.item(), rel=1e-4)
+        assert weighted.losses[0] != plain.losses[0]
+
+
+def random_batch(batch_size: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (batch_size, 3, 32, 40), generator=random).byte()
+    labels = torch.randint(0, classes, (batch_size, 32, 40), generator=random).byte()
+    labels[:, :3] = VOID
+    return images, labels
+
+
+def by_hand_normalised(images: Tensor) -> Tensor:
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(3, 1, 1)
+    return (images.double() / 255 - mean) / std
+
+
+class TestOptimisation:
+    @pytest.mark.parametrize("batch_size", [2, 8])
+    @pytest.mark.parametrize("iterations", [3, 10])
+    def test_poly_schedule(self, batch_size: int, iterations: int, experiment: Experiment) -> None:
+        settings = experiment.training.model_copy(
+            update={"batch_size": batch_size, "iterations": iterations, "base_lr": 0.2}
+        )
+        trainer = Trainer(PixelClassifier(2), settings, CPU)
+        for i in range(iterations):
+            (group,) = trainer.optimizer.param_groups
+            assert group["lr"] == pytest.approx(0.2 * (1 - i / iterations) ** 0.9, rel=1e-9)
+            trainer.step(*random_batch(batch_size, 2))
+        assert trainer.optimizer.param_groups[0]["lr"] == 0
+
+    def test_step_schedule(self, experiment: Experiment) -> None:
+        changes = {"lr_policy": "step", "step_iterations": 2, "step_factor": 0.1, "base_lr": 0.2}
+        trainer = Trainer(PixelClassifier(2), changed(experiment, **changes).training, CPU)
+        rates = []
+        for _ in range(5):
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+            trainer.step(*random_batch(2, 2))
+        assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002])
+
+    def test_the_head_has_a_rate_of_its_own(self, experiment: Experiment) -> None:
+        """In one plain step every parameter moves by its gradient times its rate."""
+        changes = {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.0}
+        model = build_model("fcn", experiment.arguments, num_classes=4)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trainer = Trainer(model, changed(experiment, **changes).training, CPU)
+        trainer.step(*random_batch(2, 4))
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            rate = 0.05 if name.startswith("backbone.") else 0.5
+            torch.testing.assert_close(p, before[name] - rate * p.grad, msg=name)
+
+    def test_frozen_batch_normalisation_stays_as_it_is(self, experiment: Experiment) -> None:
+        model = build_model("aspp", ARGUMENTS, num_classes=4)
+        frozen = {
+            f"{name}.{key}": value.clone()
+            for name, module in model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            for key, value in module.state_dict().items()
+        }
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        trainer = Trainer(model, changed(experiment, batch_norm="frozen").training, CPU)
+        for seed in range(2):
+            trainer.step(*random_batch(2, 4, seed))
+        assert frozen
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, before[key]) == (key in frozen), key
+
+    @pytest.mark.parametrize("batch_size", [2, 5])
+    def test_iterations_do_not_depend_on_the_batch_size(
+        self,
+        batch_size: int,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        steps = watch_steps(monkeypatch)
+        experiment = changed(experiment, batch_size=batch_size, iterations=4)
+        train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+        assert steps == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            pytest.param({"momentum": 0.0, "weight_decay": 0.0}, id="plain"),
+            pytest.param({"momentum": 0.9, "weight_decay": 0.0}, id="momentum"),
+            pytest.param({"momentum": 0.0, "weight_decay": 0.3}, id="weight-decay"),
+            pytest.param({"momentum": 0.7, "weight_decay": 0.1, "poly_power": 2.0}, id="all"),
+        ],
+    )
+    def test_steps_by_hand(self, settings: dict[str, Any], experiment: Experiment) -> None:
+        """Three steps of SGD written out, on images normalised by hand."""
+        settings = experiment.training.model_dump() | {"iterations": 3, "base_lr": 0.5} | settings
+        torch.manual_seed(0)
+        model = PixelClassifier(4)
+        expected = [p.detach().clone().double().requires_grad_() for p in model.parameters()]
+        velocity = [torch.zeros_like(p) for p in expected]
+        trainer = Trainer(model, Training(**settings), CPU)
+        for i in range(3):
+            images, labels = random_batch(2, 4, seed=i)
+            trainer.step(images, labels)
+
+            logits = F.conv2d(by_hand_normalised(images), expected[0], expected[1])
+            loss = F.cross_entropy(logits, labels.long(), ignore_index=255)
+            assert trainer.last_loss() == pytest.approx(loss.item(), rel=1e-5)
+            rate = 0.5 * (1 - i / 3) ** settings["poly_power"]
+            for p, v, g in zip(
+                expected, velocity, torch.autograd.grad(loss, expected), strict=True
+            ):
+                v.mul_(settings["momentum"]).add_(g + settings["weight_decay"] * p.detach())
+                p.data -= rate * v
+        for actual, p in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(actual.double(), p, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("momentum", [0.1, 0.0003])
+    def test_batch_statistics_by_hand(self, momentum: float, experiment: Experiment) -> None:
+        """One step moves the running statistics so far to those of the batch."""
+        experiment = changed(experiment, batch_norm_momentum=momentum)
+        torch.manual_seed(0)
+        model = build_model("fcn", experiment.arguments, num_classes=4).eval()
+        backbone = cast(Any, model).backbone
+        images, labels = random_batch(4, 4)
+        with torch.no_grad():
+            responses = backbone.conv1.double()(by_hand_normalised(images)).transpose(0, 1)
+        backbone.conv1.float()
+        Trainer(model, experiment.training, CPU).step(images, labels)
+        responses = responses.flatten(1)
+        means = momentum * responses.mean(1)
+        variances = 1 - momentum + momentum * responses.var(1)
+        torch.testing.assert_close(backbone.bn1.running_mean.double(), means, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            backbone.bn1.running_var.double(), variances, rtol=1e-4, atol=1e-5
+        )
+
+    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    def test_every_architecture_trains(self, architecture: str, experiment: Experiment) -> None:
+        """All of it: every parameter and every statistic. One crop of the batch is all void."""
+        known = arguments_of(architecture)
+        arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
+        torch.manual_seed(0)
+        model = build_model(architecture, arguments, num_classes=4)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        trainer = Trainer(model, experiment.training, CPU)
+        for seed in range(2):
+            images, labels = random_batch(2, 4, seed)
+            labels[seed] = VOID
+            trainer.step(images, labels)
+        trainer.require_finite_loss()
+        for key, value in model.state_dict().items():
+            assert value.isfinite().all(), key
+            assert not torch.equal(value, before[key]), key
+
+    def test_compiled_steps_are_the_same(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the compiler reads them; its own kernels would take half a minute to make."""
+        compiled: list[Any] = []
+
+        def by_reading(module: nn.Module, compile_: Any = torch.compile) -> Any:
+            compiled.append(module)
+            return compile_(module, backend="eager", fullgraph=True)
+
+        monkeypatch.setattr(torch, "compile", by_reading)
+        losses = []
+        for compile_ in (False, True):
+            torch.manual_seed(0)
+            model = build_model("aspp", ARGUMENTS, num_classes=4)
+            trainer = Trainer(model, changed(experiment, compile=compile_).training, CPU)
+            for seed in range(2):
+                trainer.step(*random_batch(2, 4, seed))
+            losses.append(trainer.losses)
+        assert len(compiled) == 1
+        torch.testing.assert_close(*losses)
+
+    def test_batch_of_void_teaches_nothing(self, experiment: Experiment) -> None:
+        settings = experiment.training.model_copy(update={"weight_decay": 0.0})
+        torch.manual_seed(0)
+        model = build_model("fcn", experiment.arguments, num_classes=4)
+        before = [p.detach().clone() for p in model.parameters()]
+        trainer = Trainer(model, settings, CPU)
+        images, labels = random_batch(2, 4)
+        trainer.step(images, torch.full_like(labels, VOID))
+        trainer.require_finite_loss()
+        assert trainer.losses[0] == 0
+        assert all(map(torch.equal, model.parameters(), before))
+
+    def test_learns_what_is_trivial(self, experiment: Experiment) -> None:
+        """Each half of an image has the colour of its class."""
+        random = np.random.default_rng(0)
+        labels = np.repeat(random.integers(0, 3, (24, 1, 2)), 20, axis=2).repeat(32, axis=1)
+        images = np.array([[40, 40, 40], [220, 60, 60], [60, 220, 60]])[labels]
+        settings = experiment.training.model_copy(update={"iterations": 24, "batch_size": 8})
+        torch.manual_seed(0)
+        arguments = experiment.arguments | {"output_stride": 8}
+        model = build_model("fcn", arguments, num_classes=3)
+        trainer = Trainer(model, settings, CPU)
+        for i in range(24):
+            batch = np.arange(8 * i, 8 * i + 8) % 24
+            trainer.step(
+                torch.from_numpy(images[batch]).byte().permute(0, 3, 1, 2),
+                torch.from_numpy(labels[batch]).byte(),
+            )
+        losses = trainer.losses[: trainer.iteration]
+        assert losses[-4:].mean() < 0.4 * losses[:2].mean()
+        found = model(normalise(torch.from_numpy(images).permute(0, 3, 1, 2)))
+        assert (found.argmax(1).numpy() == labels).mean() > 0.9
+
+
+class TestSupervision:
+    def test_loss_at_the_scores(self, experiment: Experiment) -> None:
+        """At output_stride 16, a label in 16 x 16 is compared."""
+        model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
+        images, labels = random_batch(2, 4)
+        settings = changed(experiment, loss_resolution="scores").training
+        with torch.no_grad():
+            scores = model.scores(normalise(images))
+        few = F.interpolate(labels[:, None].float(), scores.shape[-2:], mode="nearest-exact")
+        expected = F.cross_entropy(scores, few[:, 0].long(), ignore_index=VOID)
+        loss = TrainingLoss(model, settings, None).loss(scores, labels.long())
+        assert loss.item() == pytest.approx(expected.item())
+
+    def test_loss_at_the_image(self, experiment: Experiment) -> None:
+        labels = random_batch(2, 4)[1].long()
+        scores = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+        training_loss = TrainingLoss(PixelClassifier(4), experiment.training, None)
+        upsampled = F.interpolate(scores, labels.shape[-2:], mode="bilinear")
+        expected = F.cross_entropy(upsampled, labels, ignore_index=VOID)
+        assert training_loss.loss(scores, labels).item() == pytest.approx(expected.item())
+
+    @pytest.mark.parametrize("size", [(4, 5), (5, 3), (16, 11), (33, 41)])
+    def test_subsampled_labels_are_those_under_the_cells_centres(
+        self, size: tuple[int, int]
+    ) -> None:
+        labels = torch.randint(0, 255, (2, 33, 41), generator=torch.Generator().manual_seed(0))
+        expected = F.interpolate(labels[:, None].double(), size, mode="nearest-exact")
+        assert torch.equal(subsample(labels, size), expected[:, 0].long())
+
+    def test_losses_are_weighted(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = PixelClassifier(4)
+
+        def two(images: Tensor) -> list[tuple[float, Tensor]]:
+            return [(1.0, model.scores(images)), (0.4, 2 * model.scores(images))]
+
+        monkeypatch.setattr(model, "training_scores", two)
+        images, labels = random_batch(2, 4)
+        trainer = Trainer(model, experiment.training, CPU)
+        with torch.no_grad():
+            scores = model.scores(normalise(images))
+        main, extra = (
+            F.cross_entropy(s, labels.long(), ignore_index=VOID).item()
+            for s in (scores, 2 * scores)
+        )
+        trainer.step(images, labels)
+        assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)
+
+
+def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
+    """The experiment going on at output_stride 8."""
+    arguments = experiment.arguments | {"output_stride": 8}
+    schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
+    return experiment.model_copy(update={"then": Phase(arguments=arguments, training=schedule)})
+
+
+class TestTwoPhases:
+    def test_second_goes_on_from_the_first(
+        self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
+    ) -> None:
+        """With a rate of next to nothing and frozen statistics, it leaves the weights alone."""
+        settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
+        path = tmp_path / "x.pt"
+        train(in_two_phases(experiment, **settings), 0, data_folder, path, workers=0)
+        first, second = load(finished), load(path)
+        for key, value in second["model"].items():
+            torch.testing.assert_close(value, first["model"][key], msg=key)
+        iterations = second["history"]["iteration"]
+        assert iterations == list(range(1, experiment.training.iterations + 4 + 1))
+        assert second["history"]["loss"][:6] == first["history"]["loss"]
+
+    @pytest.mark.parametrize("stop_at", [0, 2])
+    def test_interrupted_in_the_second(
+        self,
+        stop_at: int,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It ends the same; the first phase is not run again."""
+        experiment = in_two_phases(experiment)
+        whole, cut = tmp_path / "whole" / "x.pt", tmp_path / "cut" / "x.pt"
+        train(experiment, 0, data_folder, whole, workers=0)
+        step = Trainer.step
+
+        def stopping(self: Trainer, images: Tensor, labels: Tensor) -> None:
+            if self.training == experiment.phases[1].training and self.iteration == stop_at:
+                raise Interrupted
+            step(self, images, labels)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", stopping)
+            with pytest.raises(Interrupted):
+                train(experiment, 0, data_folder, cut, workers=0)
+        steps = watch_steps(monkeypatch)
+        train(experiment, 0, data_folder, cut, workers=0)
+        assert steps == [0, 1, 2, 3]
+        assert cut.read_bytes() == whole.read_bytes()
+
+
+class TestPretrained:
+    def test_training_starts_from_a_file(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        weights = tmp_path / "resnet18.pth"
+        model = torchvision.models.resnet18()
+        torch.save(model.state_dict(), weights)
+        settings = {"weights": str(weights), "base_lr": 1e-12}
+        arguments = experiment.arguments | {"width": 1.0}
+        experiment = changed(experiment, **settings).model_copy(update={"arguments": arguments})
+        train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+        state = load(tmp_path / "x.pt")
+        for name, value in model.named_parameters():
+            if not name.startswith("fc."):
+                torch.testing.assert_close(state["model"][f"backbone.{name}"], value, msg=name)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert state["provenance"]["weights_sha256"] == digest
+
+    def test_weights_that_do_not_fit(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "x.pth")
+        experiment = changed(experiment, weights=str(tmp_path / "x.pth"))
+        with pytest.raises(TrainingError, match=r"training\.weights .*x\.pth of models\.plain: "):
+            train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (None, "is not there"),
+            (b"", "cannot be read"),
+            (b"no weights", "cannot be read"),
+            ({"model": {"a": torch.zeros(1)}}, "holds no state dict"),
+            ([1], "holds no state dict"),
+        ],
+    )
+    def test_files_that_are_no_weights(
+        self,
+        content: Any,
+        message: str,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+    ) -> None:
+        path = tmp_path / "x.pth"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save(content, path)
+        experiment = changed(experiment, weights=str(path))
+        with pytest.raises(WeightsError, match=rf"x\.pth {message}"):
+            train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+
+
+class TestFailure:
+    def test_loss_not_finite_at_the_end(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(TrainingError, match=r"loss is (nan|inf) .*training\.base_lr.* 1e\+30"):
+            train(changed(experiment, base_lr=1e30), 0, data_folder, tmp_path / "x.pt", workers=0)
+        assert names_in(tmp_path) == {"x.lock"}
+
+    def test_loss_not_finite_on_the_way(self, experiment: Experiment, tmp_path: Path) -> None:
+        settings = experiment.training.model_copy(update={"iterations": 100, "base_lr": math.inf})
+        trainer = Trainer(PixelClassifier(2), settings, CPU)
+        batches = (random_batch(2, 2) for _ in range(100))
+        with pytest.raises(TrainingError, match="after 20 iterations"):
+            trainer.run(batches, tmp_path / "x.snapshot", "")
+
+    def test_second_run_is_kept_off(
+        self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
+    ) -> None:
+        checkpoint = tmp_path / "plain-0.pt"
+        with training.locked(checkpoint):
+            with pytest.raises(TrainingError, match=r"plain-0\.pt is being trained"):
+                train(experiment, 0, data_folder, checkpoint, workers=0)
+            assert names_in(tmp_path) == {"plain-0.lock"}
+        train(experiment, 0, data_folder, checkpoint, workers=0)
+        assert checkpoint.read_bytes() == finished.read_bytes()
+
+    def test_models_do_not_keep_each_other_off(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        with training.locked(tmp_path / "plain-1.pt"):
+            train(experiment, 0, data_folder, tmp_path / "plain-0.pt", workers=0)
+
+    def test_data_not_prepared(self, experiment: Experiment, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="dvc repro prepare@nothing"):
+            train(experiment, 0, tmp_path / "nothing", tmp_path / "x.pt", workers=0)
+
+
+def test_write_interrupted_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "x.pt"
+    write_atomically(path, {"x": torch.zeros(3)})
+    assert names_in(path.parent) == {"x.pt"}
+
+    def full_disk(path: Path, content: Any) -> None:
+        with path.open("wb") as file:
+            file.write(bytes(content)[:10])
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            write_atomically(path, {"x": torch.ones(3)})
+    assert torch.equal(load(path)["x"], torch.zeros(3))
+    write_atomically(path, {"x": torch.ones(3)})
+    assert torch.equal(load(path)["x"], torch.ones(3))
+    assert names_in(path.parent) == {"x.pt"}
+
+
+@pytest.mark.parametrize("iterations", [1, 7, 100, 250])
+def test_history(iterations: int, experiment: Experiment) -> None:
+    """At most a hundred means that together cover every iteration once."""
+    trainer = Trainer(PixelClassifier(2), experiment.training, CPU)
+    losses = np.random.default_rng(0).random(iterations)
+    trainer.losses = torch.from_numpy(losses)
+    history = trainer.history()
+    ends = [int(end) for end in history["iteration"]]
+    assert len(ends) == len(history["loss"]) <= 100
+    assert ends == sorted(set(ends)) and ends[-1] == iterations
+    starts = [0, *ends[:-1]]
+    means = [losses[start:end].mean() for start, end in zip(starts, ends, strict=True)]
+    assert history["loss"] == pytest.approx(means, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_history_of_a_loss_that_was_not_finite(value: float, experiment: Experiment) -> None:
+    trainer = Trainer(PixelClassifier(2), experiment.training, CPU)
+    trainer.losses = torch.full([200], 1.5)
+    trainer.losses[2] = value
+    assert trainer.history()["loss"] == [1.5, None] + [1.5] * 98
