@@ -1,5 +1,6 @@
-"""Writing files: whole or not there, results readable in a diff, no more than the disk holds."""
+"""Write files whole or not at all; JSON is written so that a diff of it can be read."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 
 def lack_of_room(folder: Path, needed_bytes: int) -> str | None:
-    """What is amiss if the disk of ``folder`` has no room for so much more."""
+    """Say what is wrong if the disk of ``folder`` has no room for so many more bytes."""
     free = shutil.disk_usage(folder).free
     lack = f"the disk is full: {needed_bytes} more bytes are needed, {free} are free"
     return lack if free < needed_bytes else None
@@ -19,9 +20,23 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
     """
+    write_bytes(path, (format_json(content) + "\n").encode())
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Save tensors with ``torch.save``; the bytes do not depend on the file's name."""
+    import torch  # here, as most who write files do not need it
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that is always whole under this name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(format_json(content) + "\n", encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)
 
 

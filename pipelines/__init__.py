@@ -1,1 +1,1 @@
-"""One thin script a stage: arguments, one call, files."""
+"""The stages of dvc.yaml and the commands around them, a thin script each."""

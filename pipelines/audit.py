@@ -1,16 +1,11 @@
 """Stage ``audit``: a checkpoint scored by the rules that published code follows."""
 
 from deeplab_bench.evaluation.protocol_audit import audit
-from deeplab_bench.results.files import audit_file, checkpoint_file, data_folder, experiment_file
-from deeplab_bench.settings.schema import Experiment, read_settings
-from deeplab_bench.writing import write_json
+from deeplab_bench.results.records import AuditRecord, write_record
+from pipelines.trained_run import open_trained_run
 
 
 def main(profile: str, model: str, seed: int) -> None:
-    result = audit(
-        read_settings(experiment_file(profile, model), Experiment),
-        seed,
-        data_folder(profile),
-        checkpoint_file(profile, model, seed),
-    )
-    write_json(audit_file(profile, model, seed), result)
+    run = open_trained_run("audit", profile, model, seed)
+    result = audit(run.experiment, seed, run.validation_split, run.checkpoint)
+    write_record(run.files.audit, AuditRecord, run.stamp(result))

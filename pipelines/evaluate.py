@@ -1,27 +1,32 @@
-"""Stage ``evaluate``: a checkpoint to its metrics, its timing and its sample predictions."""
+"""Stage ``evaluate``: a checkpoint to its metrics under one way of inference, and samples."""
 
+import time
+
+from deeplab_bench.data.samples import tile
+from deeplab_bench.data.voc_layout import write_label
 from deeplab_bench.evaluation.evaluate import evaluate
-from deeplab_bench.results.files import (
-    checkpoint_file,
-    data_folder,
-    experiment_file,
-    run_file,
-    samples_file,
-    timing_file,
-)
+from deeplab_bench.results.records import EvaluationRecord, TimingRecord, write_record
 from deeplab_bench.runtime import distributed
-from deeplab_bench.settings.schema import Experiment, read_settings
-from deeplab_bench.writing import write_json
+from deeplab_bench.settings.schema import Inference
+from deeplab_bench.training.train import read_timing
+from pipelines.trained_run import open_trained_run
 
 
-def main(profile: str, model: str, seed: int) -> None:
-    result, timing = evaluate(
-        read_settings(experiment_file(profile, model), Experiment),
+def main(profile: str, inference: str, model: str, seed: int) -> None:
+    run = open_trained_run("evaluate", profile, model, seed, inference)
+    timing = read_timing(run.files.checkpoint)
+    started = time.monotonic()
+    result, samples = evaluate(
+        run.experiment,
         seed,
-        data_folder(profile),
-        checkpoint_file(profile, model, seed),
-        samples_file(profile, model, seed),
+        run.settings.inference or Inference(),
+        run.validation_split,
+        run.checkpoint,
     )
+    timing["evaluation_seconds"] = round(time.monotonic() - started, 2)
     if distributed.rank() == 0:
-        write_json(run_file(profile, model, seed), result)
-        write_json(timing_file(profile, model, seed), timing)
+        files, record = run.files, run.stamp({"inference": inference} | result)
+        write_record(files.evaluation(inference), EvaluationRecord, record)
+        write_record(files.evaluation_timing(inference), TimingRecord, timing)
+        files.samples(inference).parent.mkdir(parents=True, exist_ok=True)
+        write_label(files.samples(inference), tile(samples))

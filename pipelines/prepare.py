@@ -2,12 +2,14 @@
 
 from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.preparation import prepare
+from deeplab_bench.data.registry import DataSettings
 from deeplab_bench.data.samples import write_samples
-from deeplab_bench.results.files import data_folder, sample_images_file, sample_labels_file
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.results.files import ProfileFiles
+from deeplab_bench.results.stage_settings import read_settings
 
 
 def main(profile: str) -> None:
-    folder = data_folder(profile)
-    prepare(load_params().profile[profile].data, DOWNLOADS, folder)
-    write_samples(folder, sample_images_file(profile), sample_labels_file(profile))
+    files = ProfileFiles(profile)
+    data = read_settings(files.settings("prepare"), "prepare", DataSettings).data
+    prepare(data, DOWNLOADS, files.data)
+    write_samples(files.data, files.sample_images, files.sample_labels)

@@ -1,13 +1,17 @@
 """Stage ``speed``: one model's cost on one machine."""
 
-from deeplab_bench.results.files import data_folder, experiment_file, speed_file
-from deeplab_bench.settings.schema import Experiment, read_settings
+from deeplab_bench.data.packed import load_split
+from deeplab_bench.results.files import ProfileFiles
+from deeplab_bench.results.provenance import code_sha256
+from deeplab_bench.results.records import SpeedRecord, write_record
+from deeplab_bench.results.stage_settings import StageSettings, read_settings
 from deeplab_bench.timing.speed import measure
-from deeplab_bench.writing import write_json
 
 
 def main(profile: str, hardware: str, model: str) -> None:
-    experiment = read_settings(experiment_file(profile, model), Experiment)
-    write_json(
-        speed_file(profile, hardware, model), measure(experiment, hardware, data_folder(profile))
-    )
+    files = ProfileFiles(profile)
+    settings_file = files.settings("speed", model)
+    experiment = read_settings(settings_file, "speed", StageSettings).experiment
+    stamp = {"code_sha256": {"speed": code_sha256("speed", experiment.architecture)}}
+    result = measure(experiment, hardware, load_split(files.data, "val"))
+    write_record(files.speed(hardware, model), SpeedRecord, result | stamp)

@@ -1,10 +1,15 @@
-"""Stage ``train``: one model, one seed, to a checkpoint."""
+"""Stage ``train``: one model from one seed, to a checkpoint."""
 
-from deeplab_bench.results.files import checkpoint_file, data_folder, experiment_file
-from deeplab_bench.settings.schema import Experiment, read_settings
+from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.results.provenance import provenance_of_training
+from deeplab_bench.results.stage_settings import StageSettings, read_settings
 from deeplab_bench.training.train import train
 
 
 def main(profile: str, model: str, seed: int) -> None:
-    experiment = read_settings(experiment_file(profile, model), Experiment)
-    train(experiment, seed, data_folder(profile), checkpoint_file(profile, model, seed))
+    files = ProfileFiles(profile)
+    settings_file = files.settings("train", model)
+    experiment = read_settings(settings_file, "train", StageSettings).experiment
+    provenance = provenance_of_training(experiment, seed, files.data)
+    checkpoint = RunFiles(profile, model, seed).checkpoint
+    train(experiment, seed, files.data, checkpoint, provenance.model_dump())

@@ -1,9 +1,9 @@
-"""Stages without their start-up: ``python -m pipelines.warm COMMAND`` runs, say, ``dvc repro``.
+"""A warm process: stages without their start-up.
 
-Importing torch takes a stage seconds, many times over in one ``dvc repro``. Here a process that has
-imported everything once lives as long as COMMAND and forks for every stage that COMMAND starts. The
-process that was to be the stage only hands over its arguments and its terminal, and waits. Where
-there is no such process, or a source file has changed since, a stage runs by itself.
+Importing torch takes every stage some seconds. The warm process imports everything once, and forks
+for every stage that a command beside it starts, such as ``dvc repro``. The process that was to be
+the stage only hands over its arguments and its terminal, and waits. Without a warm process, or if a
+source file has changed since, a stage runs by itself.
 """
 
 import ctypes
@@ -13,18 +13,18 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipelines.stages import STAGES
+
 ADDRESS = "DEEPLAB_BENCH_WARM"
 GPUS = "CUDA_VISIBLE_DEVICES"
-# Its memory is measured, so it has to have a process of its own.
-COLD = ("speed",)
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1
 ACCEPTED = b"\0"
@@ -34,7 +34,7 @@ MOST_BYTES = 1 << 16
 def delegate(command: Sequence[str]) -> int | None:
     """Have the warm process run a stage: its exit status, or ``None`` if it does not."""
     address = os.environ.get(ADDRESS)
-    if not address or not command or command[0] in COLD:
+    if not address or not command or not can_fork(command[0]):
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         request = {
@@ -54,6 +54,11 @@ def delegate(command: Sequence[str]) -> int | None:
     if not status:
         print("error: the stage was killed", file=sys.stderr)
     return status[0] if status else 1
+
+
+def can_fork(command: str) -> bool:
+    """Tell whether this is a stage that needs no process of its own."""
+    return command in STAGES and not STAGES[command].cold
 
 
 def die_with_parent() -> None:
@@ -76,9 +81,6 @@ def sources() -> list[list[Any]]:
 def serve(listener: socket.socket) -> int:
     """Fork for every request; only the forked process returns, its stage's exit status."""
     imported = sources()
-    # Not before the sources are looked at, nor in the processes that only ask.
-    from pipelines.stage import STAGES
-
     for stage in STAGES:
         import_module(f"pipelines.{stage}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -96,7 +98,7 @@ def serve(listener: socket.socket) -> int:
 
 def work(request: Any, terminal: Sequence[int], connection: socket.socket) -> int:
     """Run the stage in the place of the process that asks, and tell it the exit status."""
-    from pipelines.stage import run
+    from deeplab_bench.command_line import run
 
     connection.send(ACCEPTED)
     become(request, terminal, connection)
@@ -133,8 +135,9 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
     die_with_parent()
 
 
-def main(command: Sequence[str]) -> int:
-    """Run a command with a warm process beside it: the command's exit status."""
+@contextmanager
+def warm_process() -> Iterator[None]:
+    """Keep a warm process for the stages that the block starts."""
     folder = tempfile.mkdtemp()
     address = str(Path(folder) / "socket")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -144,17 +147,13 @@ def main(command: Sequence[str]) -> int:
     if server == 0:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent()
-        return serve(listener)
+        sys.exit(serve(listener))
     listener.close()
+    os.environ[ADDRESS] = address
     try:
-        return subprocess.run(command, env=os.environ | {ADDRESS: address}).returncode
-    except KeyboardInterrupt:
-        return 130
+        yield
     finally:
+        del os.environ[ADDRESS]
         os.kill(server, signal.SIGTERM)
         os.waitpid(server, 0)
         shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from deeplab_bench.analysis.receptive_field import seen_pixels, theoretical_field
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import Split, load_split
-from deeplab_bench.evaluation.evaluate import fraction, load_checkpoint, run_record, trained_model
+from deeplab_bench.data.packed import Split
+from deeplab_bench.evaluation.checkpoint import Checkpoint
+from deeplab_bench.evaluation.evaluate import fraction
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.settings.schema import Experiment, Inference
@@ -33,19 +34,16 @@ Map = NDArray[np.float64]
 
 
 def measure_field(
-    experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, maps: Path
+    experiment: Experiment, seed: int, split: Split, checkpoint: Checkpoint, maps: Path
 ) -> dict[str, Any]:
-    """The receptive field of a model, theoretical and, before and after training, effective.
+    """Measure a model's receptive field: theoretical, and effective before and after training.
 
-    Ready for JSON. The two gradient maps go to ``maps``, side by side, as greys of up to the
-    largest of each.
+    The result is ready for JSON. The two gradient maps go to ``maps``, side by side, as greys of up
+    to the largest of each.
 
     Raises:
-        EvaluationError: the checkpoint was made from other settings, code or data.
         ReceptiveFieldError: the network calls an operation whose receptive field is not known.
     """
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
-    split = load_split(data_folder, "val")
     images = centred_images(split, IMAGES)
     make_deterministic(seed)
     untrained = initial_model(experiment, split.classes)
@@ -54,14 +52,13 @@ def measure_field(
         gradient_map(model, images)
         for model in (
             rebuilt(untrained, experiment.architecture, arguments, split.classes),
-            trained_model(experiment, state, Inference()),
+            checkpoint.build_model(experiment, Inference()),
         )
     )
     maps.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate([greys(before), greys(after)], axis=1)).save(maps, optimize=True)
     height, width = images.shape[-2:]
     return {
-        **run_record(experiment, seed, state, __name__),
         "architecture": experiment.architecture,
         "image_size": [height, width],
         "images": len(images),

@@ -1,10 +1,8 @@
-"""Scoring one trained model at the original resolution of every image."""
+"""Score one trained model at the original resolution of every image."""
 
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,10 @@ from tqdm import tqdm
 
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.context_radius import RADIUS_BINS, correct_and_total
-from deeplab_bench.data.packed import Split, load_split
-from deeplab_bench.data.samples import SAMPLES, tile
-from deeplab_bench.data.voc_layout import Pixels, write_label
-from deeplab_bench.errors import UserError
+from deeplab_bench.data.packed import Split
+from deeplab_bench.data.samples import SAMPLES
+from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.boundaries import (
     BOUNDARY_SHARE,
@@ -27,21 +25,15 @@ from deeplab_bench.evaluation.measures.boundaries import (
     trimap_confusions,
 )
 from deeplab_bench.evaluation.measures.object_size import BINS, area_edges, object_areas, size_bins
-from deeplab_bench.models import build_model, count_parameters
+from deeplab_bench.models import count_parameters
 from deeplab_bench.models.layers import resize_like
 from deeplab_bench.models.multi_scale import rescale
-from deeplab_bench.results.provenance import run_code_sha256
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.settings.schema import Experiment, Inference
-from deeplab_bench.training.train import training_provenance, training_timing
 
 # Of images that go through a network together, those of a CPU's caches.
 BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**21}
-
-
-class EvaluationError(UserError):
-    """A checkpoint cannot be scored; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,59 +65,15 @@ class Scores:
 
 
 def evaluate(
-    experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, samples: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The result of a run and its timing, ready for JSON; sample predictions go to ``samples``.
-
-    Nothing in the result varies between two identical runs.
-
-    Raises:
-        EvaluationError: the checkpoint was made from other settings, code or data.
-        TrainingError: its timing is missing.
-    """
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
-    timing = training_timing(checkpoint)
-    started = time.monotonic()
-    result, shown = score_checkpoint(experiment, seed, data_folder, state, Inference())
-    seconds = time.monotonic() - started
-    if distributed.rank() == 0:
-        samples.parent.mkdir(parents=True, exist_ok=True)
-        write_label(samples, tile(shown))
-    return result, timing | {"evaluation_seconds": round(seconds, 2)}
-
-
-def evaluate_inference(
-    experiment: Experiment,
-    seed: int,
-    data_folder: Path,
-    checkpoint: Path,
-    name: str,
-    inference: Inference,
-) -> dict[str, Any]:
-    """The result of a run under another way of inference, ready for JSON.
-
-    Raises:
-        EvaluationError: the checkpoint was made from other settings, code or data.
-    """
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
-    result, _ = score_checkpoint(experiment, seed, data_folder, state, inference)
-    return {"inference": name} | result
-
-
-def score_checkpoint(
-    experiment: Experiment,
-    seed: int,
-    data_folder: Path,
-    state: Mapping[str, Any],
-    inference: Inference,
+    experiment: Experiment, seed: int, inference: Inference, split: Split, checkpoint: Checkpoint
 ) -> tuple[dict[str, Any], list[Pixels]]:
-    """The scores of the validation split and the predictions of its first images.
+    """Score a checkpoint on a split, and keep the predictions (H, W) of its first images.
 
-    Where there are several processes, each of them predicts a share of the images.
+    The scores are ready for JSON; two identical runs give the same. Where there are several
+    processes, each of them predicts a share of the images.
     """
-    split = load_split(data_folder, "val")
     make_deterministic(seed)
-    model = trained_model(experiment, state, inference)
+    model = checkpoint.build_model(experiment, inference)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
     share = range(distributed.rank(), len(split), distributed.processes())
     shown: dict[int, Pixels] = {}
@@ -134,50 +82,14 @@ def score_checkpoint(
     firsts = {index: image for part in distributed.gathered(shown) for index, image in part.items()}
     settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
     result = {
-        **run_record(experiment, seed, state, __name__),
         "architecture": experiment.architecture,
         "settings": settings | {"inference": inference.model_dump(mode="json")},
         "parameters": count_parameters(model),
         **summary(scores, split),
-        "training": state["history"],
+        "training": checkpoint.history,
         "images": per_image(scores, split),
     }
     return result, [firsts[index] for index in sorted(firsts)]
-
-
-def run_record(
-    experiment: Experiment, seed: int, state: Mapping[str, Any], module: str
-) -> dict[str, Any]:
-    """What every result says of the run that it is of, for ``module`` that made it."""
-    code = {"code_sha256": run_code_sha256(module, experiment.architecture)}
-    return {
-        "profile": experiment.profile,
-        "model": experiment.model,
-        "seed": seed,
-        "provenance": state["provenance"] | code,
-    }
-
-
-def load_checkpoint(experiment: Experiment, seed: int, data_folder: Path, path: Path) -> Any:
-    """A checkpoint, once its provenance is what it should be."""
-    if not path.is_file():
-        raise EvaluationError(f"{path} is missing: run `dvc repro`")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for what, digest in training_provenance(experiment, seed, data_folder).items():
-        if state["provenance"][what] != digest:
-            raise EvaluationError(
-                f"{path} was trained with other {what.removesuffix('_sha256')} than there are now: "
-                f"run `dvc repro --force train@{experiment.profile}-{experiment.model}-{seed}`"
-            )
-    return state
-
-
-def trained_model(experiment: Experiment, state: Any, inference: Inference) -> nn.Module:
-    """The model of a checkpoint that ``load_checkpoint`` has read, as it is used."""
-    arguments = experiment.arguments_for(inference)
-    model = build_model(experiment.architecture, arguments, num_classes=len(state["classes"]))
-    model.load_state_dict(state["model"])
-    return model
 
 
 def predict(

@@ -7,7 +7,6 @@ confusion matrix. Each of ``RULES`` departs from it in one respect.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from deeplab_bench.data.augmentation import resize
-from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import (
     fraction,
-    load_checkpoint,
     most_probable,
     probabilities,
     ready,
-    run_record,
-    trained_model,
 )
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.confusion import Confusion
@@ -119,18 +116,15 @@ RULES = {
 }
 
 
-def audit(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path) -> dict[str, Any]:
-    """A run's mIoU under the protocol and under every rule, ready for JSON.
+def audit(
+    experiment: Experiment, seed: int, split: Split, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """Score a checkpoint under the protocol and under every rule, ready for JSON.
 
-    Null where a rule has no meaning. Nothing varies between two identical runs.
-
-    Raises:
-        EvaluationError: the checkpoint was made from other settings, code or data.
+    The score is null where a rule has no meaning. Two identical runs give the same.
     """
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
-    split = load_split(data_folder, "val")
     make_deterministic(seed)
-    model = ready(trained_model(experiment, state, Inference()))
+    model = ready(checkpoint.build_model(experiment, Inference()))
     crop_size = experiment.phases[-1].training.crop_size
     title = f"auditing {experiment.model} ({experiment.profile}, seed {seed})"
     images = tqdm(range(len(split)), desc=title, unit="image")
@@ -140,7 +134,6 @@ def audit(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path
 
     counts = counted(split, images, crop_size, predict)
     return {
-        **run_record(experiment, seed, state, __name__),
         "crop_size": list(crop_size),
         "protocol": fraction(protocol(counts)),
         "rules": {name: fraction(rule(counts)) for name, rule in RULES.items()},

@@ -1,306 +1,37 @@
-"""The result files of a profile: what is declared is read and checked, all else on disk ignored."""
+"""The results of a profile: all that is declared, read and checked; the rest on disk is ignored."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.report import statistics
-from deeplab_bench.results.files import (
-    RESULTS,
-    audit_file,
-    crf_file,
-    crf_timing_file,
-    inference_file,
-    receptive_field_file,
-    run_file,
-    speed_file,
-    timing_file,
+from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
+from deeplab_bench.results.provenance import code_sha256, settings_sha256
+from deeplab_bench.results.records import (
+    SIZES,
+    AuditRecord,
+    CRFRecord,
+    CRFTimingRecord,
+    EvaluationRecord,
+    ReceptiveFieldRecord,
+    Record,
+    RunRecord,
+    SpeedRecord,
+    TimingRecord,
+    read_record,
 )
-from deeplab_bench.results.provenance import run_code_sha256, settings_sha256
 from deeplab_bench.settings.params import Params
-
-SIZES = ("small", "medium", "large")
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Environment = dict[str, str | int | float | bool | None]
 
 
 class ReportError(UserError):
     """A report cannot be made; the message is one line that says what to do."""
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-
-class Metrics(Record):
-    miou: Fraction
-    pixel_accuracy: Fraction
-    mean_accuracy: Fraction
-    frequency_weighted_iou: Fraction
-
-
-class ObjectSize(Record):
-    """By the square root of an object's area, in pixels; ``miou`` in the order of ``SIZES``."""
-
-    edges_px: tuple[float, ...]
-    miou: tuple[Fraction | None, Fraction | None, Fraction | None]
-
-
-class Boundaries(Record):
-    """``trimap_miou`` in the order of the widths; ``distance_share`` is of the image's diagonal."""
-
-    trimap_widths_px: tuple[int, ...]
-    trimap_miou: tuple[Fraction | None, ...]
-    distance_share: float
-    boundary_iou: dict[str, Fraction | None]
-    boundary_miou: Fraction | None
-
-
-class ContextRadius(Record):
-    """Pixels found and all by context radius, one more than there are largest radii: those beyond.
-
-    Radii are in pixels.
-    """
-
-    largest_px: tuple[int, ...]
-    correct: tuple[int, ...]
-    total: tuple[int, ...]
-
-
-class History(Record):
-    """``loss`` is None where it was not finite."""
-
-    iteration: tuple[int, ...]
-    loss: tuple[float | None, ...]
-
-    @model_validator(mode="after")
-    def _as_long(self) -> "History":
-        if len(self.iteration) != len(self.loss):
-            raise ValueError(f"{len(self.iteration)} iterations but {len(self.loss)} losses")
-        return self
-
-
-class Run(Record):
-    profile: str
-    model: str
-    seed: int
-    architecture: str
-    settings: dict[str, Any]
-    provenance: dict[str, str]
-    parameters: int
-    classes: tuple[str, ...]
-    metrics: Metrics
-    iou: dict[str, Fraction | None]
-    absent_classes: tuple[str, ...]
-    object_size: ObjectSize
-    boundaries: Boundaries
-    context_radius: ContextRadius | None
-    images: dict[str, tuple[tuple[int, int, int], ...]]
-    training: History
-    inference: str | None = None
-
-    @field_validator("iou")
-    @classmethod
-    def _of_every_class(cls, iou: dict[str, Any], info: Any) -> dict[str, Any]:
-        if list(iou) != list(info.data.get("classes", iou)):
-            raise ValueError(f"it is of {list(iou)}, the classes are {list(info.data['classes'])}")
-        return iou
-
-    @field_validator("images")
-    @classmethod
-    def _of_known_classes(cls, images: dict[str, Any], info: Any) -> dict[str, Any]:
-        classes = len(info.data.get("classes", ()))
-        for name, entries in images.items():
-            for index, intersection, union in entries:
-                if not (0 <= index < classes and 0 <= intersection <= union):
-                    found = [index, intersection, union]
-                    raise ValueError(f"{name} has {found}, not [class, intersection, union]")
-        return images
-
-    def class_pixels(self) -> NDArray[np.int64]:
-        """Every image's intersections and unions, (2, images, C)."""
-        pixels = np.zeros((2, len(self.images), len(self.classes)), dtype=np.int64)
-        for row, entries in enumerate(self.images.values()):
-            for index, *both in entries:
-                pixels[:, row, index] = both
-        return pixels
-
-
-class Timing(Record):
-    training_seconds: float
-    evaluation_seconds: float
-    environment: Environment
-
-
-class Quartiles(Record):
-    p25: float
-    p50: float
-    p75: float
-
-
-class StepTimes(Quartiles):
-    samples: int
-
-
-class Latency(StepTimes):
-    p90: float
-    p99: float
-
-
-class Cost(Record):
-    """Of one image at one output stride; ``relative_latency`` is over the reference network's."""
-
-    output_stride: int | None
-    parameters: int
-    flops: int
-    peak_memory_mib: float
-    latency_ms: Latency
-    relative_latency: Quartiles
-
-
-class TrainingSpeed(Record):
-    """``relative_step`` is over the reference network's forward pass of as many crops."""
-
-    crop_size: tuple[int, int]
-    batch_size: int
-    precision: str
-    step_ms: StepTimes
-    relative_step: Quartiles
-    images_per_second: float
-    peak_memory_mib: float
-
-
-class Speed(Record):
-    """``output_strides`` begin with that of the training, of which ``images_per_second`` is.
-
-    The latter is by batch size. ``training`` is None where a batch does not fit into the memory.
-    """
-
-    profile: str
-    model: str
-    hardware: str
-    input_size: tuple[int, int]
-    output_strides: Annotated[tuple[Cost, ...], Field(min_length=1)]
-    images_per_second: Annotated[dict[str, float], Field(min_length=1)]
-    training: TrainingSpeed | None
-    environment: Environment
-
-    @property
-    def trained(self) -> Cost:
-        """At the output stride of the training, as the accuracy is."""
-        return self.output_strides[0]
-
-    @property
-    def best_batch(self) -> str:
-        """The batch size of the highest throughput."""
-        return max(self.images_per_second, key=self.images_per_second.__getitem__)
-
-
-class CRFScores(Record):
-    """After one iteration; ``trimap_miou`` in the order of the run's widths."""
-
-    miou: Fraction
-    pixel_accuracy: Fraction
-    trimap_miou: tuple[Fraction | None, ...]
-    boundary_iou: dict[str, Fraction | None]
-    boundary_miou: Fraction | None
-
-
-class CRFSearch(Record):
-    images: int
-
-
-class CRFRun(Record):
-    """What the CRF makes of a run, by iteration; ``search`` is None where parameters were given.
-
-    ``distance_share`` is of the image's diagonal.
-    """
-
-    profile: str
-    model: str
-    seed: int
-    settings: dict[str, Any]
-    provenance: dict[str, str]
-    parameters: dict[str, float]
-    search: CRFSearch | None
-    trimap_widths_px: tuple[int, ...]
-    distance_share: float
-    pictured: tuple[int, ...]
-    iterations: dict[str, CRFScores]
-
-
-class CRFTiming(Record):
-    """``seconds_per_image``: of all iterations, in one process."""
-
-    seconds_per_image: float
-    environment: Environment
-
-
-class Audit(Record):
-    """A run's mIoU under the protocol and under every rule, None where a rule has no meaning."""
-
-    profile: str
-    model: str
-    seed: int
-    provenance: dict[str, str]
-    crop_size: tuple[int, int]
-    protocol: Fraction
-    rules: dict[str, Fraction | None]
-
-
-class Theory(Record):
-    """Of a position of the network's map; pixels and share are what the middle of an image sees."""
-
-    size_px: int | None
-    stride_px: int
-    first_pixel: tuple[int, int]
-    last_pixel: tuple[int, int]
-    share: Fraction
-
-
-class Effective(Record):
-    size_px: float
-    half_px: int
-    share: Fraction
-
-
-class BeforeAndAfter(Record):
-    threshold: float
-    before: Effective
-    after: Effective
-
-
-class FieldRun(Record):
-    """A model's receptive field, measured on ``images`` of ``image_size`` (height, width)."""
-
-    profile: str
-    model: str
-    seed: int
-    architecture: str
-    provenance: dict[str, str]
-    image_size: tuple[int, int]
-    images: int
-    theoretical: Theory
-    effective: BeforeAndAfter
-
-
-# The module that makes a record, and the stage that has to run again for a new one.
-MADE_BY = {
-    Run: ("deeplab_bench.evaluation.evaluate", "train"),
-    CRFRun: ("deeplab_bench.evaluation.crf.evaluate", "crf"),
-    FieldRun: ("deeplab_bench.analysis.effective_field", "receptive_field"),
-    Audit: ("deeplab_bench.evaluation.protocol_audit", "audit"),
-}
 
 
 @dataclass(frozen=True)
@@ -309,18 +40,32 @@ class Results:
 
     params: Params
     profile: str
-    runs: list[Run]
-    timings: list[Timing]
-    speeds: list[Speed] = field(default_factory=list)
-    inferences: list[Run] = field(default_factory=list)
-    crf_runs: list[CRFRun] = field(default_factory=list)
-    crf_timings: list[CRFTiming] = field(default_factory=list)
-    fields: list[FieldRun] = field(default_factory=list)
-    audits: list[Audit] = field(default_factory=list)
+    runs: list[EvaluationRecord]
+    timings: list[TimingRecord]
+    speeds: list[SpeedRecord] = field(default_factory=list)
+    inferences: list[EvaluationRecord] = field(default_factory=list)
+    crf_runs: list[CRFRecord] = field(default_factory=list)
+    crf_timings: list[CRFTimingRecord] = field(default_factory=list)
+    fields: list[ReceptiveFieldRecord] = field(default_factory=list)
+    audits: list[AuditRecord] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
-        return RESULTS / self.profile
+        return ProfileFiles(self.profile).folder
+
+    @cached_property
+    def outdated(self) -> dict[str, tuple[str, ...]]:
+        """The stages whose code has changed since they made a model's results, by model."""
+        made = [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
+        found = {model: dict[str, None]() for model in self.models}
+        codes = [(record.model, record.provenance.code_sha256) for record in made]
+        codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
+        architectures = {run.model: run.architecture for run in self.runs}
+        for model, code in codes:
+            for stage, digest in code.items():
+                if digest != code_sha256(stage, architectures[model]):
+                    found[model][stage] = None
+        return {model: tuple(stages) for model, stages in found.items() if stages}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -389,112 +134,104 @@ class Results:
 
 
 def load_results(params: Params, profile: str) -> Results:
-    """
+    """Read all results of a profile that params.yaml declares.
+
     Raises:
-        ReportError: a declared file is missing, malformed, or of something else.
+        RecordError: a declared file is missing or malformed.
+        ReportError: a file is of other settings or data than are declared.
     """
     if profile not in params.profile:
         raise ReportError(f"profile {profile!r} is not in params.yaml: {', '.join(params.profile)}")
-    runs = load_runs(params, profile)
+    seeds, run = params.run.seeds, params.run
+    files = ProfileFiles(profile)
+
+    def of_runs(models: Iterable[str]) -> list[RunFiles]:
+        return [RunFiles(profile, model, seed) for model, seed in product(models, seeds)]
+
+    runs = [
+        load_run(params, each.evaluation(PLAIN), EvaluationRecord, each)
+        for each in of_runs(run.models)
+    ]
+    inferences = [
+        load_run(params, each.evaluation(name), EvaluationRecord, each)
+        for name in run.inference
+        if name != PLAIN
+        for each in of_runs(run.models)
+    ]
+    if not runs:
+        raise ReportError("params.yaml: run.models and run.seeds need an entry each")
+    for record in [*runs, *inferences]:
+        require_equal_images(record, runs[0])
     return Results(
         params,
         profile,
         runs,
-        load_timings(params, profile),
-        load_speeds(params, profile),
-        load_inferences(params, profile, runs[0]),
-        load_crf_runs(params, profile),
+        [read_record(each.evaluation_timing(PLAIN), TimingRecord) for each in of_runs(run.models)],
         [
-            _load(crf_timing_file(profile, *run), CRFTiming)
-            for run in _declared(params, params.run.crf)
+            load_speed(files.speed(hardware, model), hardware, model, profile)
+            for hardware, model in product(run.hardware, run.models)
         ],
-        load_fields(params, profile),
-        load_audits(params, profile),
+        inferences,
+        [load_crf(params, each) for each in of_runs(run.crf)],
+        [read_record(each.crf_timing, CRFTimingRecord) for each in of_runs(run.crf)],
+        [
+            load_run(
+                params,
+                files.receptive_field(model),
+                ReceptiveFieldRecord,
+                RunFiles(profile, model, seeds[0]),
+            )
+            for model in run.models
+        ],
+        [load_run(params, each.audit, AuditRecord, each) for each in of_runs(run.audit)],
     )
 
 
-def load_runs(params: Params, profile: str) -> list[Run]:
-    runs: list[Run] = []
-    for model, seed in _declared(params, params.run.models):
-        path = run_file(profile, model, seed)
-        run = _load_current(path, Run, params, profile, model, seed)
-        runs.append(run)
-        _require_equal_data(path, run, runs[0])
-    if not runs:
-        raise ReportError("params.yaml: run.models and run.seeds need an entry each")
-    return runs
+Loaded = TypeVar("Loaded", bound=RunRecord)
 
 
-def load_crf_runs(params: Params, profile: str) -> list[CRFRun]:
-    runs: list[CRFRun] = []
-    for model, seed in _declared(params, params.run.crf):
-        path = crf_file(profile, model, seed)
-        run = _load_current(path, CRFRun, params, profile, model, seed)
-        if run.settings != params.crf(profile).model_dump(mode="json"):
-            raise ReportError(f"{path} is of other CRF settings than there are: run `dvc repro`")
-        runs.append(run)
-    return runs
+def load_run(params: Params, path: Path, schema: type[Loaded], files: RunFiles) -> Loaded:
+    """Read the record of a run, and refuse one of settings that have changed since."""
+    record = read_record(path, schema)
+    require(path, record, profile=files.profile, model=files.model, seed=files.seed)
+    experiment = params.experiment(files.profile, files.model)
+    if record.provenance.settings_sha256 != settings_sha256(experiment, files.seed):
+        raise ReportError(f"{path} was made from other settings than there are now: run `dvc repro`")
+    return record
 
 
-def load_audits(params: Params, profile: str) -> list[Audit]:
-    return [
-        _load_current(audit_file(profile, model, seed), Audit, params, profile, model, seed)
-        for model, seed in _declared(params, params.run.audit)
-    ]
+def load_crf(params: Params, files: RunFiles) -> CRFRecord:
+    record = load_run(params, files.crf, CRFRecord, files)
+    if record.settings != params.crf(files.profile).model_dump(mode="json"):
+        raise ReportError(f"{files.crf} is of other CRF settings than there are: run `dvc repro`")
+    return record
 
 
-def load_timings(params: Params, profile: str) -> list[Timing]:
-    return [
-        _load(timing_file(profile, *run), Timing) for run in _declared(params, params.run.models)
-    ]
+def load_speed(path: Path, hardware: str, model: str, profile: str) -> SpeedRecord:
+    record = read_record(path, SpeedRecord)
+    require(path, record, profile=profile, model=model, hardware=hardware)
+    return record
 
 
-def load_speeds(params: Params, profile: str) -> list[Speed]:
-    speeds = []
-    for hardware in params.run.hardware:
-        for model in params.run.models:
-            path = speed_file(profile, hardware, model)
-            speed = _load(path, Speed)
-            _require(path, speed, profile=profile, hardware=hardware, model=model)
-            speeds.append(speed)
-    return speeds
+def require_equal_images(record: EvaluationRecord, first: EvaluationRecord) -> None:
+    """Refuse a run that cannot be compared with the first, image by image."""
+    digests = {each.provenance.data_sha256 for each in (record, first)}
+    if len(digests) > 1 or list(record.images) != list(first.images):
+        raise ReportError(
+            f"{record.model}, seed {record.seed}, was made from other data than {first.model}, "
+            f"seed {first.seed}: run `dvc repro`"
+        )
 
 
-def load_inferences(params: Params, profile: str, first: Run) -> list[Run]:
-    runs = []
-    for inference in params.run.inference:
-        settings = params.inference[inference].model_dump(mode="json")
-        for model, seed in _declared(params, params.run.models):
-            path = inference_file(profile, inference, model, seed)
-            run = _load_current(path, Run, params, profile, model, seed, inference=inference)
-            if run.settings["inference"] != settings:
-                raise ReportError(f"{path} is of another inference.{inference}: run `dvc repro`")
-            _require_equal_data(path, run, first)
-            runs.append(run)
-    return runs
+def require(path: Path, record: Record, **expected: str | int) -> None:
+    for key, value in expected.items():
+        if getattr(record, key) != value:
+            raise ReportError(
+                f"{path} is of {key} {getattr(record, key)!r}, not {value!r}: run `dvc repro`"
+            )
 
 
-def load_fields(params: Params, profile: str) -> list[FieldRun]:
-    seed = params.run.seeds[0]
-    return [
-        _load_current(receptive_field_file(profile, model), FieldRun, params, profile, model, seed)
-        for model in params.run.models
-    ]
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file that under this name is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def _declared(params: Params, models: Iterable[str]) -> Iterable[tuple[str, int]]:
-    return product(models, params.run.seeds)
-
-
-def _resampled(runs: Sequence[Run], by: str | list[str]) -> pd.DataFrame:
+def _resampled(runs: Sequence[EvaluationRecord], by: str | list[str]) -> pd.DataFrame:
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
     names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
     mious = pd.DataFrame(
@@ -503,7 +240,7 @@ def _resampled(runs: Sequence[Run], by: str | list[str]) -> pd.DataFrame:
     return mious.groupby(level=by, sort=False).mean().T
 
 
-def _scores(run: Run) -> dict[str, Any]:
+def _scores(run: EvaluationRecord) -> dict[str, Any]:
     by_size = {f"miou_{s}": v for s, v in zip(SIZES, run.object_size.miou, strict=True)}
     fractions = run.metrics.model_dump() | by_size | {f"iou_{c}": v for c, v in run.iou.items()}
     near = run.boundaries
@@ -521,7 +258,7 @@ def _trimaps(widths: Iterable[int], miou: Iterable[float | None]) -> dict[str, f
     return {f"trimap_{w}_px": _percent(v) for w, v in zip(widths, miou, strict=True)}
 
 
-def _crf_scores(run: CRFRun) -> Iterable[dict[str, Any]]:
+def _crf_scores(run: CRFRecord) -> Iterable[dict[str, Any]]:
     network = run.iterations["0"].miou
     for iteration, scores in run.iterations.items():
         yield {
@@ -536,7 +273,7 @@ def _crf_scores(run: CRFRun) -> Iterable[dict[str, Any]]:
         }
 
 
-def _audit_scores(audit: Audit) -> Iterable[dict[str, Any]]:
+def _audit_scores(audit: AuditRecord) -> Iterable[dict[str, Any]]:
     for rule, miou in {"protocol": audit.protocol, **audit.rules}.items():
         yield {
             "model": audit.model,
@@ -547,7 +284,7 @@ def _audit_scores(audit: Audit) -> Iterable[dict[str, Any]]:
         }
 
 
-def _radius_scores(run: Run) -> Iterable[dict[str, Any]]:
+def _radius_scores(run: EvaluationRecord) -> Iterable[dict[str, Any]]:
     if run.context_radius is None:
         return
     bins = run.context_radius
@@ -606,7 +343,7 @@ def _load_current(
     return run
 
 
-def _require_equal_data(path: Path, run: Run, first: Run) -> None:
+def _require_equal_data(path: Path, run: EvaluationRecord, first: EvaluationRecord) -> None:
     """Refuse a run that cannot be compared image by image."""
     digests = (each.provenance["data_sha256"] for each in (run, first))
     if len(set(digests)) > 1 or list(run.images) != list(first.images):

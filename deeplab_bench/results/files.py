@@ -1,107 +1,112 @@
-"""Where everything lies, relative to the repository's root, said once."""
+"""Where every file lies, relative to the repository's root.
 
+No digest of code takes this file in: where a result lies does not change it.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 from deeplab_bench.data.archives import DOWNLOADS
 
 RESULTS = Path("results")
+PLAIN = "plain"  # the way of inference of the accuracy table
 
 
-def download_record(profile: str) -> Path:
-    """What ``download`` fetched for a profile."""
-    return DOWNLOADS / f"{profile}.json"
+@dataclass(frozen=True)
+class ProfileFiles:
+    """The files that belong to a profile as a whole, or to one of its models."""
+
+    profile: str
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.profile
+
+    @property
+    def data(self) -> Path:
+        """The folder of ``manifest.json`` and the packed splits."""
+        return Path("data") / self.profile
+
+    @property
+    def download_record(self) -> Path:
+        return DOWNLOADS / f"{self.profile}.json"
+
+    def settings(self, stage: str, *names: str) -> Path:
+        """The settings and the code's digest of a stage, for one model if it works on one."""
+        *folders, name = (stage, *names)
+        return self.folder.joinpath("settings", *folders, f"{name}.json")
+
+    @property
+    def sample_images(self) -> Path:
+        return self.folder / "samples" / "images.png"
+
+    @property
+    def sample_labels(self) -> Path:
+        return self.folder / "samples" / "labels.png"
+
+    def receptive_field(self, model: str) -> Path:
+        return self.folder / "runs" / "receptive_field" / f"{model}.json"
+
+    def receptive_field_maps(self, model: str) -> Path:
+        """The gradients with respect to the image before and after training, side by side."""
+        return self.folder / "samples" / "receptive_field" / f"{model}.png"
+
+    def speed(self, hardware: str, model: str) -> Path:
+        return self.folder / "timings" / "speed" / hardware / f"{model}.json"
 
 
-def data_folder(profile: str) -> Path:
-    """What ``prepare`` writes: ``manifest.json`` and the packed splits."""
-    return Path("data") / profile
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run: a model of a profile, trained from one seed."""
 
+    profile: str
+    model: str
+    seed: int
 
-def checkpoint_file(profile: str, model: str, seed: int) -> Path:
-    return Path("checkpoints") / profile / f"{model}-{seed}.pt"
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.seed}"
 
+    @property
+    def checkpoint(self) -> Path:
+        return Path("checkpoints") / self.profile / f"{self.name}.pt"
 
-def experiment_file(profile: str, model: str) -> Path:
-    """Every setting of a model under a profile, resolved."""
-    return RESULTS / profile / "settings" / "models" / f"{model}.json"
+    def evaluation(self, inference: str) -> Path:
+        """The metrics under one way of inference; two identical runs write the same bytes."""
+        return self._result("runs", "evaluate", inference)
 
+    def evaluation_timing(self, inference: str) -> Path:
+        """The time of training and of this evaluation, and the machine."""
+        return self._result("timings", "evaluate", inference)
 
-def code_file(profile: str, stage: str) -> Path:
-    """The digests of the files that a stage is made of."""
-    return RESULTS / profile / "settings" / "code" / f"{stage}.json"
+    def samples(self, inference: str) -> Path:
+        """The predicted labels of the first validation images, side by side: a palette PNG."""
+        return self._result("samples", "evaluate", inference, suffix=".png")
 
+    @property
+    def crf(self) -> Path:
+        return self._result("runs", "crf")
 
-def inference_settings_file(profile: str, inference: str) -> Path:
-    return RESULTS / profile / "settings" / "inference" / f"{inference}.json"
+    @property
+    def crf_timing(self) -> Path:
+        return self._result("timings", "crf")
 
+    @property
+    def crf_samples(self) -> dict[str, Path]:
+        """Pictures of the first validation images: labels, scores and beliefs."""
+        return {
+            what: self._result("samples", "crf", suffix=f".{what}.png")
+            for what in ("labels", "scores", "beliefs")
+        }
 
-def crf_settings_file(profile: str) -> Path:
-    return RESULTS / profile / "settings" / "crf.json"
+    @property
+    def audit(self) -> Path:
+        return self._result("runs", "audit")
 
-
-def run_file(profile: str, model: str, seed: int) -> Path:
-    """The metrics of one run; nothing in it varies between two identical runs."""
-    return RESULTS / profile / "runs" / f"{model}-{seed}.json"
-
-
-def inference_file(profile: str, inference: str, model: str, seed: int) -> Path:
-    """The metrics of a run under another way of inference."""
-    return RESULTS / profile / "runs" / "inference" / inference / f"{model}-{seed}.json"
-
-
-def timing_file(profile: str, model: str, seed: int) -> Path:
-    """How long a run took, on what."""
-    return RESULTS / profile / "timings" / f"{model}-{seed}.json"
-
-
-def samples_file(profile: str, model: str, seed: int) -> Path:
-    """Predicted labels of the first validation images, side by side, as a palette PNG."""
-    return RESULTS / profile / "samples" / f"{model}-{seed}.png"
-
-
-def sample_images_file(profile: str) -> Path:
-    return RESULTS / profile / "samples" / "images.png"
-
-
-def sample_labels_file(profile: str) -> Path:
-    return RESULTS / profile / "samples" / "labels.png"
-
-
-def speed_file(profile: str, hardware: str, model: str) -> Path:
-    return RESULTS / profile / "timings" / "speed" / hardware / f"{model}.json"
-
-
-def receptive_field_file(profile: str, model: str) -> Path:
-    return RESULTS / profile / "receptive_field" / f"{model}.json"
-
-
-def receptive_field_maps_file(profile: str, model: str) -> Path:
-    """Gradients with respect to the image, before and after training, side by side."""
-    return RESULTS / profile / "samples" / "receptive_field" / f"{model}.png"
+    def _result(self, *folders: str, suffix: str = ".json") -> Path:
+        return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
 
 
 def steps_file(device: str) -> Path:
-    """How long a training step of each model takes on a device of this name."""
+    """How long a training step of each model takes on the device of this name."""
     return RESULTS / "steps" / f"{device}.json"
-
-
-# Within folders that the report depends on anyway: DVC refuses to depend on a folder that is not
-# there, as that of a stage that `run` leaves without a model.
-def crf_file(profile: str, model: str, seed: int) -> Path:
-    """What the CRF makes of one run."""
-    return RESULTS / profile / "runs" / "crf" / f"{model}-{seed}.json"
-
-
-def audit_file(profile: str, model: str, seed: int) -> Path:
-    """One run's scores by the rules of ``deeplab_bench.evaluation.protocol_audit``."""
-    return RESULTS / profile / "runs" / "audit" / f"{model}-{seed}.json"
-
-
-def crf_timing_file(profile: str, model: str, seed: int) -> Path:
-    return RESULTS / profile / "timings" / "crf" / f"{model}-{seed}.json"
-
-
-def crf_samples_files(profile: str, model: str, seed: int) -> dict[str, Path]:
-    """Of the first validation images, by what they show: labels, scores and beliefs."""
-    folder = RESULTS / profile / "samples" / "crf"
-    return {what: folder / f"{model}-{seed}.{what}.png" for what in ("labels", "scores", "beliefs")}

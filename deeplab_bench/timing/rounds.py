@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deeplab_bench.results.provenance import environment
+from deeplab_bench.runtime.environment import environment
 
 Work = Callable[[], object]
 

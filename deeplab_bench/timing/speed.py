@@ -8,7 +8,6 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
-from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.packed import Split
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, check_arguments, count_parameters
 from deeplab_bench.models.backbone import OutputStride
-from deeplab_bench.results.provenance import device_name, run_code_sha256
+from deeplab_bench.runtime.environment import device_name
 from deeplab_bench.settings.schema import Experiment, Inference, SettingsError
 from deeplab_bench.timing.rounds import (
     clocks_mhz,
@@ -53,7 +52,7 @@ class SpeedError(UserError):
     """The machine is not the one that the hardware's label names."""
 
 
-def measure(experiment: Experiment, hardware: str, data_folder: Path) -> dict[str, Any]:
+def measure(experiment: Experiment, hardware: str, split: Split) -> dict[str, Any]:
     """The cost of a model, ready for JSON; the output stride it is trained at comes first.
 
     Of inference, at the size of the profile's first validation image: the forward pass in float32
@@ -64,7 +63,6 @@ def measure(experiment: Experiment, hardware: str, data_folder: Path) -> dict[st
         SpeedError: the hardware's label does not fit the device.
     """
     device = device_for(hardware)
-    split = load_split(data_folder, "val")
     size, classes = split.sizes[0], len(split.classes)
     networks: dict[int | None, Network] = {
         stride: (experiment.architecture, arguments, classes)
@@ -89,7 +87,6 @@ def measure(experiment: Experiment, hardware: str, data_folder: Path) -> dict[st
         "images_per_second": throughput_of(trained, size, device, title),
         "training": time_training(experiment, classes, device, title),
         "clocks_mhz": clocks_mhz(device),
-        "code_sha256": run_code_sha256(__name__, experiment.architecture),
         "environment": fingerprint(device),
     }
 

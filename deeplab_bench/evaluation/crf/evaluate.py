@@ -25,17 +25,12 @@ from deeplab_bench.evaluation.crf import (
 )
 from deeplab_bench.evaluation.crf.processes import available_cpus
 from deeplab_bench.evaluation.crf.search import Tried, coarse_to_fine, mious_of, searched, spread
-from deeplab_bench.evaluation.evaluate import (
-    class_probabilities,
-    fraction,
-    load_checkpoint,
-    run_record,
-    trained_model,
-)
+from deeplab_bench.evaluation.checkpoint import Checkpoint
+from deeplab_bench.evaluation.evaluate import class_probabilities, fraction
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.boundaries import BOUNDARY_SHARE, TRIMAP_WIDTHS
 from deeplab_bench.evaluation.measures.confusion import Confusion
-from deeplab_bench.results.provenance import environment
+from deeplab_bench.runtime.environment import environment
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.settings.schema import CRF, Experiment, Inference
 
@@ -48,25 +43,23 @@ def evaluate_crf(
     seed: int,
     settings: CRF,
     data_folder: Path,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     samples: Mapping[str, Path],
     workers: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the CRF makes of a run's validation images, and its timing, ready for JSON.
+    """Refine a run's validation images by the CRF: scores by iteration and timing, ready for JSON.
 
-    Nothing in the result varies between two identical runs. Pictures of the first images go to
-    ``samples``, which names files for their labels, scores and beliefs.
+    Two identical runs give the same scores. Pictures of the first images go to ``samples``, which
+    names files for their labels, scores and beliefs.
 
     Raises:
         CRFError: pydensecrf is not installed.
-        EvaluationError: the checkpoint was made from other settings, code or data.
         WorkerError: a worker process was ended.
     """
     require_pydensecrf()
-    state = load_checkpoint(experiment, seed, data_folder, checkpoint)
     train, val = (load_split(data_folder, split) for split in ("train", "val"))
     make_deterministic(seed)
-    model = trained_model(experiment, state, Inference())
+    model = checkpoint.build_model(experiment, Inference())
     workers = workers or available_cpus()
     title = f"CRF on {experiment.model} ({experiment.profile}, seed {seed})"
     started = time.monotonic()
@@ -78,7 +71,6 @@ def evaluate_crf(
     ended = time.monotonic()
     write_pictures(pictures, settings.iterations, samples)
     result = {
-        **run_record(experiment, seed, state, __name__),
         "settings": settings.model_dump(mode="json"),
         "parameters": vars(parameters),
         "search": search_record(tried, settings, train),

@@ -1,15 +1,15 @@
-"""What a profile will cost: ``python -m deeplab_bench.plan [PROFILE ...]`` trains nothing.
+"""Command ``plan``: what is due and what it costs; nothing is trained.
 
-The stages that are due, what they download, the disk they fill, and the hours of training, from
-steps timed on this machine's device or from stored ones of another.
+It tells the stages that are due, their downloads, the disk they fill, and the hours of training,
+from steps timed on this machine's device or from stored ones of another device.
 """
 
-import argparse
 import math
 import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -22,17 +22,17 @@ from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.data.preparation import archives_of, class_names
 from deeplab_bench.data.voc_layout import VocFolder
-from deeplab_bench.due import Due, due_stages
-from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, check_arguments
 from deeplab_bench.models.weights import imagenet_weights
-from deeplab_bench.results.files import data_folder, steps_file
-from deeplab_bench.results.provenance import device_name
+from deeplab_bench.results.files import ProfileFiles, steps_file
+from deeplab_bench.runtime.environment import device_name
 from deeplab_bench.runtime.device import pick_device
 from deeplab_bench.settings.params import Data, FolderData, Params, ShapesData, load_params
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import steps
 from deeplab_bench.timing.steps import Case, Step
+from pipelines.due import list_due_runs
+from pipelines.stages import STAGES
 from deeplab_bench.training.pretrained import archive_of
 
 LIMIT_SECONDS = 600.0
@@ -44,10 +44,19 @@ BYTES_PER_PIXEL = 4  # RGB and the label
 UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
 
 
-def plan(params: Params, profile: str, models: Sequence[str], found: dict[str, Step]) -> str:
-    """The text of a profile; ``found`` are steps by the key of their case."""
-    due = due_stages(params, profile, models)
-    table = costs(params, profile, models, found, due["train"])
+def plan(
+    params: Params,
+    profile: str,
+    models: Sequence[str],
+    found: dict[str, Step],
+    due: Collection[str] | None,
+) -> str:
+    """Write the plan of a profile.
+
+    ``found`` are steps by the key of their case, ``due`` the runs that are out of date, None if DVC
+    does not know the profile's stages.
+    """
+    table = costs(params, profile, models, found, train_due(params, profile, models, due))
     blocks = [
         f"Plan of {profile}: {len(models)} models, {len(params.run.seeds)} seeds",
         stages_text(due),
@@ -59,9 +68,23 @@ def plan(params: Params, profile: str, models: Sequence[str], found: dict[str, S
     return "\n\n".join(blocks) + "\n"
 
 
-def stages_text(due: Due) -> str:
-    rows = [{"stage": name, "due": sum(of), "of": len(of)} for name, of in due.items() if of]
-    return as_text(pd.DataFrame(rows))
+def train_due(
+    params: Params, profile: str, models: Sequence[str], due: Collection[str] | None
+) -> list[bool]:
+    """Tell for every seed of every model whether it is to be trained."""
+    return [
+        due is None or f"train@{profile}-{model}-{seed}" in due
+        for model in models
+        for seed in params.run.seeds
+    ]
+
+
+def stages_text(due: Collection[str] | None) -> str:
+    if due is None:
+        return "All stages count as due: `run.profiles` does not name this profile."
+    counts = Counter(run.partition("@")[0] for run in due)
+    rows = [{"stage": name, "due": counts[name]} for name in STAGES if counts[name]]
+    return as_text(pd.DataFrame(rows)) if rows else "All stages are up to date."
 
 
 def download_lines(params: Params, profile: str, models: Sequence[str]) -> Iterator[str]:
@@ -89,7 +112,7 @@ def disk(params: Params, profile: str, models: Sequence[str]) -> str:
     parts = {
         "archives and what is unpacked from them": 2
         * sum(archive.size_bytes or 0 for archive in archives_of(data, voc2012.PUBLISHED)),
-        "packed images": packed_bytes(data, data_folder(profile)),
+        "packed images": packed_bytes(data, ProfileFiles(profile).data),
         "checkpoints": len(params.run.seeds) * checkpoints,
     }
     needed = ", ".join(f"{in_bytes(size)} of {what}" for what, size in parts.items() if size)
@@ -261,38 +284,20 @@ def steps_for(
     return found, f"Steps timed here, on {device_name(here)}, a {kind}."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Say what profiles will cost; train nothing.")
-    parser.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: run.profiles")
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="every model that the profile can have, not just run.models",
-    )
-    parser.add_argument(
-        "--limit",
-        type=float,
-        default=LIMIT_SECONDS,
-        metavar="SECONDS",
-        help="time no further model after these (default: %(default).0f)",
-    )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--device", default="", metavar="NAME", help="stored steps of a device")
-    source.add_argument("--save", default="", metavar="NAME", help="store the steps timed here")
-    given = parser.parse_args()
-    try:
-        params = load_params()
-        chosen = {
-            profile: possible(params, profile) if given.all else params.run.models
-            for profile in given.profiles or params.run.profiles
-        }
-        found, whose = steps_for(params, chosen, given.device, given.save, given.limit)
-        for profile, models in chosen.items():
-            print(plan(params, profile, models, found))
-        print(whose)
-    except UserError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
+def main(
+    *profiles: Annotated[str, "default: run.profiles"],
+    all: Annotated[bool, "every model that the profile can have, not just run.models"] = False,
+    limit: Annotated[float, "time no further model after so many seconds"] = LIMIT_SECONDS,
+    device: Annotated[str, "take the stored steps of the device of this name"] = "",
+    save: Annotated[str, "store the steps timed here under this name"] = "",
+) -> None:
+    params = load_params()
+    chosen = {
+        profile: possible(params, profile) if all else params.run.models
+        for profile in profiles or params.run.profiles
+    }
+    found, whose = steps_for(params, chosen, device, save, limit)
+    for profile, models in chosen.items():
+        due = list_due_runs(profile) if profile in params.run.profiles else None
+        print(plan(params, profile, models, found, due))
+    print(whose)

@@ -1,0 +1,87 @@
+"""The commands: a function ``main`` each, whose signature gives the arguments."""
+
+import inspect
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, get_args
+
+from deeplab_bench.errors import UserError
+from pipelines.stages import STAGES
+
+TOOLS = {
+    "repro": "regenerate every result that is out of date, and print the accuracy table",
+    "plan": "say what is due and what it costs; train nothing",
+    "select": "choose in params.yaml what `repro` runs",
+    "table": "print the accuracy table",
+    "readme": "put the results into README.md",
+}
+EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."
+
+
+def run(command: Sequence[str]) -> int:
+    """Run ``[name, argument, ...]``; a user's error is one line and the exit status 1."""
+    chosen = vars(build_parser(command).parse_args(command))
+    main = chosen.pop("main")
+    positional = chosen.pop("profiles", [])
+    try:
+        return call(command[0], lambda: main(*positional, **chosen)) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def call(name: str, main: Callable[[], int | None]) -> int | None:
+    """Call a command, a stage together with the other processes that ``torchrun`` started."""
+    if name not in STAGES:
+        return main()
+    from deeplab_bench.runtime import distributed  # imports torch, which the tools do not need
+
+    with distributed.joined():
+        if distributed.processes() > 1 and not STAGES[name].distributed:
+            raise UserError(f"{name} runs in one process: run it without torchrun")
+        return main()
+
+
+def build_parser(command: Sequence[str]) -> ArgumentParser:
+    """Build a parser that knows the arguments of the command that is asked for.
+
+    Only its module is imported, as some take seconds.
+    """
+    helps = {name: stage.help for name, stage in STAGES.items()} | TOOLS
+    parser = ArgumentParser(
+        prog="deeplab-bench",
+        description="Reproducibility benchmark for the DeepLab line of semantic segmentation.",
+        epilog=EPILOG,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, text in helps.items():
+        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name in command[:1]:
+            main = import_module(f"pipelines.{name}").main
+            subparser.set_defaults(main=main)
+            for parameter in inspect.signature(main).parameters.values():
+                add_argument(subparser, parameter)
+    return parser
+
+
+def add_argument(parser: ArgumentParser, parameter: inspect.Parameter) -> None:
+    """Add a positional argument, or an option if it is keyword-only.
+
+    The help stands in the annotation: ``Annotated[int, "the help"]``.
+    """
+    kind, *texts = get_args(parameter.annotation) or (parameter.annotation,)
+    options: dict[str, Any] = {"help": texts[0] if texts else None}
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        parser.add_argument(parameter.name, nargs="*", type=kind, **options)
+    elif parameter.kind is not parameter.KEYWORD_ONLY:
+        parser.add_argument(parameter.name, type=kind, **options)
+    elif kind is bool:
+        parser.add_argument(f"--{parameter.name}", action="store_true", **options)
+    else:
+        parser.add_argument(
+            f"--{parameter.name}", type=kind, default=parameter.default, metavar="X", **options
+        )

@@ -1,0 +1,54 @@
+"""Checkpoints: opened, verified, and made a network again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deeplab_bench.errors import UserError
+from deeplab_bench.models import build_model
+from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.results.provenance import Provenance
+from deeplab_bench.settings.schema import Experiment, Inference
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network's ``weights``, and the loss over its training."""
+
+    weights: dict[str, torch.Tensor]
+    classes: list[str]
+    history: dict[str, Any]
+    provenance: Provenance
+
+    def build_model(self, experiment: Experiment, inference: Inference) -> Segmenter:
+        """Build the trained network as ``inference`` uses it."""
+        arguments = experiment.arguments_for(inference)
+        model = build_model(experiment.architecture, arguments, num_classes=len(self.classes))
+        model.load_state_dict(self.weights)
+        return model
+
+
+def open_checkpoint(path: Path, expected: Provenance) -> Checkpoint:
+    """Read a checkpoint that was made from ``expected``.
+
+    Raises:
+        CheckpointError: the file is missing, or was made from something else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: run `dvc repro`")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    found = Provenance.model_validate(state["provenance"])
+    for key, digest in expected.model_dump().items():
+        if getattr(found, key) != digest:
+            what = key.removesuffix("_sha256")
+            raise CheckpointError(
+                f"{path} was trained with other {what} than there are now: run "
+                f"`dvc repro --force train@{path.parent.name}-{path.stem}`"
+            )
+    return Checkpoint(state["model"], state["classes"], state["history"], found)

@@ -1,0 +1,50 @@
+"""Settings of one stage: all that it depends on besides the files of the stages before it."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deeplab_bench.results.provenance import code_sha256
+from deeplab_bench.settings.schema import CRF, Experiment, Inference, Settings, SettingsError
+from deeplab_bench.writing import write_json
+
+
+class StageSettings(Settings):
+    """The settings of a stage that works on one model."""
+
+    experiment: Experiment
+    inference: Inference | None = None
+    crf: CRF | None = None
+
+
+Schema = TypeVar("Schema", bound=Settings)
+
+
+def write_settings(path: Path, stage: str, settings: Settings) -> None:
+    """Write the settings of a stage with the digest of its code."""
+    record = {
+        "settings": settings.model_dump(mode="json", exclude_none=True),
+        "code_sha256": code_sha256(stage, architecture_of(settings)),
+    }
+    write_json(path, record)
+
+
+def read_settings(path: Path, stage: str, schema: type[Schema]) -> Schema:
+    """Read what ``write_settings`` wrote.
+
+    Raises:
+        SettingsError: the file is missing, or the stage's code has changed since.
+    """
+    remedy = f"run `dvc repro`, or `deeplab-bench resolve` before {stage}"
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SettingsError(f"{path} is missing: {remedy}") from None
+    settings = schema.model_validate_json(json.dumps(record["settings"]))
+    if record["code_sha256"] != code_sha256(stage, architecture_of(settings)):
+        raise SettingsError(f"{path} is of older code of the stage {stage}: {remedy}")
+    return settings
+
+
+def architecture_of(settings: Settings) -> str | None:
+    return settings.experiment.architecture if isinstance(settings, StageSettings) else None

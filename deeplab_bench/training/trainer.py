@@ -1,0 +1,211 @@
+"""The training loop: loss, optimiser, schedule and the state that a snapshot holds."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from deeplab_bench.data.batches import normalise
+from deeplab_bench.errors import UserError
+from deeplab_bench.models.layers import upsample_logits
+from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.runtime import distributed
+from deeplab_bench.settings.schema import Training
+from deeplab_bench.training.loss import segmentation_loss, subsample
+from deeplab_bench.writing import write_tensors
+
+SNAPSHOT_SECONDS = 120
+# Steps between looks at the loss, for which a GPU has to be waited for, and at the clock.
+LOOK_EVERY = 20
+HISTORY_POINTS = 100
+
+
+class TrainingError(UserError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class TrainingLoss(nn.Module):
+    """From a batch to its loss: all that a step differentiates, and may compile."""
+
+    def __init__(self, model: Segmenter, training: Training, class_weights: Tensor | None) -> None:
+        super().__init__()
+        self.model, self.settings, self.class_weights = model, training, class_weights
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted sum of losses."""
+        autocast = self.settings.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            outputs = self.model.training_scores(normalise(images))
+        losses = [weight * self.loss(scores, labels.long()) for weight, scores in outputs]
+        return torch.stack(losses).sum()
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        if self.settings.loss_resolution == "image":
+            logits = upsample_logits(scores, labels)
+        else:
+            logits, labels = scores.float(), subsample(labels, scores.shape[-2:])
+        return segmentation_loss(logits, labels, self.class_weights)
+
+
+class Trainer:
+    """The state of a run, step by step; what is in ``state`` is all of it."""
+
+    def __init__(
+        self,
+        model: Segmenter,
+        training: Training,
+        device: torch.device,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        self.model, self.training, self.device = model.train(), training, device
+        set_batch_norm(model, training)
+        weights = None if class_weights is None else class_weights.to(device)
+        loss = distributed.replicated(TrainingLoss(model, training, weights))
+        self.training_loss = torch.compile(loss) if training.compile else loss
+        self.optimizer = torch.optim.SGD(
+            parameter_groups(model, training),
+            lr=training.base_lr,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        self.schedule = lr_schedule(self.optimizer, training)
+        self.losses = torch.zeros(training.iterations, device=device)
+        self.iteration = 0
+        self.seconds = 0.0
+
+    def run(self, batches: Iterable[tuple[Tensor, Tensor]], snapshot: Path, title: str) -> None:
+        started = saved = time.monotonic()
+        before = self.seconds
+        bar = tqdm(
+            batches,
+            desc=title,
+            unit="step",
+            initial=self.iteration,
+            total=self.training.iterations,
+            disable=distributed.rank() > 0,
+        )
+        for images, labels in bar:
+            self.step(images, labels)
+            if self.iteration % LOOK_EVERY:
+                continue
+            self.require_finite_loss()
+            bar.set_postfix(loss=f"{self.last_loss():.3f}")
+            self.seconds = before + time.monotonic() - started
+            if distributed.of_the_first(time.monotonic() - saved > SNAPSHOT_SECONDS):
+                self.save(snapshot)
+                saved = time.monotonic()
+        self.require_finite_loss()
+        self.seconds = before + time.monotonic() - started
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        images, labels = (x.to(self.device, non_blocking=True) for x in (images, labels))
+        loss = self.training_loss(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.losses[self.iteration] = distributed.mean(loss.detach())
+        self.iteration += 1
+
+    def last_loss(self) -> float:
+        return self.losses[self.iteration - 1].item()
+
+    def require_finite_loss(self) -> None:
+        if not math.isfinite(self.last_loss()):
+            raise TrainingError(
+                f"the loss is {self.last_loss()} after {self.iteration} iterations: "
+                f"lower training.base_lr, now {self.training.base_lr}"
+            )
+
+    def save(self, snapshot: Path) -> None:
+        state = self.state()
+        if distributed.rank() == 0:
+            write_tensors(snapshot, state)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": self.losses,
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "random": distributed.gathered(random_state(self.device)),
+        }
+
+    def resume(self, snapshot: Path) -> None:
+        """Take up the state in ``snapshot``, if there is one."""
+        if not snapshot.is_file():
+            return
+        state = torch.load(snapshot, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.losses, self.iteration = state["losses"], state["iteration"]
+        self.seconds = state["seconds"]
+        set_random_state(state["random"][distributed.rank() % len(state["random"])])
+
+    def history(self) -> dict[str, list[float]]:
+        """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations.
+
+        None where that is not finite, as where the loss was infinite once and recovered.
+        """
+        losses = self.losses.cpu()
+        stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
+        ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0)
+        means = torch.stack([stretch.mean() for stretch in stretches])
+        losses_or_none = [round(x, 5) if math.isfinite(x) else None for x in means.tolist()]
+        return {"iteration": ends.tolist(), "loss": losses_or_none}
+
+
+def set_batch_norm(model: nn.Module, training: Training) -> None:
+    """Its momentum or, frozen, neither statistics nor weights that change."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = training.batch_norm_momentum
+            if training.batch_norm == "frozen":
+                module.eval().requires_grad_(False)
+    if training.batch_norm == "train":
+        distributed.synchronise_batch_norm(model)
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Of the CPU and, if there is one, of the GPU."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state()] if device.type == "cuda" else states
+
+
+def set_random_state(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0].cpu())
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state.cpu())
+
+
+def parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any]]:
+    """All that trains, in groups of one learning rate."""
+    new = {id(parameter) for parameter in model.new_parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    head_lr = training.base_lr * training.head_lr_multiplier
+    groups = [
+        {"params": [p for p in trained if id(p) not in new], "lr": training.base_lr},
+        {"params": [p for p in trained if id(p) in new], "lr": head_lr},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def lr_schedule(
+    optimizer: torch.optim.Optimizer, training: Training
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if training.lr_policy == "poly":
+        return torch.optim.lr_scheduler.PolynomialLR(
+            optimizer, total_iters=training.iterations, power=training.poly_power
+        )
+    return torch.optim.lr_scheduler.StepLR(
+        optimizer, step_size=training.step_iterations, gamma=training.step_factor
+    )

@@ -1,0 +1,37 @@
+"""The stages of dvc.yaml, said once: what each does, how it may run, and what has to come before."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage and its script, ``pipelines/<name>.py``.
+
+    The runs of one ``wave`` need those of the waves before and none of their own wave, so that they
+    may run side by side; without a wave the stage has the machine for itself. ``distributed``: it
+    may run under ``torchrun``. ``cold``: it needs a process of its own.
+    """
+
+    name: str
+    help: str
+    wave: int | None = None
+    distributed: bool = False
+    cold: bool = False
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("resolve", "resolve the settings of every stage of a profile", wave=0),
+        Stage("download", "fetch and verify a profile's archives", wave=1),
+        Stage("prepare", "generate or convert a profile's data, check and pack them", wave=2),
+        Stage("train", "train one model from one seed", wave=3, distributed=True),
+        Stage("evaluate", "score a checkpoint under one way of inference", wave=4, distributed=True),
+        Stage("crf", "refine a checkpoint's predictions by the fully connected CRF", wave=4),
+        Stage("audit", "score a checkpoint by the rules of published code", wave=4),
+        Stage("receptive_field", "measure a model's receptive field", wave=4),
+        # Its memory is measured, so that no other work may share the process.
+        Stage("speed", "time one model on one machine", cold=True),
+        Stage("report", "write a profile's tables, figures and page"),
+    )
+}
