@@ -1,7 +1,9 @@
 # `make repro` regenerates every result, `make test` runs the tests; both make .venv if need be.
 PYTHON ?= python3
+# The profile and the study to run; without them, what params.yaml says.
 PROFILE ?=
-# Stages at a time on a machine of several GPUs.
+STUDY ?=
+# Stages at a time on a machine with several GPUs.
 JOBS ?= 1
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
@@ -10,14 +12,12 @@ export PATH := $(BIN):$(PATH)
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
-	$(if $(PROFILE),python -m pipelines select_profile $(PROFILE))
-	python -m pipelines.warm $(if $(filter 1,$(JOBS)),dvc repro,python -m pipelines.parallel $(JOBS))
-	python -m deeplab_bench.report.page
-	python -m deeplab_bench.report.tables $(PROFILE)
+	$(if $(PROFILE)$(STUDY),deeplab-bench select --profile "$(PROFILE)" --study "$(STUDY)")
+	deeplab-bench repro --jobs $(JOBS)
 
-# What `make repro` would cost; trains nothing.
+# Says what `make repro` would run and what it costs; trains nothing.
 plan: .venv/installed
-	python -m deeplab_bench.plan $(PROFILE)
+	deeplab-bench plan $(PROFILE)
 
 test: .venv/installed
 	python -m pytest

@@ -59,7 +59,9 @@ def build_parser(command: Sequence[str]) -> ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, text in helps.items():
-        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        subparser = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
         if name in command[:1]:
             main = import_module(f"pipelines.{name}").main
             subparser.set_defaults(main=main)

@@ -8,9 +8,9 @@ from deeplab_bench.errors import UserError
 
 
 def list_due_runs(profile: str) -> list[str]:
-    """List what ``dvc repro`` would run of a profile, as ``train@quick-aspp-0``, once settings are resolved.
+    """List what ``dvc repro`` would run of a profile, as ``train@quick-aspp-0``.
 
-    Resolves the profile's settings first, since a result is compared with these.
+    The profile's settings are resolved first, since DVC compares them with those of the results.
 
     Raises:
         UserError: DVC cannot resolve them.

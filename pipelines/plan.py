@@ -25,15 +25,15 @@ from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.models import build_model, check_arguments
 from deeplab_bench.models.weights import imagenet_weights
 from deeplab_bench.results.files import ProfileFiles, steps_file
-from deeplab_bench.runtime.environment import device_name
 from deeplab_bench.runtime.device import pick_device
+from deeplab_bench.runtime.environment import device_name
 from deeplab_bench.settings.params import Data, FolderData, Params, ShapesData, load_params
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import steps
 from deeplab_bench.timing.steps import Case, Step
+from deeplab_bench.training.pretrained import archive_of
 from pipelines.due import list_due_runs
 from pipelines.stages import STAGES
-from deeplab_bench.training.pretrained import archive_of
 
 LIMIT_SECONDS = 600.0
 # Of published data sets: the most images that are packed, and about the pixels of one.

@@ -5,12 +5,12 @@ architecture makes a result stale that it does not change.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from deeplab_bench.data.registry import DataSettings
+from deeplab_bench.settings.base import Settings
+
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.stage_settings import StageSettings, write_settings
-from deeplab_bench.settings.base import Settings
 from deeplab_bench.settings.params import Params, load_params
 
 OF_EVERY_MODEL = ("train", "receptive_field", "speed")
@@ -33,9 +33,7 @@ def resolve(params: Params, profile: str) -> Iterator[tuple[str, tuple[str, ...]
         for stage in OF_EVERY_MODEL:
             yield stage, (model,), StageSettings(experiment=experiment)
         for inference in params.run.inference:
-            settings = StageSettings(
-                experiment=experiment, inference=params.inference[inference]
-            )
+            settings = StageSettings(experiment=experiment, inference=params.inference[inference])
             yield "evaluate", (inference, model), settings
         if model in params.run.crf:
             yield "crf", (model,), StageSettings(experiment=experiment, crf=params.crf(profile))

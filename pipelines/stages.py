@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml, said once: what each does, how it may run, and what has to come before."""
+"""The stages of dvc.yaml: what each does, how it may run, and in which order."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,9 @@ STAGES = {
         Stage("download", "fetch and verify a profile's archives", wave=1),
         Stage("prepare", "generate or convert a profile's data, check and pack them", wave=2),
         Stage("train", "train one model from one seed", wave=3, distributed=True),
-        Stage("evaluate", "score a checkpoint under one way of inference", wave=4, distributed=True),
+        Stage(
+            "evaluate", "score a checkpoint under one way of inference", wave=4, distributed=True
+        ),
         Stage("crf", "refine a checkpoint's predictions by the fully connected CRF", wave=4),
         Stage("audit", "score a checkpoint by the rules of published code", wave=4),
         Stage("receptive_field", "measure a model's receptive field", wave=4),

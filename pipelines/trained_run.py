@@ -46,9 +46,7 @@ class TrainedRun:
         return identity | content
 
 
-def open_trained_run(
-    stage: str, profile: str, model: str, seed: int, *variant: str
-) -> TrainedRun:
+def open_trained_run(stage: str, profile: str, model: str, seed: int, *variant: str) -> TrainedRun:
     """Open the checkpoint of a run for a stage; ``variant`` names a way of inference.
 
     Raises:

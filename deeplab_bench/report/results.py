@@ -196,7 +196,9 @@ def load_run(params: Params, path: Path, schema: type[Loaded], files: RunFiles) 
     require(path, record, profile=files.profile, model=files.model, seed=files.seed)
     experiment = params.experiment(files.profile, files.model)
     if record.provenance.settings_sha256 != settings_sha256(experiment, files.seed):
-        raise ReportError(f"{path} was made from other settings than there are now: run `dvc repro`")
+        raise ReportError(
+            f"{path} was made from other settings than there are now: run `dvc repro`"
+        )
     return record
 
 
@@ -297,62 +299,3 @@ def _radius_scores(run: EvaluationRecord) -> Iterable[dict[str, Any]]:
                 "accuracy": 100 * correct / total,
                 "pixels": total,
             }
-
-
-Loaded = TypeVar("Loaded", bound=Record)
-
-
-def _load(path: Path, schema: type[Loaded]) -> Loaded:
-    try:
-        return schema.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing: run `dvc repro`") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise ReportError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
-
-
-Made = TypeVar("Made", Run, CRFRun, FieldRun, Audit)
-
-
-def _load_current(
-    path: Path,
-    schema: type[Made],
-    params: Params,
-    profile: str,
-    model: str,
-    seed: int,
-    **expected: str,
-) -> Made:
-    """Refuse a run of settings or code that have changed since, as by an edit while it ran."""
-    run = _load(path, schema)
-    _require(path, run, profile=profile, **expected, model=model, seed=seed)
-    experiment = params.experiment(profile, model)
-    module, stage = MADE_BY[schema]
-    current = {
-        "settings": settings_sha256(experiment, seed),
-        "code": run_code_sha256(module, experiment.architecture),
-    }
-    for what, digest in current.items():
-        if run.provenance[f"{what}_sha256"] != digest:
-            raise ReportError(
-                f"{path} was made from other {what} than there are now: run "
-                f"`dvc repro --force {stage}@{profile}-{model}-{seed}`, then `dvc repro`"
-            )
-    return run
-
-
-def _require_equal_data(path: Path, run: EvaluationRecord, first: EvaluationRecord) -> None:
-    """Refuse a run that cannot be compared image by image."""
-    digests = (each.provenance["data_sha256"] for each in (run, first))
-    if len(set(digests)) > 1 or list(run.images) != list(first.images):
-        raise ReportError(f"{path} is of other data than the runs before: run `dvc repro`")
-
-
-def _require(path: Path, record: Record, **expected: str | int) -> None:
-    for key, value in expected.items():
-        if getattr(record, key) != value:
-            raise ReportError(
-                f"{path} is of {key} {getattr(record, key)!r}, not {value!r}: run `dvc repro`"
-            )

@@ -13,19 +13,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PIPELINE = """\
 stages:
-  configure:
-    cmd: echo configured > configured
-    outs: [configured: {cache: false}]
+  resolve:
+    cmd: echo resolved > resolved
+    outs: [resolved: {cache: false}]
   train:
     matrix: {model: [a, b, c]}
     cmd: sh train.sh ${item.model}
-    deps: [configured]
+    deps: [resolved]
     outs: ["${item.model}": {cache: false}]
   report:
     cmd: cat a b c > report
     deps: [a, b, c]
     outs: [report: {cache: false}]
 """
+REPRODUCE = (
+    "import sys; from pipelines.parallel import reproduce; sys.exit(reproduce(int(sys.argv[1])))"
+)
 # The GPU, and from when to when; b fails where it is told to.
 TRAIN = """\
 [ "$1" = "$FAILING" ] && exit 7
@@ -48,7 +51,7 @@ def run(project: Path, jobs: int, gpus: str, failing: str = "") -> subprocess.Co
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.parallel", str(jobs)],
+        [sys.executable, "-c", REPRODUCE, str(jobs)],
         cwd=project,
         env=os.environ | environment | {"CUDA_VISIBLE_DEVICES": gpus, "FAILING": failing},
         capture_output=True,

@@ -7,14 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from deeplab_bench.results.provenance import imported_files
-from deeplab_bench.settings.resolve import file_digests
-from pipelines.configure import OF_EACH_RUN
+from pipelines.stages import STAGES as TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -26,7 +23,7 @@ run:
   models: [fcn, aspp]
   seeds: [0]
   hardware: [cpu]
-  inference: []
+  inference: [plain]
   crf: []
   audit: []
 
@@ -51,7 +48,8 @@ profile:
       horizontal_flip: true
       precision: float32
 
-inference: {}
+inference:
+  plain: {}
 
 models:
   fcn:
@@ -59,6 +57,16 @@ models:
     output_stride: 32
   aspp:
     architecture: aspp
+"""
+
+
+REPRODUCE = """\
+import sys
+from pipelines.parallel import reproduce
+from pipelines.warm import warm_process
+with warm_process():
+    status = reproduce(jobs=1)
+sys.exit(status)
 """
 
 
@@ -95,7 +103,7 @@ class Repository:
 
     def repro(self) -> set[str]:
         """The stages that ran, as ``make repro`` runs them."""
-        output = self.python("-m", "pipelines.warm", sys.executable, "-m", "dvc", "repro")
+        output = self.python("-c", REPRODUCE)
         return set(re.findall(r"Running stage '(.+)'", output))
 
     def add_architecture(self, name: str, of: str) -> None:
@@ -105,6 +113,13 @@ class Repository:
         registry = models / "registry.py"
         text = registry.read_text(encoding="utf-8")
         registry.write_text(text.replace("= (\n", f'= (\n    "{name}",\n'), encoding="utf-8")
+
+    def change(self, path: str, old: str, new: str) -> None:
+        """Edit a file of the package."""
+        file = self.root / "deeplab_bench" / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
 
     def edit(self, old: str, new: str) -> None:
         text = self.params.read_text(encoding="utf-8")
@@ -120,14 +135,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
 def stages_of(model: str) -> set[str]:
     return {
         f"train@miniature-{model}-0",
-        f"evaluate@miniature-{model}-0",
+        f"evaluate@miniature-plain-{model}-0",
         f"receptive_field@miniature-{model}-0",
         f"speed@miniature-cpu-{model}",
     }
 
 
-CONFIGURED = {"configure@miniature", "report@miniature"}
-ONCE = CONFIGURED | {"download@miniature", "prepare@miniature", "atrous"}
+RESOLVED = {"resolve@miniature"}
+SETTINGS = RESOLVED | {"report@miniature"}
+ONCE = SETTINGS | {"download@miniature", "prepare@miniature"}
 
 
 @pytest.mark.timeout(600)
@@ -141,40 +157,49 @@ def test_only_what_is_out_of_date_runs(repository: Repository) -> None:
     assert repository.repro() == set()
     assert "up to date" in repository.dvc("status")
 
-    run = results / "runs" / "aspp-0.json"
-    before = {path.name: path.read_bytes() for path in run.parent.iterdir()}
+    runs = results / "runs" / "evaluate" / "plain"
+    before = {path.name: path.read_bytes() for path in runs.iterdir()}
     repository.edit(
         "    architecture: aspp\n", "    architecture: aspp\n    image_pooling: false\n"
     )
-    assert repository.repro() == stages_of("aspp") | CONFIGURED
-    after = {path.name: path.read_bytes() for path in run.parent.iterdir()}
+    assert repository.repro() == stages_of("aspp") | SETTINGS
+    after = {path.name: path.read_bytes() for path in runs.iterdir()}
     assert after["aspp-0.json"] != before["aspp-0.json"]
     assert after["fcn-0.json"] == before["fcn-0.json"]
 
     repository.edit("models: [fcn, aspp]", "models: [fcn, aspp, wide]")
     with repository.params.open("a", encoding="utf-8") as params:
         params.write("  wide:\n    architecture: aspp\n    atrous_rates: [2, 4]\n")
-    assert repository.repro() == stages_of("wide") | CONFIGURED
+    assert repository.repro() == stages_of("wide") | SETTINGS
     assert len(table.read_text().splitlines()) == 4
 
     repository.edit("    architecture: fcn\n", "    architecture: fcn\n    published: []\n")
-    assert repository.repro() == CONFIGURED
+    assert repository.repro() == SETTINGS
 
-    with (repository.root / "deeplab_bench/effective_field.py").open("a") as code:
-        code.write("# Nothing that moves a result, which DVC cannot know.\n")
+    repository.change("training/trainer.py", "LOOK_EVERY = 20", "LOOK_EVERY = 20  # steps")
+    repository.change("training/train.py", '"""Train a model', '"""Trains one model')
+    assert repository.repro() == RESOLVED
+
+    repository.change("analysis/effective_field.py", "IMAGES = 32", "IMAGES = 31")
     fields = {f"receptive_field@miniature-{model}-0" for model in ("fcn", "aspp", "wide")}
-    assert repository.repro() == fields | CONFIGURED
+    assert repository.repro() == fields | SETTINGS
 
     repository.add_architecture("copied", of="psp")
     repository.edit("models: [fcn, aspp, wide]", "models: [fcn, aspp, wide, copied]")
     with repository.params.open("a", encoding="utf-8") as params:
         params.write("  copied: {architecture: copied}\n")
-    assert repository.repro() == stages_of("copied") | ONCE
+    assert repository.repro() == stages_of("copied") | SETTINGS
 
     repository.run("git", "add", "--all")
     repository.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first")
     assert repository.run("git", "status", "--porcelain").stdout == ""
     assert '"wide"' in repository.dvc("metrics", "show", "--json", *metrics(results))
+
+    repository.edit("seed: 0, image_size", "seed: 1, image_size")
+    due = repository.python("-c", "from pipelines.due import *; print(*list_due_runs('miniature'))")
+    models = ("fcn", "aspp", "wide", "copied")
+    everything = (ONCE - RESOLVED).union(*map(stages_of, models))
+    assert set(due.split()) == everything
 
 
 def metrics(results: Path) -> list[str]:
@@ -183,14 +208,14 @@ def metrics(results: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("stage", "arguments"),
-    [("configure", ["miniature"]), ("download", ["miniature"]), ("report", ["miniature"])],
+    [("resolve", ["miniature"]), ("report", ["miniature"])],
 )
 def test_every_stage_refuses_a_mistake_in_one_line(
     tmp_path: Path, stage: str, arguments: list[str]
 ) -> None:
     repository = Repository(tmp_path)
     repository.edit("models: [fcn, aspp]", "models: [fcn, asp]")
-    done = repository.run(sys.executable, "-m", "pipelines", stage, *arguments)
+    done = repository.run(sys.executable, "-m", "deeplab_bench", stage, *arguments)
     assert done.returncode == 1
     assert done.stderr == (
         "error: params.yaml: run.models: 'asp' is not defined; the nearest valid one is 'aspp'\n"
@@ -208,12 +233,14 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
         "[8, 8], base_lr: 0.1, poly_power: 1.0, momentum: 0.9, weight_decay: 0.0, "
         "random_scale: [1.0, 1.0], horizontal_flip: true, precision: float32}\n",
     )
-    done = repository.run(sys.executable, "-m", "pipelines", "select_profile", "other")
+    done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "other")
     assert done.returncode == 0, done.stderr
     assert "  profiles: [other]\n" in repository.params.read_text(encoding="utf-8")
-    refused = repository.run(sys.executable, "-m", "pipelines", "select_profile", "othr")
+    refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "othr")
     assert refused.returncode == 1
-    assert "PROFILE=othr" in refused.stderr
+    assert refused.stderr == (
+        "error: run.profiles: 'othr' is not defined; the nearest valid one is 'other'\n"
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
@@ -233,27 +260,26 @@ def test_a_stage_dies_with_its_parent(tmp_path: Path) -> None:
         assert process.stdout.read() == ""  # returns once the child, too, has closed its end
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_deps_cover_what_a_stage_is_made_of(stage: str) -> None:
+def test_the_table_of_stages_is_that_of_dvc() -> None:
+    assert list(STAGES) == list(TABLE)
+    for name, stage in STAGES.items():
+        assert stage["cmd"].startswith(f"python -m deeplab_bench {name} ")
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name not in ("resolve", "report")])
+def test_a_stage_depends_on_its_settings_alone(stage: str) -> None:
+    """Neither on params.yaml nor on code, but by the file that holds what of both it uses."""
+    assert "params" not in STAGES[stage]
     deps = STAGES[stage]["deps"]
-    made_of = {path for path in imported_files([f"pipelines.{stage}"]) if has_code(ROOT / path)}
-    made_of -= {"deeplab_bench/paths.py"}
-    if f"results/${{item.profile}}/settings/code/{stage}.json" in deps:
-        assert stage in OF_EACH_RUN
-        deps = list(file_digests(f"pipelines.{stage}"))
-    missing = {p for p in made_of if not any(p == d or p.startswith(f"{d}/") for d in deps)}
-    assert missing == set()
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_file_among_the_deps_exists(stage: str) -> None:
-    files: list[Any] = [d for d in STAGES[stage]["deps"] if d.startswith(("deeplab", "pipelines"))]
-    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert not [dep for dep in deps if dep.startswith(("deeplab_bench", "pipelines"))]
+    settings = [dep for dep in deps if "/settings/" in dep]
+    (one,) = settings
+    assert one.startswith(f"results/${{item.profile}}/settings/{stage}")
 
 
 def test_the_report_needs_no_folder_that_a_run_may_lack() -> None:
     """The lists of `run` that may be empty leave out whole stages."""
-    optional = {f"${{run.{key}}}" for key in ("hardware", "inference", "crf", "audit")}
+    optional = {f"${{run.{key}}}" for key in ("hardware", "crf", "audit")}
     always = [
         name
         for stage in STAGES.values()
@@ -265,9 +291,4 @@ def test_the_report_needs_no_folder_that_a_run_may_lack() -> None:
     folders = [d for d in STAGES["report"]["deps"] if d.startswith("results/${item.profile}/")]
     assert len(folders) > 2
     for folder in folders:
-        assert any(name.startswith(f"{folder}/") for name in always), folder
-
-
-def has_code(path: Path) -> bool:
-    """Whether a file holds more than a docstring."""
-    return len(compile(path.read_text(encoding="utf-8"), str(path), "exec").co_names) > 1
+        assert any(name == folder or name.startswith(f"{folder}/") for name in always), folder

@@ -3,60 +3,62 @@
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from pipelines import warm
+from pipelines.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # Stages that say where and how they run.
-STAGES = {
-    "stage": """
-        STAGES = ("echo", "sleep", "speed")
-
-        def run(command):
-            import os, sys, time
-            name, *arguments = command
-            if name == "echo":
-                print("out", os.getcwd(), *arguments, sys.stdin.readline().strip(), flush=True)
-                print("err", file=sys.stderr)
-                if arguments[0] == "exit":
-                    sys.exit(5)
-                return int(arguments[0])
-            print(os.getpid(), os.getppid(), flush=True)
-            time.sleep(60)
-        """,
-    "echo": "",
-    "sleep": "",
-    "speed": "",
-}
+RUN = """
+def run(command):
+    import os, sys, time
+    name, *arguments = command
+    if name == "train":
+        print("out", os.getcwd(), *arguments, sys.stdin.readline().strip(), flush=True)
+        print("err", file=sys.stderr)
+        if arguments[0] == "exit":
+            sys.exit(5)
+        return int(arguments[0])
+    print(os.getpid(), os.getppid(), flush=True)
+    time.sleep(60)
+"""
+WARM = """
+import subprocess, sys
+from pipelines.warm import warm_process
+with warm_process():
+    status = subprocess.run(["sh", "-c", sys.argv[1]]).returncode
+sys.exit(status)
+"""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose only code is the warm process and the stages above."""
+    """A project whose stages are those above and whose other code is the project's own."""
     folder = tmp_path / "project"
-    (folder / "pipelines").mkdir(parents=True)
-    for name in ("__init__", "__main__", "warm"):
-        source = (ROOT / "pipelines" / f"{name}.py").read_text(encoding="utf-8")
-        (folder / "pipelines" / f"{name}.py").write_text(source, encoding="utf-8")
-    for name, source in STAGES.items():
-        path = folder / "pipelines" / f"{name}.py"
-        path.write_text(textwrap.dedent(source), encoding="utf-8")
+    files = {
+        "pipelines": ("__init__", "stages", "warm"),
+        "deeplab_bench": ("__init__", "__main__"),
+    }
+    for package, names in files.items():
+        (folder / package).mkdir(parents=True)
+        for name in names:
+            source = (ROOT / package / f"{name}.py").read_text(encoding="utf-8")
+            (folder / package / f"{name}.py").write_text(source, encoding="utf-8")
+    for stage in STAGES:
+        (folder / "pipelines" / f"{stage}.py").write_text("", encoding="utf-8")
+    (folder / "deeplab_bench" / "command_line.py").write_text(RUN, encoding="utf-8")
     return folder
 
 
 def run_warm(project: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script, in which STAGE stands for the command of a stage, beside a warm process.
-
-    Its first line names the warm process.
-    """
-    script = script.replace("STAGE", f"{sys.executable} -m pipelines")
+    """Run a shell script beside a warm process; STAGE in it stands for the command of a stage."""
+    script = script.replace("STAGE", f"{sys.executable} -m deeplab_bench")
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.warm", "sh", "-c", script],
+        [sys.executable, "-c", WARM, script],
         cwd=project,
         capture_output=True,
         text=True,
@@ -66,19 +68,19 @@ def run_warm(project: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_output_input_folder_and_status_are_those_of_the_asker(project: Path, status: int) -> None:
-    script = f"mkdir x; export PYTHONPATH=$PWD; cd x; echo in | STAGE echo {status} more; echo $?"
+    script = f"mkdir x; export PYTHONPATH=$PWD; cd x; echo in | STAGE train {status} more; echo $?"
     done = run_warm(project, script)
     assert done.stdout.splitlines() == [f"out {project / 'x'} {status} more in", str(status)]
     assert done.stderr == "err\n"
 
 
 def test_an_exit_keeps_its_status(project: Path) -> None:
-    assert run_warm(project, "STAGE echo exit < /dev/null").returncode == 5
+    assert run_warm(project, "STAGE train exit < /dev/null").returncode == 5
 
 
 def test_stages_fork_from_one_process(project: Path) -> None:
     """Both have the same parent, which is not the shell; a cold one has a process of its own."""
-    script = "for s in sleep sleep speed; do timeout -s KILL 2 STAGE $s; done; echo $$"
+    script = "for s in audit audit speed; do timeout -s KILL 2 STAGE $s; done; echo $$"
     *lines, shell = run_warm(project, script).stdout.splitlines()
     (first, parent), (second, same), (_, own) = (line.split() for line in lines)
     assert first != second
@@ -87,13 +89,13 @@ def test_stages_fork_from_one_process(project: Path) -> None:
 
 
 def test_changed_code_is_not_run_from_memory(project: Path) -> None:
-    edit = "echo 'def run(c): print(7)' > pipelines/stage.py"
-    script = f"STAGE echo 0 < /dev/null; {edit}; STAGE echo 0"
+    edit = "echo 'def run(c): print(7)' > deeplab_bench/command_line.py"
+    script = f"STAGE train 0 < /dev/null; {edit}; STAGE train 0"
     assert run_warm(project, script).stdout.splitlines()[1:] == ["7"]
 
 
 def test_a_killed_asker_takes_its_stage_along(project: Path) -> None:
-    script = "STAGE sleep & pid=$!; sleep 3; kill -KILL $pid; sleep 1"
+    script = "STAGE audit & pid=$!; sleep 3; kill -KILL $pid; sleep 1"
     stage = int(run_warm_until_gone(project, script))
     with pytest.raises(ProcessLookupError):
         os.kill(stage, 0)
@@ -104,7 +106,7 @@ def run_warm_until_gone(project: Path, script: str) -> str:
 
 
 def test_a_killed_stage_is_a_failure(project: Path) -> None:
-    script = "STAGE sleep > pid & sleep 3; kill -KILL $(cut -d' ' -f1 pid); wait $!"
+    script = "STAGE audit > pid & sleep 3; kill -KILL $(cut -d' ' -f1 pid); wait $!"
     done = run_warm(project, script)
     assert done.returncode == 1
     assert done.stderr == "error: the stage was killed\n"

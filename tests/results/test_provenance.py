@@ -1,27 +1,26 @@
 """Digests change with all that a result is made from, and with nothing else."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from deeplab_bench.results import provenance
 from deeplab_bench.results.provenance import (
     code_sha256,
-    environment,
     imported_files,
-    run_code_sha256,
     settings_sha256,
+    strip_prose,
 )
 from deeplab_bench.settings.schema import Experiment, Phase, Training
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OTHER_SCHEDULE = {
     "iterations": 7,
     "batch_size": 3,
@@ -94,58 +93,136 @@ class TestCode:
     @pytest.mark.parametrize(
         "path",
         [
-            "deeplab_bench/training.py",
             "deeplab_bench/__init__.py",
-            "deeplab_bench/data/__init__.py",
             "deeplab_bench/data/augmentation.py",
             "deeplab_bench/data/batches.py",
             "deeplab_bench/data/device_batches.py",
             "deeplab_bench/data/packed.py",
             "deeplab_bench/models/__init__.py",
             "deeplab_bench/models/layers.py",
-            "deeplab_bench/experiment.py",
-            "deeplab_bench/provenance.py",
+            "deeplab_bench/models/fcn.py",
+            "deeplab_bench/results/provenance.py",
+            "deeplab_bench/settings/schema.py",
+            "deeplab_bench/training/train.py",
+            "deeplab_bench/training/trainer.py",
+            "pipelines/train.py",
         ],
     )
-    def test_changes_with_what_is_imported(self, path: str, copy: Path) -> None:
-        before = code_sha256("deeplab_bench.training.train")
-        (copy / path).write_text((copy / path).read_text() + "\n# changed\n")
-        assert code_sha256("deeplab_bench.training.train") != before
+    def test_changes_with_what_the_stage_imports(self, path: str, copy: Path) -> None:
+        before = digest("train", "fcn")
+        (copy / path).write_text((copy / path).read_text() + "\nchanged = 1\n")
+        assert digest("train", "fcn") != before
 
     @pytest.mark.parametrize(
         "path",
         [
-            "deeplab_bench/evaluation.py",
-            "deeplab_bench/metrics.py",
+            "deeplab_bench/evaluation/evaluate.py",
+            "deeplab_bench/evaluation/measures/confusion.py",
             "deeplab_bench/report/page.py",
             "deeplab_bench/data/shapes.py",
             "deeplab_bench/models/psp.py",
             "deeplab_bench/models/registry.py",
-            "deeplab_bench/params.py",
-            "deeplab_bench/paths.py",
-            "pipelines/train.py",
+            "deeplab_bench/settings/params.py",
+            "deeplab_bench/results/files.py",
+            "deeplab_bench/results/records.py",
+            "pipelines/evaluate.py",
+            "pipelines/stages.py",
         ],
     )
     def test_does_not_change_with_the_rest(self, path: str, copy: Path) -> None:
-        before = code_sha256("deeplab_bench.training.train")
+        before = digest("train", "fcn")
         (copy / path).write_text("changed = 1\n")
-        assert code_sha256("deeplab_bench.training.train") == before
+        assert digest("train", "fcn") == before
 
-    def test_of_a_run_changes_with_its_own_architecture_alone(self, copy: Path) -> None:
-        def digest(architecture: str) -> str:
-            return run_code_sha256.__wrapped__("deeplab_bench.training.train", architecture)
+    @pytest.mark.parametrize("stage", ["train", "evaluate", "crf", "audit", "report"])
+    def test_does_not_change_with_prose(self, stage: str, copy: Path) -> None:
+        """Neither with a comment and a docstring of training, nor with any other file's."""
+        before = digest(stage, "aspp")
+        for package in ("deeplab_bench", "pipelines"):
+            for path in (copy / package).rglob("*.py"):
+                text = re.sub(r'(?m)^( *"""\w)', r"\1ew words", path.read_text())
+                path.write_text(f"# A comment.\n\n{text}\n# Another one.\n")
+        assert digest(stage, "aspp") == before
 
-        before = {name: digest(name) for name in ("psp", "aspp", "deeplabv3plus")}
+    def test_a_number_changes_every_stage_that_it_should(self, copy: Path) -> None:
+        stages = ("prepare", "train", "evaluate", "crf", "audit", "receptive_field", "speed")
+        before = {stage: digest(stage, "fcn") for stage in stages}
+        path = copy / "deeplab_bench" / "training" / "trainer.py"
+        text = path.read_text()
+        assert "LOOK_EVERY = 20" in text
+        path.write_text(text.replace("LOOK_EVERY = 20", "LOOK_EVERY = 21"))
+        changed = {stage for stage in stages if digest(stage, "fcn") != before[stage]}
+        imports_training = {"train", "evaluate", "receptive_field", "speed"}
+        assert changed == imports_training
+
+    def test_changes_with_its_own_architecture_alone(self, copy: Path) -> None:
+        before = {name: digest("train", name) for name in ("psp", "aspp", "deeplabv3plus")}
         path = copy / "deeplab_bench" / "models" / "aspp.py"
-        path.write_text(path.read_text() + "\n# changed\n")
-        assert digest("psp") == before["psp"]
-        assert digest("aspp") != before["aspp"]
-        assert digest("deeplabv3plus") != before["deeplabv3plus"]  # it has ASPP in it
+        path.write_text(path.read_text() + "\nchanged = 1\n")
+        assert digest("train", "psp") == before["psp"]
+        assert digest("train", "aspp") != before["aspp"]
+        assert digest("train", "deeplabv3plus") != before["deeplabv3plus"]  # it has ASPP in it
+
+    @pytest.mark.parametrize("stage", ["download", "prepare"])
+    def test_of_the_data_does_not_change_with_models(self, stage: str, copy: Path) -> None:
+        before = digest(stage)
+        for folder in ("models", "training", "evaluation"):
+            for path in (copy / "deeplab_bench" / folder).rglob("*.py"):
+                path.write_text(path.read_text() + "\nchanged = 1\n")
+        for name in ("schema", "params", "published"):
+            path = copy / "deeplab_bench" / "settings" / f"{name}.py"
+            path.write_text(path.read_text() + "\nchanged = 1\n")
+        assert digest(stage) == before
 
     def test_is_the_same_elsewhere(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        there = code_sha256("deeplab_bench.training.train")
+        there = digest("train", "fcn")
         monkeypatch.setattr(provenance, "ROOT", ROOT)
-        assert code_sha256("deeplab_bench.training.train") == there
+        assert digest("train", "fcn") == there
+
+
+def digest(stage: str, architecture: str | None = None) -> str:
+    """Compute a digest from the files as they are now."""
+    return code_sha256.__wrapped__(stage, architecture)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("x = 1  # one\n", "x = 1"),
+        ("# one\n\n\nx = 1\n", "x = 1"),
+        ('"""Doc.\n\nMore.\n"""\nx = 1', "x = 1"),
+        ('def f():\n    """Doc."""\n    return 1', "def f():\n    return 1"),
+        ("x = '# no comment'", "x = '# no comment'"),
+        ('x = """a\n\n  # b  \n"""', 'x = """a\n\n  # b  \n"""'),
+        ('x = f("a")  # b', 'x = f("a")'),
+        ("f(\n    1,  # one\n    2,\n)", "f(\n    1,\n    2,\n)"),
+        ('x = (\n    "a"\n    "b"\n)', 'x = (\n    "a"\n    "b"\n)'),
+    ],
+)
+def test_prose_is_stripped_and_nothing_else(source: str, expected: str) -> None:
+    assert strip_prose(source) == expected
+
+
+def test_stripped_sources_do_the_same() -> None:
+    """The syntax trees of all sources agree, but for docstrings."""
+    paths = [
+        path for folder in ("deeplab_bench", "pipelines") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(paths) > 50
+    for path in paths:
+        source = path.read_text(encoding="utf-8")
+        # A body of a docstring alone is left empty, which is fine for a digest.
+        filled = re.sub(r'(?m)^( +)("""[^"]*""")$', r"\1\2\n\1...", source)
+        assert tree(strip_prose(filled)) == tree(filled), path
+
+
+def tree(source: str) -> str:
+    class WithoutDocstrings(ast.NodeTransformer):
+        def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+            is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            return None if is_string else node
+
+    return ast.dump(WithoutDocstrings().visit(ast.parse(source)))
 
 
 class TestImportedFiles:
@@ -221,22 +298,3 @@ class TestImportedFiles:
         for count, line in enumerate(output.splitlines(), start=1):
             assert imported_files(modules[:count]) == json.loads(line)
         assert len(output.splitlines()) == len(modules)
-
-
-def test_environment() -> None:
-    found: dict[str, Any] = environment(torch.device("cpu"))
-    assert set(found) == {
-        "device",
-        "threads",
-        "cpus",
-        "python",
-        "torch",
-        "torchvision",
-        "numpy",
-        "pillow",
-        "cuda",
-    }
-    assert found["device"] and found["cuda"] is None
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["threads"] == torch.get_num_threads()
-    json.dumps(found)

@@ -15,6 +15,7 @@ from torch import nn
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.samples import SAMPLES, tile
 from deeplab_bench.data.voc_layout import VOID, Pixels, write_label
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.crf import (
     CRFParameters,
     Pictures,
@@ -25,13 +26,12 @@ from deeplab_bench.evaluation.crf import (
 )
 from deeplab_bench.evaluation.crf.processes import available_cpus
 from deeplab_bench.evaluation.crf.search import Tried, coarse_to_fine, mious_of, searched, spread
-from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import class_probabilities, fraction
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.boundaries import BOUNDARY_SHARE, TRIMAP_WIDTHS
 from deeplab_bench.evaluation.measures.confusion import Confusion
-from deeplab_bench.runtime.environment import environment
 from deeplab_bench.runtime.device import make_deterministic, pick_device
+from deeplab_bench.runtime.environment import environment
 from deeplab_bench.settings.schema import CRF, Experiment, Inference
 
 SEARCH_ITERATIONS = 10
