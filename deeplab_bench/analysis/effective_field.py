@@ -24,7 +24,7 @@ from deeplab_bench.evaluation.evaluate import fraction
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.settings.schema import Experiment, Inference
-from deeplab_bench.training.train import initial_model, rebuilt
+from deeplab_bench.training.train import build_initial_model, rebuild
 
 IMAGES = 32
 BATCH_SIZE = 8
@@ -46,12 +46,12 @@ def measure_field(
     """
     images = centred_images(split, IMAGES)
     make_deterministic(seed)
-    untrained = initial_model(experiment, split.classes)
+    untrained = build_initial_model(experiment, split.classes)
     arguments = experiment.phases[-1].arguments
     before, after = (
         gradient_map(model, images)
         for model in (
-            rebuilt(untrained, experiment.architecture, arguments, split.classes),
+            rebuild(untrained, experiment.architecture, arguments, split.classes),
             checkpoint.build_model(experiment, Inference()),
         )
     )

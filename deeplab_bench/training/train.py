@@ -45,48 +45,43 @@ def train(
 
     Raises:
         DataError: the data have not been prepared.
-        TrainingError: the loss is no longer finite, or the same run is under way elsewhere.
+        TrainingError: the loss is no longer finite, or another process trains the same run.
     """
     split = load_split(data_folder, "train")
     device = pick_device()
     make_deterministic(seed)
-    if workers is None:
-        workers = default_workers(device)
-    title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
+    is_first = distributed.rank() == 0
     history: dict[str, list[float]] = {"iteration": [], "loss": []}
     seconds = 0.0
-    first = distributed.rank() == 0
-    with locked(checkpoint) if first else nullcontext():
-        model = initial_model(experiment, split.classes)
-        if not first:
-            torch.manual_seed(seed_of_process(seed))
+    with lock(checkpoint) if is_first else nullcontext():
+        model = build_initial_model(experiment, split.classes)
+        if not is_first:
+            torch.manual_seed(derive_seed(seed))
         for number, phase in enumerate(experiment.phases, start=1):
-            training = phase.training
             if number > 1:
-                model = rebuilt(model, experiment.architecture, phase.arguments, split.classes)
+                model = rebuild(model, experiment.architecture, phase.arguments, split.classes)
             model = model.to(device).to(memory_format=torch.channels_last)
-            weights = class_weights(split, training.class_balancing)
-            trainer = Trainer(model, training, device, weights)
-            snapshot = checkpoint.with_name(
-                f"{checkpoint.stem}.{digest_of(provenance)}.{number}.snapshot"
-            )
+            weights = class_weights(split, phase.training.class_balancing)
+            trainer = Trainer(model, phase.training, device, weights)
+            snapshot = snapshot_file(checkpoint, provenance, number)
             trainer.resume(snapshot)
             batches = training_batches(
                 split,
-                training,
+                phase.training,
                 seed,
                 device=device,
                 first_iteration=trainer.iteration,
-                workers=workers,
+                workers=default_workers(device) if workers is None else workers,
                 rank=distributed.rank(),
                 processes=distributed.processes(),
             )
+            title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
             trainer.run(batches, snapshot, title)
             if phase is not experiment.phases[-1]:
                 trainer.save(snapshot)
-            append(history, trainer.history())
+            append_history(history, trainer.history())
             seconds += trainer.seconds
-        if first:
+        if is_first:
             content = {
                 "model": model.state_dict(),
                 "provenance": dict(provenance),
@@ -103,13 +98,19 @@ def train(
                 left.unlink()
 
 
-def seed_of_process(seed: int) -> int:
-    """For what is drawn while training, as by dropout: another in every process."""
+def snapshot_file(checkpoint: Path, provenance: Mapping[str, Any], phase: int) -> Path:
+    """Name the snapshot of a phase after all that the run is made from."""
+    digest = hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
+    return checkpoint.with_name(f"{checkpoint.stem}.{digest}.{phase}.snapshot")
+
+
+def derive_seed(seed: int) -> int:
+    """Derive another seed for every process, for what is drawn while training, as by dropout."""
     return int(np.random.SeedSequence((seed, distributed.rank())).generate_state(1)[0])
 
 
-def initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
-    """The network at the start of the first phase, pretrained if the settings say so."""
+def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
+    """Build the network as the first phase starts it, pretrained if the settings say so."""
     model = build_model(experiment.architecture, experiment.arguments, num_classes=len(classes))
     weights = experiment.training.weights
     if weights != "none":
@@ -122,17 +123,17 @@ def initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
     return model
 
 
-def rebuilt(
+def rebuild(
     model: Segmenter, architecture: str, arguments: Mapping[str, Any], classes: Sequence[str]
 ) -> Segmenter:
-    """The same weights in a network of other arguments, as another output stride."""
+    """Put the same weights into a network of other arguments, as another output stride."""
     other = build_model(architecture, arguments, num_classes=len(classes))
     other.load_state_dict(model.state_dict())
     return other
 
 
-def append(history: dict[str, list[float]], further: dict[str, list[float]]) -> None:
-    """Add the history of the next phase; iterations go on counting."""
+def append_history(history: dict[str, list[float]], further: dict[str, list[float]]) -> None:
+    """Append the history of the next phase; the iterations count on."""
     done = history["iteration"][-1] if history["iteration"] else 0
     history["iteration"] += [done + iteration for iteration in further["iteration"]]
     history["loss"] += further["loss"]
@@ -154,17 +155,13 @@ def read_timing(checkpoint: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def digest_of(provenance: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
-
-
 @contextmanager
-def locked(checkpoint: Path) -> Iterator[None]:
-    """Keep a second process off the same checkpoint, as after a killed ``dvc repro``."""
+def lock(checkpoint: Path) -> Iterator[None]:
+    """Keep a second process from training the same run, as after a killed ``dvc repro``."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with checkpoint.with_suffix(".lock").open("w") as lock:
+    with checkpoint.with_suffix(".lock").open("w") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise TrainingError(
                 f"{checkpoint} is being trained by another process: wait for it or end it"

@@ -20,7 +20,7 @@ from deeplab_bench.training.loss import segmentation_loss, subsample
 from deeplab_bench.writing import write_tensors
 
 SNAPSHOT_SECONDS = 120
-# Steps between looks at the loss, for which a GPU has to be waited for, and at the clock.
+# Steps between two looks at the loss and the clock: to read the loss, the CPU waits for the GPU.
 LOOK_EVERY = 20
 HISTORY_POINTS = 100
 
@@ -30,14 +30,14 @@ class TrainingError(UserError):
 
 
 class TrainingLoss(nn.Module):
-    """From a batch to its loss: all that a step differentiates, and may compile."""
+    """A network with its loss: all that a step differentiates, and that ``torch.compile`` may take."""
 
     def __init__(self, model: Segmenter, training: Training, class_weights: Tensor | None) -> None:
         super().__init__()
         self.model, self.settings, self.class_weights = model, training, class_weights
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted sum of losses."""
+        """Map images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted sum of losses."""
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             outputs = self.model.training_scores(normalise(images))
@@ -53,7 +53,7 @@ class TrainingLoss(nn.Module):
 
 
 class Trainer:
-    """The state of a run, step by step; what is in ``state`` is all of it."""
+    """The loop of one phase, step by step. ``state`` returns all that it depends on."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class Trainer:
         loss = distributed.replicated(TrainingLoss(model, training, weights))
         self.training_loss = torch.compile(loss) if training.compile else loss
         self.optimizer = torch.optim.SGD(
-            parameter_groups(model, training),
+            build_parameter_groups(model, training),
             lr=training.base_lr,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
             fused=True,
         )
-        self.schedule = lr_schedule(self.optimizer, training)
+        self.schedule = build_lr_schedule(self.optimizer, training)
         self.losses = torch.zeros(training.iterations, device=device)
         self.iteration = 0
         self.seconds = 0.0
@@ -136,11 +136,11 @@ class Trainer:
             "losses": self.losses,
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "random": distributed.gathered(random_state(self.device)),
+            "random": distributed.gathered(get_random_state(self.device)),
         }
 
     def resume(self, snapshot: Path) -> None:
-        """Take up the state in ``snapshot``, if there is one."""
+        """Load the state in ``snapshot``, if there is one."""
         if not snapshot.is_file():
             return
         state = torch.load(snapshot, map_location=self.device, weights_only=True)
@@ -152,9 +152,9 @@ class Trainer:
         set_random_state(state["random"][distributed.rank() % len(state["random"])])
 
     def history(self) -> dict[str, list[float]]:
-        """The loss, its mean over each of about ``HISTORY_POINTS`` stretches of iterations.
+        """Return the mean loss of each of about ``HISTORY_POINTS`` stretches of iterations.
 
-        None where that is not finite, as where the loss was infinite once and recovered.
+        A mean is None if it is not finite, as when the loss was infinite once and recovered.
         """
         losses = self.losses.cpu()
         stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
@@ -165,7 +165,7 @@ class Trainer:
 
 
 def set_batch_norm(model: nn.Module, training: Training) -> None:
-    """Its momentum or, frozen, neither statistics nor weights that change."""
+    """Set the momentum of batch normalisation, or freeze its statistics and weights."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = training.batch_norm_momentum
@@ -175,8 +175,8 @@ def set_batch_norm(model: nn.Module, training: Training) -> None:
         distributed.synchronise_batch_norm(model)
 
 
-def random_state(device: torch.device) -> list[Tensor]:
-    """Of the CPU and, if there is one, of the GPU."""
+def get_random_state(device: torch.device) -> list[Tensor]:
+    """Return the states of the random generators of the CPU and of the GPU, if there is one."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state()] if device.type == "cuda" else states
 
@@ -187,8 +187,8 @@ def set_random_state(states: Sequence[Tensor]) -> None:
         torch.cuda.set_rng_state(state.cpu())
 
 
-def parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any]]:
-    """All that trains, in groups of one learning rate."""
+def build_parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any]]:
+    """Build the optimiser's groups of parameters: one for each learning rate."""
     new = {id(parameter) for parameter in model.new_parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     head_lr = training.base_lr * training.head_lr_multiplier
@@ -199,7 +199,7 @@ def parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any
     return [group for group in groups if group["params"]]
 
 
-def lr_schedule(
+def build_lr_schedule(
     optimizer: torch.optim.Optimizer, training: Training
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if training.lr_policy == "poly":

@@ -687,7 +687,7 @@ class TestFailure:
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
         checkpoint = tmp_path / "plain-0.pt"
-        with training.locked(checkpoint):
+        with training.lock(checkpoint):
             with pytest.raises(TrainingError, match=r"plain-0\.pt is being trained"):
                 train(experiment, 0, data_folder, checkpoint, workers=0)
             assert names_in(tmp_path) == {"plain-0.lock"}
@@ -697,7 +697,7 @@ class TestFailure:
     def test_models_do_not_keep_each_other_off(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
     ) -> None:
-        with training.locked(tmp_path / "plain-1.pt"):
+        with training.lock(tmp_path / "plain-1.pt"):
             train(experiment, 0, data_folder, tmp_path / "plain-0.pt", workers=0)
 
     def test_data_not_prepared(self, experiment: Experiment, tmp_path: Path) -> None:
