@@ -15,7 +15,7 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings, peer
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
-from deeplab_bench.evaluation.evaluate import view_probabilities
+from deeplab_bench.evaluation.predict import view_probabilities
 from deeplab_bench.models import build_model
 from deeplab_bench.settings.schema import Phase, Training
 from deeplab_bench.timing.rounds import Work

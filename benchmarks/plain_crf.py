@@ -5,7 +5,11 @@ from numpy.typing import NDArray
 
 from benchmarks.comparison import OURS, Benchmark, Contender, Settings
 from deeplab_bench.evaluation.crf import Task
-from deeplab_bench.evaluation.crf.inference import LEAST_PROBABILITY, mean_field, require_pydensecrf
+from deeplab_bench.evaluation.crf.mean_field import (
+    LEAST_PROBABILITY,
+    iterate_mean_field,
+    require_pydensecrf,
+)
 from studies.crf_workers import PARAMETERS, made_up
 
 CLASSES = 21
@@ -36,7 +40,7 @@ def crf(settings: Settings) -> Benchmark:
 
 
 def own_labels(task: Task) -> NDArray[np.integer]:
-    ((_, beliefs),) = mean_field(task.probabilities, task.image, PARAMETERS, (ITERATIONS,))
+    ((_, beliefs),) = iterate_mean_field(task.probabilities, task.image, PARAMETERS, (ITERATIONS,))
     return beliefs.argmax(axis=0)
 
 

@@ -14,8 +14,8 @@ from threading import Barrier
 
 import numpy as np
 
-from deeplab_bench.evaluation.crf import CRFParameters, Refined, Task, refine
-from deeplab_bench.evaluation.crf.refinement import refined
+from deeplab_bench.evaluation.crf import CRFParameters, Refined, Task, refine_images
+from deeplab_bench.evaluation.crf.refinement import refine_image
 
 PARAMETERS = CRFParameters(w1=4, sigma_alpha=49, sigma_beta=5, w2=3, sigma_gamma=3)
 WARM_UP_SECONDS = 4
@@ -55,13 +55,13 @@ def made_up(height: int, width: int, classes: int) -> Task:
         PARAMETERS,
         iterations=(0, 1, 2, 5, 10),
         widths=(1, 2, 5, 10, 20, 40, math.inf),
-        boundary=True,
+        count_regions=True,
     )
 
 
 def images_per_second(task: Task, workers: int, seconds: float) -> float:
     """After ``WARM_UP_SECONDS``, in which every worker has started."""
-    results = refine(repeat(task), workers)
+    results = refine_images(repeat(task), workers)
     drawn_within(results, WARM_UP_SECONDS)
     started = time.perf_counter()
     images = drawn_within(results, seconds)
@@ -78,11 +78,11 @@ def independent_images_per_second(task: Task, processes: int, seconds: float) ->
 
 
 def own_images_per_second(task: Task, seconds: float, ready: Barrier) -> float:
-    refined(task)
+    refine_image(task)
     ready.wait()
     started, images = time.perf_counter(), 0
     while time.perf_counter() < started + seconds:
-        refined(task)
+        refine_image(task)
         images += 1
     return images / (time.perf_counter() - started)
 

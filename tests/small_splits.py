@@ -1,14 +1,16 @@
 """Splits of a few made-up images, the settings of their batches, and what they must equal."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.settings.schema import Training
 
 
@@ -52,3 +54,16 @@ def assert_same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> None:
     assert len(ours) == len(theirs)
     for our, their in zip(ours, theirs, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(our, their, strict=True))
+
+
+def labelled_split(labels: Sequence[NDArray[np.integer]], classes: Sequence[str]) -> Split:
+    """Images that show their labels."""
+    maps = [label.astype(np.uint8) for label in labels]
+    split = split_of([(np.repeat(label[..., None], 3, axis=2), label) for label in maps])
+    return replace(split, classes=list(classes))
+
+
+def true_predictions(split: Split, void_as: int = 0) -> list[Pixels]:
+    """The labels of a split, with a class in place of void."""
+    labels = [split.label(index) for index in range(len(split))]
+    return [np.where(label == VOID, void_as, label).astype(np.uint8) for label in labels]

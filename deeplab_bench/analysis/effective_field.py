@@ -20,7 +20,7 @@ from deeplab_bench.analysis.receptive_field import seen_pixels, theoretical_fiel
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.evaluation.checkpoint import Checkpoint
-from deeplab_bench.evaluation.evaluate import fraction
+from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.settings.schema import Experiment, Inference
@@ -88,7 +88,7 @@ def theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
         "centre_px": field.centre,
         "first_pixel": first,
         "last_pixel": last,
-        "share": fraction(area / (height * width)),
+        "share": round_fraction(area / (height * width)),
     }
 
 
@@ -133,7 +133,7 @@ def effective(gradients: Map) -> dict[str, float | None]:
     return {
         "size_px": round(float(np.sqrt(inside)), 2),
         "half_px": half_square(gradients),
-        "share": fraction(inside / gradients.size),
+        "share": round_fraction(inside / gradients.size),
     }
 
 

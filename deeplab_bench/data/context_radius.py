@@ -1,4 +1,4 @@
-"""Accuracy by the context radius, the least that must be seen around a pixel to tell its class.
+"""Context radius: how much must be seen around a pixel to tell its class.
 
 The context radius r of a pixel is that of the smallest square window, of 2 r + 1 pixels a side and
 centred on it, in which the scene differs from every scene whose pixel is of another class. A
@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.voc_layout import Pixels
 
 UNDECIDABLE = 255
-RADIUS_BINS = (0, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # the largest radius of each, in pixels
 
 Mask = NDArray[np.bool_]
 
@@ -43,12 +42,3 @@ def window_radii(mask: Mask) -> Pixels:
         return np.full(mask.shape, UNDECIDABLE, dtype=np.uint8)
     distances = ndimage.distance_transform_cdt(~mask, metric="chessboard")
     return np.minimum(distances, UNDECIDABLE - 1).astype(np.uint8)
-
-
-def correct_and_total(label: Pixels, prediction: Pixels, radii: Pixels) -> NDArray[np.int64]:
-    """Valid pixels found and all, by ``RADIUS_BINS`` and one more for all beyond: (2, bins)."""
-    valid = label != VOID
-    bins = np.searchsorted(RADIUS_BINS, radii[valid])
-    found = bins[label[valid] == prediction[valid]]
-    counts = [np.bincount(each, minlength=len(RADIUS_BINS) + 1) for each in (found, bins)]
-    return np.stack(counts)

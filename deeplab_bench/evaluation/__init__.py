@@ -1,1 +1,1 @@
-"""Score a checkpoint."""
+"""Evaluation of trained models."""

@@ -1,7 +1,7 @@
-"""One checkpoint scored by rules that published code follows, beside the protocol of FCN and VOC.
+"""Rescores one checkpoint with the scoring variants found in published code.
 
-The protocol (``measures.confusion``) counts the valid pixels of every image at its own size in one
-confusion matrix. Each of ``RULES`` departs from it in one respect.
+The protocol of FCN and Pascal VOC (``measures.confusion``) counts the valid pixels of all images,
+at their own sizes, in one confusion matrix. Each of ``RULES`` differs from it in one respect.
 """
 
 import math
@@ -18,14 +18,22 @@ from deeplab_bench.data.augmentation import resize
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
-from deeplab_bench.evaluation.evaluate import (
-    fraction,
-    most_probable,
-    probabilities,
-    ready,
+from deeplab_bench.evaluation.measures.confusion import (
+    Confusion,
+    confusion_matrix,
+    find_background,
+    intersection_and_union,
+    iou,
+    mean,
+    miou,
+    ratio,
 )
-from deeplab_bench.evaluation.measures import confusion as metrics
-from deeplab_bench.evaluation.measures.confusion import Confusion
+from deeplab_bench.evaluation.measures.measure import round_fraction
+from deeplab_bench.evaluation.predict import (
+    compute_probabilities,
+    pick_most_probable,
+    prepare_model,
+)
 from deeplab_bench.runtime.device import make_deterministic
 from deeplab_bench.settings.schema import Experiment, Inference
 
@@ -34,11 +42,11 @@ Predict = Callable[[Pixels], Pixels]
 
 @dataclass(frozen=True)
 class Counts:
-    """What the rules are computed from, in pixels.
+    """The pixel counts from which all rules are computed.
 
-    ``per_image`` are confusion matrices (N, C, C), ``resized`` and ``cropped`` those (C, C) of the
-    split seen and scored so, ``on_void`` the predictions (C,) where the ground truth is void.
-    ``background`` is that class's index, None without one.
+    ``per_image``: a confusion matrix of each image (N, C, C). ``resized`` and ``cropped``: that of
+    the split in these views (C, C). ``on_void``: the predictions of each class where the ground
+    truth is void (C,). ``background``: the index of this class, None if there is no such class.
     """
 
     per_image: Confusion
@@ -53,52 +61,53 @@ class Counts:
 
 
 def protocol(counts: Counts) -> float:
-    return metrics.miou(counts.whole)
+    """Compute the mIoU of the protocol, without any change."""
+    return miou(counts.whole)
 
 
 def resized_labels(counts: Counts) -> float:
-    """Images and labels are resized to the training's crop, labels by their nearest pixel."""
-    return metrics.miou(counts.resized)
+    """Resize images and labels to the training's crop size, labels with nearest neighbour."""
+    return miou(counts.resized)
 
 
 def centre_crop(counts: Counts) -> float:
-    """Only the middle of each image, of the training's crop size, is seen and scored."""
-    return metrics.miou(counts.cropped)
+    """Predict and score only the centre of each image, of the training's crop size."""
+    return miou(counts.cropped)
 
 
 def mean_of_images(counts: Counts) -> float:
-    """The mean over images of each one's mIoU, of the classes in it or in its prediction."""
-    return metrics.mean(np.array([metrics.miou(confusion) for confusion in counts.per_image]))
+    """Average the mIoU of each image, over the classes in its ground truth or prediction."""
+    return mean(np.array([miou(confusion) for confusion in counts.per_image]))
 
 
 def mean_of_images_absent_zero(counts: Counts) -> float:
-    """The same with every class, those in neither ground truth nor prediction as 0."""
-    return float(np.nan_to_num([metrics.iou(confusion) for confusion in counts.per_image]).mean())
+    """Average the mIoU of each image, over all classes; a class in neither counts as 0."""
+    return float(np.nan_to_num([iou(confusion) for confusion in counts.per_image]).mean())
 
 
 def absent_zero(counts: Counts) -> float:
-    """Classes in neither ground truth nor prediction of the whole split count as 0."""
-    return float(np.nan_to_num(metrics.iou(counts.whole)).mean())
+    """Count a class in neither ground truth nor prediction of the split as IoU 0."""
+    return float(np.nan_to_num(iou(counts.whole)).mean())
 
 
 def present_in_truth(counts: Counts) -> float:
-    """Classes that the ground truth does not show are left out, even if they are predicted."""
-    return metrics.mean(metrics.iou(counts.whole)[counts.whole.sum(axis=1) > 0])
+    """Leave out classes that are not in the ground truth, even if they are predicted."""
+    return mean(iou(counts.whole)[counts.whole.sum(axis=1) > 0])
 
 
 def void_as_background(counts: Counts) -> float:
-    """Void pixels are taken for background; NaN where there is no such class."""
+    """Label void pixels as background; NaN if there is no such class."""
     if counts.background is None:
         return math.nan
     confusion = counts.whole
     confusion[counts.background] += counts.on_void
-    return metrics.miou(confusion)
+    return miou(confusion)
 
 
 def void_as_wrong(counts: Counts) -> float:
-    """Whatever is predicted on void pixels enters the union of its class."""
-    intersection, union = metrics.intersection_and_union(counts.whole)
-    return metrics.mean(metrics.ratio(intersection, union + counts.on_void))
+    """Add the predictions on void pixels to the union of their class."""
+    intersection, union = intersection_and_union(counts.whole)
+    return mean(ratio(intersection, union + counts.on_void))
 
 
 RULES = {
@@ -124,43 +133,43 @@ def audit(
     The score is null where a rule has no meaning. Two identical runs give the same.
     """
     make_deterministic(seed)
-    model = ready(checkpoint.build_model(experiment, Inference()))
+    model = prepare_model(checkpoint.build_model(experiment, Inference()))
     crop_size = experiment.phases[-1].training.crop_size
     title = f"auditing {experiment.model} ({experiment.profile}, seed {seed})"
     images = tqdm(range(len(split)), desc=title, unit="image")
 
     def predict(image: Pixels) -> Pixels:
-        return most_probable(probabilities(model, image[None], Inference()))[0]
+        return pick_most_probable(compute_probabilities(model, image[None], Inference()))[0]
 
-    counts = counted(split, images, crop_size, predict)
+    counts = count_split(split, images, crop_size, predict)
     return {
         "crop_size": list(crop_size),
-        "protocol": fraction(protocol(counts)),
-        "rules": {name: fraction(rule(counts)) for name, rule in RULES.items()},
+        "protocol": round_fraction(protocol(counts)),
+        "rules": {name: round_fraction(rule(counts)) for name, rule in RULES.items()},
     }
 
 
-def counted(
+def count_split(
     split: Split, indices: Iterable[int], crop_size: tuple[int, int], predict: Predict
 ) -> Counts:
-    """Count a split, image by image, in every view that a rule needs."""
+    """Predict and count the images of a split in every view that a rule needs."""
     classes = len(split.classes)
     per_image, on_void = [], np.zeros(classes, dtype=np.int64)
     resized, cropped = np.zeros((2, classes, classes), dtype=np.int64)
     for index in indices:
         image, label = split.image(index), split.label(index)
         prediction = predict(image)
-        per_image.append(metrics.confusion_matrix(label, prediction, classes))
+        per_image.append(confusion_matrix(label, prediction, classes))
         on_void += np.bincount(prediction[label == VOID], minlength=classes)
-        for confusion, view in ((resized, resized_view), (cropped, centre_view)):
+        for confusion, view in ((resized, resize_view), (cropped, crop_view)):
             seen, truth = view(image, label, crop_size)
-            confusion += metrics.confusion_matrix(truth, predict(seen), classes)
-    background = split.classes.index("background") if "background" in split.classes else None
+            confusion += confusion_matrix(truth, predict(seen), classes)
+    background = find_background(split.classes)
     return Counts(np.stack(per_image), resized, cropped, on_void, background)
 
 
-def resized_view(image: Pixels, label: Pixels, size: Sequence[int]) -> tuple[Pixels, Pixels]:
-    """The pair at ``size``, (height, width), whatever its shape was."""
+def resize_view(image: Pixels, label: Pixels, size: Sequence[int]) -> tuple[Pixels, Pixels]:
+    """Resize the pair to ``size``, (height, width), without keeping its aspect ratio."""
     (height, width), (rows, columns) = label.shape, size
     box = (0, 0, width, height)
     return (
@@ -169,8 +178,8 @@ def resized_view(image: Pixels, label: Pixels, size: Sequence[int]) -> tuple[Pix
     )
 
 
-def centre_view(image: Pixels, label: Pixels, size: Sequence[int]) -> tuple[Pixels, Pixels]:
-    """The middle of the pair, of ``size`` or, along a shorter side, all of it."""
+def crop_view(image: Pixels, label: Pixels, size: Sequence[int]) -> tuple[Pixels, Pixels]:
+    """Crop the centre of the pair, of ``size`` (height, width); a shorter side stays whole."""
     rows, columns = (
         slice(start := max(0, (side - crop) // 2), start + crop)
         for side, crop in zip(label.shape, size, strict=True)

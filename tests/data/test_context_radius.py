@@ -7,10 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from deeplab_bench.data.context_radius import (
-    RADIUS_BINS,
     UNDECIDABLE,
     context_radii,
-    correct_and_total,
     window_radii,
 )
 from deeplab_bench.data.shapes import (
@@ -23,7 +21,7 @@ from deeplab_bench.data.shapes import (
     outline,
     rim,
 )
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.voc_layout import Pixels
 
 Mask = NDArray[np.bool_]
 
@@ -131,14 +129,3 @@ def test_windows_of_the_radius_decide_and_no_smaller(seed: int) -> None:
                     max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1
                 ]
                 assert all(other[window].any() for other in others) == decided
-
-
-def test_pixels_by_bin() -> None:
-    """Two of the bins, void left out, one beyond the largest."""
-    radii = np.array([[0, 0, 4, 5, UNDECIDABLE, 3]], dtype=np.uint8)
-    label = np.array([[0, 1, 1, 2, 2, VOID]], dtype=np.uint8)
-    prediction = np.array([[0, 0, 1, 2, 0, 0]], dtype=np.uint8)
-    correct, total = correct_and_total(label, prediction, radii)
-    assert RADIUS_BINS[:3] == (0, 4, 6)
-    assert correct.tolist() == [1, 1, 1] + [0] * (len(RADIUS_BINS) - 2)
-    assert total.tolist() == [2, 1, 1] + [0] * (len(RADIUS_BINS) - 3) + [1]

@@ -10,9 +10,9 @@ from scipy.ndimage import binary_erosion
 
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation.measures.boundaries import (
-    boundary_distances,
-    boundary_intersection_and_union,
-    trimap_confusions,
+    compute_boundary_distances,
+    count_boundary_regions,
+    count_trimap_confusions,
 )
 
 WIDTHS = (1, 2, 3.5, 6, math.inf)
@@ -52,7 +52,7 @@ def slow_distances(label: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def test_distances_by_a_slow_loop(label: NDArray[np.uint8]) -> None:
-    np.testing.assert_allclose(boundary_distances(label), slow_distances(label))
+    np.testing.assert_allclose(compute_boundary_distances(label), slow_distances(label))
 
 
 def test_confusions_by_a_slow_loop(label: NDArray[np.uint8]) -> None:
@@ -62,26 +62,26 @@ def test_confusions_by_a_slow_loop(label: NDArray[np.uint8]) -> None:
     for n, (y, x) in product(range(2), np.argwhere(label != VOID)):
         for index, width in enumerate(WIDTHS):
             expected[n, index, label[y, x], predictions[n, y, x]] += distances[y, x] <= width
-    actual = trimap_confusions(label, predictions, 3, WIDTHS)
+    actual = count_trimap_confusions(label, predictions, 3, WIDTHS)
     np.testing.assert_array_equal(actual, expected)
     assert actual[0, -1].sum() == (label != VOID).sum() > actual[0, -2].sum() > 0
 
 
 def test_a_straight_boundary_has_its_width_on_both_sides() -> None:
     label = np.repeat([[0] * 10 + [1] * 10], 4, axis=0).astype(np.uint8)
-    bands = trimap_confusions(label, label[None], 2, (1, 2, 5))[0]
+    bands = count_trimap_confusions(label, label[None], 2, (1, 2, 5))[0]
     assert [band.sum() for band in bands] == [4 * 2 * width for width in (1, 2, 5)]
 
 
 def test_void_makes_a_boundary_and_is_not_scored() -> None:
     label = np.array([[0, 0, 0, VOID, 0, 0, 0]], dtype=np.uint8)
-    bands = trimap_confusions(label, np.zeros_like(label)[None], 1, (1, 2))[0]
+    bands = count_trimap_confusions(label, np.zeros_like(label)[None], 1, (1, 2))[0]
     assert [band.sum() for band in bands] == [2, 4]
 
 
 def test_an_image_of_one_label_has_no_bands() -> None:
     label = np.ones((3, 4), dtype=np.uint8)
-    bands = trimap_confusions(label, label[None], 2, (1, 1000, math.inf))[0]
+    bands = count_trimap_confusions(label, label[None], 2, (1, 1000, math.inf))[0]
     assert [band.sum() for band in bands] == [0, 0, 12]
 
 
@@ -98,7 +98,7 @@ def test_boundary_iou_by_erosion(height: int, width: int, distance: int) -> None
     """Class by class; diagonals of 15, 64, 100 and 200 pixels."""
     label, other = (random_label(seed, height, width, patch=max(3, height // 8)) for seed in (1, 2))
     prediction = np.where(other == VOID, 0, other).astype(np.uint8)
-    intersection, union = boundary_intersection_and_union(label, prediction, 4)
+    intersection, union = count_boundary_regions(label, prediction, 4)
     for index in range(4):
         truth = eroded_boundary(label == index, distance)
         guess = eroded_boundary((prediction == index) & (label != VOID), distance)
@@ -112,7 +112,7 @@ def test_boundary_iou_by_hand() -> None:
     """A square of 6x6 in an image whose share of 2 % is a pixel, found a pixel too far right."""
     label, prediction = np.zeros((2, 20, 20), dtype=np.uint8)
     label[5:11, 5:11] = prediction[5:11, 6:12] = 1
-    intersection, union = boundary_intersection_and_union(label, prediction, 2)
+    intersection, union = count_boundary_regions(label, prediction, 2)
     # Rings of 20 pixels each, which share their long sides, 2 of 5 pixels.
     assert (intersection[1], union[1]) == (10, 30)
 
@@ -122,15 +122,15 @@ def test_identical_masks_have_a_boundary_iou_of_one(seed: int) -> None:
     """Whatever the prediction says where the ground truth is void."""
     label = random_label(seed, 70, 70, patch=9)
     prediction = np.where(label == VOID, seed, label).astype(np.uint8)
-    intersection, union = boundary_intersection_and_union(label, prediction, 3)
+    intersection, union = count_boundary_regions(label, prediction, 3)
     assert (intersection == union).all() and union.all()
 
 
 def test_an_image_of_void_has_no_boundary_region() -> None:
     label = np.full((9, 9), VOID, dtype=np.uint8)
-    assert not boundary_intersection_and_union(label, np.zeros_like(label), 2).any()
+    assert not count_boundary_regions(label, np.zeros_like(label), 2).any()
 
 
 def test_a_class_that_fills_the_image_has_its_border() -> None:
     label = np.ones((10, 12), dtype=np.uint8)
-    assert boundary_intersection_and_union(label, label, 2).tolist() == [[0, 40], [0, 40]]
+    assert count_boundary_regions(label, label, 2).tolist() == [[0, 40], [0, 40]]

@@ -16,12 +16,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deeplab_bench.evaluation.crf import CRFError, CRFParameters, Task, mean_field, refine
-from deeplab_bench.evaluation.crf.processes import WorkerError, in_processes
-from deeplab_bench.evaluation.crf.refinement import refined
-from deeplab_bench.evaluation.crf.search import coarse_to_fine, mious_of, searched, spread
+from deeplab_bench.evaluation.crf import (
+    CRFError,
+    CRFParameters,
+    Task,
+    iterate_mean_field,
+    refine_images,
+)
+from deeplab_bench.evaluation.crf.processes import WorkerError, map_in_processes
+from deeplab_bench.evaluation.crf.refinement import refine_image
+from deeplab_bench.evaluation.crf.search import (
+    compute_mious,
+    get_searched_values,
+    pick_evenly,
+    search_coarse_to_fine,
+)
 from deeplab_bench.evaluation.measures import confusion as metrics
-from deeplab_bench.evaluation.measures.boundaries import boundary_intersection_and_union
+from deeplab_bench.evaluation.measures.boundaries import count_boundary_regions
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = CRFParameters(w1=1.5, sigma_alpha=4, sigma_beta=40, w2=0.7, sigma_gamma=1.5)
@@ -40,7 +51,9 @@ def scene(seed: int, height: int = 6, width: int = 7, classes: int = 3) -> tuple
 def task(seed: int, **changes: Any) -> Task:
     probabilities, image = scene(seed, 10 + seed, 12)
     label = (image[..., 0] > 60).astype(np.uint8)
-    given = Task(probabilities, image, label, PARAMETERS, (0, 1, 3), (1, 3, math.inf), pictured=1)
+    given = Task(
+        probabilities, image, label, PARAMETERS, (0, 1, 3), (1, 3, math.inf), pictured_class=1
+    )
     return replace(given, **changes)
 
 
@@ -90,7 +103,7 @@ class TestMeanField:
         parameters = replace(PARAMETERS, **changes)
         agreeing, apart = [], []
         for seed in range(6):
-            ((_, actual),) = mean_field(*scene(seed), parameters, (iterations,))
+            ((_, actual),) = iterate_mean_field(*scene(seed), parameters, (iterations,))
             expected = brute_force(*scene(seed), parameters, iterations)
             agreeing.append(actual.argmax(axis=0) == expected.argmax(axis=0))
             apart.append(np.abs(actual - expected))
@@ -100,16 +113,16 @@ class TestMeanField:
     def test_without_neighbours_nothing_changes(self) -> None:
         probabilities, image = scene(0)
         parameters = replace(PARAMETERS, w1=0, w2=0)
-        for scores, beliefs in mean_field(probabilities, image, parameters, (0, 1, 10)):
+        for scores, beliefs in iterate_mean_field(probabilities, image, parameters, (0, 1, 10)):
             np.testing.assert_allclose(beliefs, probabilities, atol=1e-6)
             np.testing.assert_allclose(scores, np.log(probabilities), atol=1e-6)
 
     def test_steps_are_those_of_inferences_of_their_own(self) -> None:
         probabilities, image = scene(1)
         steps = (0, 1, 2, 5, 10)
-        together = list(mean_field(probabilities, image, PARAMETERS, steps))
+        together = list(iterate_mean_field(probabilities, image, PARAMETERS, steps))
         for iterations, (scores, beliefs) in zip(steps, together, strict=True):
-            ((_, alone),) = mean_field(probabilities, image, PARAMETERS, (iterations,))
+            ((_, alone),) = iterate_mean_field(probabilities, image, PARAMETERS, (iterations,))
             np.testing.assert_array_equal(beliefs, alone)
             np.testing.assert_allclose(softmax(scores), beliefs, atol=1e-6)
         assert np.abs(together[1][1] - together[4][1]).max() > 0.1
@@ -117,7 +130,7 @@ class TestMeanField:
     def test_impossible_classes_and_half_precision(self) -> None:
         probabilities, image = scene(2)
         probabilities[0] = 0
-        for scores, beliefs in mean_field(
+        for scores, beliefs in iterate_mean_field(
             probabilities.astype(np.float16), image, PARAMETERS, (0, 2)
         ):
             assert np.isfinite(scores).all()
@@ -126,14 +139,14 @@ class TestMeanField:
     def test_read_only_images_will_do(self) -> None:
         probabilities, image = scene(3)
         image.flags.writeable = False
-        assert len(list(mean_field(probabilities, image, PARAMETERS, (1,)))) == 1
+        assert len(list(iterate_mean_field(probabilities, image, PARAMETERS, (1,)))) == 1
 
     def test_without_the_library_one_line_says_what_to_install(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("deeplab_bench.evaluation.crf.inference.find_spec", lambda name: None)
+        monkeypatch.setattr("deeplab_bench.evaluation.crf.mean_field.find_spec", lambda name: None)
         with pytest.raises(CRFError, match="needs the package pydensecrf2: run `pip install"):
-            next(mean_field(*scene(0), PARAMETERS, (1,)))
+            next(iterate_mean_field(*scene(0), PARAMETERS, (1,)))
 
     def test_the_module_imports_without_the_library_and_torch(self) -> None:
         code = (
@@ -147,9 +160,9 @@ class TestMeanField:
 class TestRefined:
     def test_labels_scores_and_beliefs_are_of_every_iteration(self) -> None:
         given = task(0)
-        pictures = refined(given).pictures
+        pictures = refine_image(given).pictures
         assert pictures is not None
-        steps = mean_field(given.probabilities, given.image, PARAMETERS, given.iterations)
+        steps = iterate_mean_field(given.probabilities, given.image, PARAMETERS, given.iterations)
         for index, (scores, beliefs) in enumerate(steps):
             np.testing.assert_array_equal(pictures.labels[index], beliefs.argmax(axis=0))
             np.testing.assert_array_equal(pictures.scores[index], scores[1])
@@ -158,24 +171,24 @@ class TestRefined:
 
     def test_confusions_are_those_of_the_labels(self) -> None:
         given = task(1)
-        result = refined(given)
+        result = refine_image(given)
         assert result.pictures is not None and result.confusions.shape == (3, 3, 3, 3)
         for labels, confusions in zip(result.pictures.labels, result.confusions, strict=True):
             expected = metrics.confusion_matrix(given.label, labels, 3)
             np.testing.assert_array_equal(confusions[-1], expected)
 
     def test_boundary_regions_are_those_of_the_labels(self) -> None:
-        given = task(1, boundary=True)
-        result = refined(given)
-        assert result.pictures is not None and result.boundary.shape == (3, 2, 3)
-        for labels, regions in zip(result.pictures.labels, result.boundary, strict=True):
-            expected = boundary_intersection_and_union(given.label, labels, 3)
+        given = task(1, count_regions=True)
+        result = refine_image(given)
+        assert result.pictures is not None and result.regions.shape == (3, 2, 3)
+        for labels, regions in zip(result.pictures.labels, result.regions, strict=True):
+            expected = count_boundary_regions(given.label, labels, 3)
             np.testing.assert_array_equal(regions, expected)
-        assert (result.boundary[0] != result.boundary[2]).any()
+        assert (result.regions[0] != result.regions[2]).any()
 
     def test_pictures_and_boundary_regions_are_made_on_request(self) -> None:
-        result = refined(task(0, pictured=None))
-        assert result.pictures is None and result.boundary.size == 0
+        result = refine_image(task(0, pictured_class=None))
+        assert result.pictures is None and result.regions.size == 0
 
 
 def process_id(item: float) -> tuple[float, int, bool]:
@@ -208,8 +221,8 @@ class TestProcesses:
     def test_parallel_equals_serial_in_order(self) -> None:
         """Images of different sizes; workers that have not loaded torch."""
         given = [task(seed) for seed in range(5)]
-        for one, parallel in zip(given, refine(given, workers=2), strict=True):
-            serial = refined(one)
+        for one, parallel in zip(given, refine_images(given, workers=2), strict=True):
+            serial = refine_image(one)
             np.testing.assert_array_equal(parallel.confusions, serial.confusions)
             assert parallel.pictures is not None and serial.pictures is not None
             np.testing.assert_array_equal(parallel.pictures.beliefs, serial.pictures.beliefs)
@@ -223,7 +236,7 @@ class TestProcesses:
                 drawn.append(item)
                 yield item
 
-        results = in_processes(process_id, items(), workers=2)
+        results = map_in_processes(process_id, items(), workers=2)
         first = next(results)
         assert len(drawn) == 4
         rest = list(results)
@@ -234,23 +247,23 @@ class TestProcesses:
         assert not any(alive(process) for process in workers)
 
     def test_an_error_in_a_worker_is_raised_here(self) -> None:
-        results = in_processes(fail_at_three, range(100), workers=2)
+        results = map_in_processes(fail_at_three, range(100), workers=2)
         with pytest.raises(ValueError, match="three is too many"):
             list(results)
 
     def test_a_killed_worker_is_one_error(self) -> None:
-        with pytest.raises(WorkerError, match="one of 2 worker processes was ended"):
-            list(in_processes(die_at_three, range(100), workers=2))
+        with pytest.raises(WorkerError, match="one of 2 worker processes was killed"):
+            list(map_in_processes(die_at_three, range(100), workers=2))
 
     def test_workers_end_with_a_killed_parent(self) -> None:
         code = (
-            "from deeplab_bench.evaluation.crf.processes import in_processes;"
+            "from deeplab_bench.evaluation.crf.processes import map_in_processes;"
             "from test_crf import process_id;"
-            "results = in_processes(process_id, iter(lambda: 0.01, None), workers=2);"
+            "results = map_in_processes(process_id, iter(lambda: 0.01, None), workers=2);"
             "print(*{next(results)[1] for _ in range(30)}, flush=True);"
             "list(results)"
         )
-        path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+        path = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
         with subprocess.Popen(
             [sys.executable, "-c", code],
             env=os.environ | {"PYTHONPATH": path},
@@ -267,7 +280,7 @@ class TestProcesses:
 
 def peak(parameters: CRFParameters) -> float:
     """A score that is highest at (4, 45, 6)."""
-    w1, sigma_alpha, sigma_beta = searched(parameters)
+    w1, sigma_alpha, sigma_beta = get_searched_values(parameters)
     return -abs(w1 - 4) - abs(sigma_alpha - 45) / 10 - abs(sigma_beta - 6)
 
 
@@ -281,39 +294,41 @@ class TestSearch:
             rounds.append(candidates)
             return [peak(candidate) for candidate in candidates]
 
-        tried = coarse_to_fine(PARAMETERS, self.GRID, score)
+        tried = search_coarse_to_fine(PARAMETERS, self.GRID, score)
         assert [len(candidates) for candidates in rounds[:2]] == [1, 12]
-        assert searched(tried[0].parameters) == (4, 45, 6)
+        assert get_searched_values(tried[0].parameters) == (4, 45, 6)
         assert (tried[0].parameters.w2, tried[0].parameters.sigma_gamma) == (0.7, 1.5)
         candidates = [one.parameters for one in tried]
         assert len(set(candidates)) == len(candidates) == sum(map(len, rounds))
         assert [one.miou for one in tried] == sorted(map(peak, candidates), reverse=True)
-        assert {searched(c)[1] for c in rounds[2]} == {35, 40, 45}
+        assert {get_searched_values(c)[1] for c in rounds[2]} == {35, 40, 45}
 
     def test_of_equals_the_smaller(self) -> None:
-        tried = coarse_to_fine(PARAMETERS, self.GRID, lambda candidates: [0.5] * len(candidates))
-        everything = [searched(one.parameters) for one in tried]
+        tried = search_coarse_to_fine(
+            PARAMETERS, self.GRID, lambda candidates: [0.5] * len(candidates)
+        )
+        everything = [get_searched_values(one.parameters) for one in tried]
         assert everything == sorted(everything)
 
     def test_where_it_begins_counts(self) -> None:
         """Off the grid, and better than all of it."""
         start = replace(PARAMETERS, w1=4, sigma_alpha=45, sigma_beta=6)
-        tried = coarse_to_fine(start, ((8.0,), (90.0,), (1.0,)), lambda c: [*map(peak, c)])
+        tried = search_coarse_to_fine(start, ((8.0,), (90.0,), (1.0,)), lambda c: [*map(peak, c)])
         assert tried[0].parameters == start
 
     def test_scores_are_those_of_all_examples_together(self) -> None:
         examples = [task(seed, iterations=(10,), widths=(math.inf,)) for seed in range(2)]
         candidates = [PARAMETERS, replace(PARAMETERS, w1=6, sigma_beta=10)]
-        actual = mious_of(candidates, examples, 1, "")
+        actual = compute_mious(candidates, examples, 1, "")
         for candidate, miou in zip(candidates, actual, strict=True):
             counts = np.zeros((3, 3), dtype=np.int64)
             for example in examples:
-                steps = mean_field(example.probabilities, example.image, candidate, (10,))
+                steps = iterate_mean_field(example.probabilities, example.image, candidate, (10,))
                 labels = next(steps)[1].argmax(axis=0)
                 counts += metrics.confusion_matrix(example.label, labels, 3)
             assert miou == round(metrics.miou(counts), 6)
         assert actual[0] != actual[1]
 
     def test_images_are_spread_over_the_split(self) -> None:
-        assert spread(3, 10) == [0, 3, 6]
-        assert spread(10, 3) == [0, 1, 2]
+        assert pick_evenly(3, 10) == [0, 3, 6]
+        assert pick_evenly(10, 3) == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""What the CRF makes of a run: beside the run's own scores and a CRF called by hand."""
+"""The evaluation of the CRF: compared with the run's own figures and with a CRF called by hand."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -15,24 +15,24 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.samples import SAMPLES
 from deeplab_bench.data.voc_layout import VOID
-from deeplab_bench.evaluation.crf import CRFError, CRFParameters, Refined, Task, mean_field
+from deeplab_bench.evaluation.crf import CRFError, CRFParameters, Refined, Task, iterate_mean_field
 from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.evaluate import (
     evaluate_crf,
-    figures,
-    main_class,
-    scaled,
-    search,
-    summed,
+    find_main_class,
+    record_iterations,
+    scale_to_grey,
+    search_parameters,
+    sum_results,
 )
-from deeplab_bench.evaluation.crf.refinement import refined
-from deeplab_bench.evaluation.crf.search import spread
+from deeplab_bench.evaluation.crf.refinement import refine_image
+from deeplab_bench.evaluation.crf.search import pick_evenly
 from deeplab_bench.evaluation.evaluate import EvaluationError, evaluate
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.boundaries import (
     TRIMAP_WIDTHS,
-    boundary_intersection_and_union,
-    trimap_confusions,
+    count_boundary_regions,
+    count_trimap_confusions,
 )
 from deeplab_bench.models import build_model
 from deeplab_bench.settings.schema import CRF, CRFSearch, Experiment
@@ -80,7 +80,7 @@ class ByHand:
             w1=w1, sigma_alpha=sigma_alpha, sigma_beta=sigma_beta, w2=1, sigma_gamma=2
         )
         probabilities = logits(model, split, index).softmax(dim=0).numpy()
-        steps = [*mean_field(probabilities, split.image(index), given, iterations)]
+        steps = [*iterate_mean_field(probabilities, split.image(index), given, iterations)]
         self.scores, self.beliefs = (np.stack(maps) for maps in zip(*steps, strict=True))
         self.labels = self.beliefs.argmax(axis=1).astype(np.uint8)
 
@@ -126,9 +126,9 @@ def test_an_edge_that_the_crf_sets_right() -> None:
     image = np.repeat(200 * label[..., None], 3, axis=-1)
     probabilities = np.where(np.arange(2)[:, None, None] == predicted, 0.6, 0.4)
     parameters = CRFParameters(w1=4, sigma_alpha=8, sigma_beta=10, w2=1, sigma_gamma=1)
-    task = Task(probabilities, image, label, parameters, (0, 10), (math.inf,), boundary=True)
-    confusions, boundary, *_ = summed([refined(task), refined(task)])
-    before, after = figures(confusions, boundary, (0, 10), ("ground", "square")).values()
+    task = Task(probabilities, image, label, parameters, (0, 10), (math.inf,), count_regions=True)
+    confusions, regions, *_ = sum_results([refine_image(task), refine_image(task)])
+    before, after = record_iterations(confusions, regions, (0, 10), ("ground", "square")).values()
     # Of the square, 10 of 30 pixels; of the ground, the image's border and 14 of 42 around it.
     iou = {"ground": (76 + 14) / (76 + 42), "square": 10 / 30}
     assert before["boundary_iou"] == pytest.approx(iou, abs=1e-6)
@@ -137,7 +137,7 @@ def test_an_edge_that_the_crf_sets_right() -> None:
     assert after["boundary_miou"] == 1
 
 
-def test_scores_ByHand(
+def test_figures_by_hand(
     result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Path
 ) -> None:
     model, val = loaded(experiment, checkpoint), load_split(data_folder, "val")
@@ -148,8 +148,8 @@ def test_scores_ByHand(
     for index in range(len(val)):
         label, labels = val.label(index), ByHand(model, val, index, parameters, [0, 1, 3]).labels
         whole += np.stack([metrics.confusion_matrix(label, each, 6) for each in labels])
-        bands += trimap_confusions(label, labels, 6, TRIMAP_WIDTHS)
-        regions += np.stack([boundary_intersection_and_union(label, each, 6) for each in labels])
+        bands += count_trimap_confusions(label, labels, 6, TRIMAP_WIDTHS)
+        regions += np.stack([count_boundary_regions(label, each, 6) for each in labels])
     everything = zip(whole, bands, regions, result["iterations"].values(), strict=True)
     for counts, near, (intersection, union), actual in everything:
         found = union > 0
@@ -177,7 +177,7 @@ def test_the_search_scores_training_images(
     assert [2.0, 8.0, 12.0] in tried and [1.0, 20.0, 12.0] in tried and [6.0, 20.0, 12.0] in tried
     for candidate, actual in zip(tried, (each[3] for each in search["tried"]), strict=True):
         counts = np.zeros((6, 6), dtype=np.int64)
-        for index in spread(3, len(train)):
+        for index in pick_evenly(3, len(train)):
             (labels,) = ByHand(model, train, index, candidate, [10]).labels
             counts += metrics.confusion_matrix(train.label(index), labels, 6)
         assert actual == pytest.approx(metrics.miou(counts), abs=2e-3)  # half precision
@@ -192,14 +192,14 @@ def test_the_search_counts_no_boundary_regions(
 ) -> None:
     asked = []
 
-    def refine(tasks: Iterable[Task], workers: int) -> Iterator[Refined]:
+    def refine_images(tasks: Iterable[Task], workers: int) -> Iterator[Refined]:
         for task in tasks:
-            asked.append(task.boundary)
-            yield refined(task)
+            asked.append(task.count_regions)
+            yield refine_image(task)
 
-    monkeypatch.setattr("deeplab_bench.evaluation.crf.search.refine", refine)
+    monkeypatch.setattr("deeplab_bench.evaluation.crf.search.refine_images", refine_images)
     model, train = loaded(experiment, checkpoint), load_split(data_folder, "train")
-    search(model, train, SETTINGS, 1, "")
+    search_parameters(model, train, SETTINGS, 1, "")
     assert asked and not any(asked)
 
 
@@ -231,7 +231,9 @@ def test_without_a_search_the_given_parameters_are_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In this process, as processes are slow to start."""
-    monkeypatch.setattr(crf_evaluation, "refine", lambda tasks, workers: map(refined, tasks))
+    monkeypatch.setattr(
+        crf_evaluation, "refine_images", lambda tasks, workers: map(refine_image, tasks)
+    )
     settings = SETTINGS.model_copy(update={"search": None})
     result, _ = evaluate_crf(experiment, 0, settings, data_folder, checkpoint, samples_in(tmp_path))
     assert result["search"] is None
@@ -267,19 +269,19 @@ def test_pictures_are_strips_of_the_first_images(
         left += columns
     assert result["pictured"] == [0, 1]
     assert all(array.shape == (2 * height, left) for array in pixels.values())
-    main, (rows, columns) = main_class(val.label(0), 0), val.sizes[0]
+    main, (rows, columns) = find_main_class(val.label(0), 0), val.sizes[0]
     first = ByHand(model, val, 0, parameters, [0, 1])
     for place, beliefs in enumerate(first.beliefs[:, main]):
         here = pixels["beliefs"][place * height :][:rows, :columns]
         np.testing.assert_allclose(here, 255 * beliefs, atol=0.51)
     scores = np.stack([pixels["scores"][top:][:rows, :columns] for top in (0, height)])
-    np.testing.assert_array_equal(scores, scaled(first.scores[:, main]))
+    np.testing.assert_array_equal(scores, scale_to_grey(first.scores[:, main]))
 
 
 def test_scores_span_the_greys() -> None:
-    grey = scaled(np.array([[[-3.0, 1.0]], [[-1.0, 2.0]]], dtype=np.float32))
+    grey = scale_to_grey(np.array([[[-3.0, 1.0]], [[-1.0, 2.0]]], dtype=np.float32))
     assert grey.tolist() == [[[0, 204]], [[102, 255]]]
-    assert scaled(np.zeros((1, 2, 2), dtype=np.float32)).max() == 0
+    assert scale_to_grey(np.zeros((1, 2, 2), dtype=np.float32)).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_scores_span_the_greys() -> None:
     ],
 )
 def test_main_class(label: list[int], background: int | None, main: int) -> None:
-    assert main_class(np.array(label, dtype=np.uint8), background) == main
+    assert find_main_class(np.array(label, dtype=np.uint8), background) == main
 
 
 def test_what_is_missing_is_said_before_any_work(
@@ -302,7 +304,7 @@ def test_what_is_missing_is_said_before_any_work(
     arguments = (experiment, 0, SETTINGS, data_folder, tmp_path / "x.pt", samples_in(tmp_path))
     with pytest.raises(EvaluationError, match="is missing: run `dvc repro`"):
         evaluate_crf(*arguments)
-    monkeypatch.setattr("deeplab_bench.evaluation.crf.inference.find_spec", lambda name: None)
+    monkeypatch.setattr("deeplab_bench.evaluation.crf.mean_field.find_spec", lambda name: None)
     with pytest.raises(CRFError, match="pydensecrf2"):
         evaluate_crf(*arguments)
     assert not list(tmp_path.iterdir())

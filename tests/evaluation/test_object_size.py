@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation.measures.object_size import (
     BINS,
-    area_edges,
-    object_areas,
-    object_list,
-    size_bins,
+    compute_area_edges,
+    compute_object_areas,
+    find_size_bins,
+    list_object_areas,
 )
 
 V = VOID
@@ -65,13 +65,13 @@ def slow_areas(label: Pixels, background: int | None) -> NDArray[np.int64]:
     ],
 )
 def test_objects_by_hand(label: Pixels, expected: list[list[int]]) -> None:
-    assert object_areas(label, background=0).tolist() == expected
+    assert compute_object_areas(label, background=0).tolist() == expected
 
 
 def test_without_background_every_class_has_objects() -> None:
     label = grid([0, 0, 1], [0, V, 1])
-    assert object_areas(label, background=None).tolist() == [[3, 3, 2], [3, 0, 2]]
-    assert object_areas(label, background=1).tolist() == [[3, 3, 0], [3, 0, 0]]
+    assert compute_object_areas(label, background=None).tolist() == [[3, 3, 2], [3, 0, 2]]
+    assert compute_object_areas(label, background=1).tolist() == [[3, 3, 0], [3, 0, 0]]
 
 
 @pytest.mark.parametrize("background", [0, 2, None])
@@ -79,15 +79,15 @@ def test_without_background_every_class_has_objects() -> None:
 def test_objects_by_flood_fill(seed: int, background: int | None) -> None:
     label = random_label(seed)
     expected = slow_areas(label, background)
-    areas = object_areas(label, background)
+    areas = compute_object_areas(label, background)
     np.testing.assert_array_equal(areas, expected)
-    assert sum(object_list(areas)) == np.count_nonzero(expected)
+    assert sum(list_object_areas(areas)) == np.count_nonzero(expected)
 
 
 def test_object_list_has_each_object_once() -> None:
     """Two objects of 2 pixels, of two classes, one of 1 and one of 3."""
     label = grid([1, 1, 0, 2], [0, 0, 0, 2], [3, 0, 1, 0], [0, 0, 1, 1])
-    assert Counter(object_list(object_areas(label, 0)).tolist()) == {1: 1, 2: 2, 3: 1}
+    assert Counter(list_object_areas(compute_object_areas(label, 0)).tolist()) == {1: 1, 2: 2, 3: 1}
 
 
 def strips(*lengths: int) -> Pixels:
@@ -100,40 +100,40 @@ def strips(*lengths: int) -> Pixels:
 
 def test_terciles_by_hand() -> None:
     """Positions 5/3 and 10/3 among 2, 4, ..., 12, which lie in two images."""
-    images = [object_areas(strips(*lengths), 0) for lengths in ((2, 12, 4), (10, 6, 8))]
-    edges = area_edges(images)
+    images = [compute_object_areas(strips(*lengths), 0) for lengths in ((2, 12, 4), (10, 6, 8))]
+    edges = compute_area_edges(images)
     assert edges == pytest.approx([4 + 2 * 2 / 3, 8 + 2 * 1 / 3])
-    bins = size_bins(images[0], edges)
+    bins = find_size_bins(images[0], edges)
     assert bins is not None
     assert bins[[0, 2, 4], 0].tolist() == [0, 2, 0]
     assert all(isinstance(edge, float) for edge in edges)
 
 
 def test_object_on_an_edge_belongs_below_it() -> None:
-    areas = object_areas(strips(1, 2, 3, 4), 0)
-    edges = area_edges([areas])
+    areas = compute_object_areas(strips(1, 2, 3, 4), 0)
+    edges = compute_area_edges([areas])
     assert edges == pytest.approx([2, 3])
-    bins = size_bins(areas, edges)
+    bins = find_size_bins(areas, edges)
     assert bins is not None
     assert bins[::2, 0].tolist() == [0, 0, 1, 2]
 
 
 def test_objects_count_once_whatever_their_area() -> None:
     """Among areas 1, 1, 1, 1, 20 both terciles are 1; by pixels they would be 20."""
-    assert area_edges([object_areas(strips(1, 1, 1, 1, 20), 0)]) == [1, 1]
+    assert compute_area_edges([compute_object_areas(strips(1, 1, 1, 1, 20), 0)]) == [1, 1]
 
 
 def test_no_objects() -> None:
-    empty = object_areas(grid([0, V], [0, 0]), 0)
-    assert area_edges([empty, empty]) == []
-    assert size_bins(empty, [2, 3]) is None
+    empty = compute_object_areas(grid([0, V], [0, 0]), 0)
+    assert compute_area_edges([empty, empty]) == []
+    assert find_size_bins(empty, [2, 3]) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_pixel_goes_with_the_nearest_object(seed: int) -> None:
-    areas = object_areas(random_label(seed), 0)
-    edges = area_edges([areas])
-    bins = size_bins(areas, edges)
+    areas = compute_object_areas(random_label(seed), 0)
+    edges = compute_area_edges([areas])
+    bins = find_size_bins(areas, edges)
     assert bins is not None and bins.shape == areas.shape
     objects = np.argwhere(areas)
     for place in product(*map(range, areas.shape)):
@@ -144,15 +144,15 @@ def test_every_pixel_goes_with_the_nearest_object(seed: int) -> None:
 
 def test_false_alarm_is_charged_to_the_object_beside_it() -> None:
     label = grid([1, 0, 0, 0, 0, 0, 2, 2, 2, 2])
-    bins = size_bins(object_areas(label, 0), [1, 3])
+    bins = find_size_bins(compute_object_areas(label, 0), [1, 3])
     assert bins is not None
     assert bins.tolist() == [[0, 0, 0, 0, 2, 2, 2, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_bins_partition_the_image(seed: int) -> None:
-    areas = object_areas(random_label(seed), 0)
-    bins = size_bins(areas, area_edges([areas]))
+    areas = compute_object_areas(random_label(seed), 0)
+    bins = find_size_bins(areas, compute_area_edges([areas]))
     assert bins is not None
     assert set(np.unique(bins)) <= set(range(len(BINS)))
     assert sum(np.count_nonzero(bins == size) for size in range(len(BINS))) == areas.size
@@ -162,6 +162,6 @@ def test_scraps_are_no_objects() -> None:
     """Of 100x100 pixels, less than five are a slip; the pixels then belong to what is near."""
     label = np.zeros((100, 100), dtype=np.uint8)
     label[:2, :2], label[50:55, 50] = 1, 1
-    areas = object_areas(label, 0)
+    areas = compute_object_areas(label, 0)
     assert areas[0, 0] == 0
     assert set(areas[50:55, 50].tolist()) == {5}

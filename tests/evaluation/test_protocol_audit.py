@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_splits import labelled_split
 
-from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation import protocol_audit
 from deeplab_bench.evaluation.evaluate import evaluate
@@ -16,29 +16,15 @@ from deeplab_bench.evaluation.protocol_audit import (
     RULES,
     Counts,
     audit,
-    centre_view,
-    counted,
-    resized_view,
+    count_split,
+    crop_view,
+    resize_view,
 )
 from deeplab_bench.settings.schema import Experiment
 
 CLASSES = ["background", "road", "car", "kite"]
 CROP = (8, 12)
 SHAPES = [(10, 15), (7, 20), (16, 12)]
-
-
-def split_of(labels: Sequence[Pixels], classes: Sequence[str] = CLASSES) -> Split:
-    """Images that show their labels."""
-    flat = np.concatenate([label.ravel() for label in labels])
-    starts = np.cumsum([0, *(label.size for label in labels)])[:-1]
-    return Split(
-        names=[f"image{index}" for index in range(len(labels))],
-        sizes=[(label.shape[0], label.shape[1]) for label in labels],
-        classes=list(classes),
-        images=np.repeat(flat, 3),
-        labels=flat,
-        starts=starts.tolist(),
-    )
 
 
 def random_labels(seed: int) -> list[Pixels]:
@@ -103,7 +89,7 @@ def centre(label: Pixels) -> Pixels:
 @pytest.mark.parametrize("seed", range(2))
 def test_rules_by_slow_loops(seed: int, predict: Callable[[Pixels], Pixels]) -> None:
     labels = random_labels(seed)
-    counts = counted(split_of(labels), range(3), CROP, predict)
+    counts = count_split(labelled_split(labels, CLASSES), range(3), CROP, predict)
     pairs = [(label, predict(label)) for label in labels]
     as_background = [(np.where(t == VOID, 0, t).astype(np.uint8), p) for t, p in pairs]
     views = {view: [(view(t), predict(view(t))) for t in labels] for view in (nearest, centre)}
@@ -132,7 +118,7 @@ def test_rules_on_the_truth() -> None:
         """But for the blurred colours of resized images, which lie between."""
         return np.where(image[..., 0] < 2, image[..., 0], 1)
 
-    counts = counted(split_of(labels), range(2), (1, 2), truth)
+    counts = count_split(labelled_split(labels, CLASSES), range(2), (1, 2), truth)
     assert counts.on_void.tolist() == [0, 1, 0, 0]
     scores = {name: rule(counts) for name, rule in RULES.items()}
     assert scores["mean_of_images"] == scores["present_in_truth"] == scores["centre_crop"] == 1
@@ -143,8 +129,8 @@ def test_rules_on_the_truth() -> None:
 
 
 def test_without_background_void_cannot_be_background() -> None:
-    split = split_of(random_labels(0), ["sky", *CLASSES[1:]])
-    counts = counted(split, range(3), CROP, pattern)
+    split = labelled_split(random_labels(0), ["sky", *CLASSES[1:]])
+    counts = count_split(split, range(3), CROP, pattern)
     assert counts.background is None
     assert [name for name, rule in RULES.items() if math.isnan(rule(counts))] == [
         "void_as_background"
@@ -153,12 +139,12 @@ def test_without_background_void_cannot_be_background() -> None:
 
 def test_an_image_of_void_counts_in_no_mean() -> None:
     labels = [np.full((4, 4), VOID, dtype=np.uint8), np.ones((4, 4), dtype=np.uint8)]
-    counts = counted(split_of(labels), range(2), (4, 4), only_road)
+    counts = count_split(labelled_split(labels, CLASSES), range(2), (4, 4), only_road)
     assert protocol_audit.mean_of_images(counts) == 1
 
 
 def test_rules_leave_the_counts_as_they_are() -> None:
-    counts = counted(split_of(random_labels(0)), range(3), CROP, pattern)
+    counts = count_split(labelled_split(random_labels(0), CLASSES), range(3), CROP, pattern)
     before = {
         field.name: np.copy(getattr(counts, field.name)) for field in dataclasses.fields(Counts)
     }
@@ -172,11 +158,11 @@ def test_rules_leave_the_counts_as_they_are() -> None:
 def test_views_show_image_and_label_alike(shape: tuple[int, int]) -> None:
     label = np.random.default_rng(0).integers(0, 4, shape, dtype=np.uint8)
     image = np.repeat(label[..., None], 3, axis=2)
-    seen, truth = centre_view(image, label, CROP)
+    seen, truth = crop_view(image, label, CROP)
     np.testing.assert_array_equal(seen[..., 0], truth)
     assert truth.shape == tuple(min(side, crop) for side, crop in zip(shape, CROP, strict=True))
     flat = np.full_like(image, 77)
-    seen, truth = resized_view(flat, label, CROP)
+    seen, truth = resize_view(flat, label, CROP)
     assert seen.shape == (*CROP, 3) and (seen == 77).all()
     np.testing.assert_array_equal(truth, nearest(label))
 

@@ -1,15 +1,15 @@
 """The fully connected CRF of DeepLabv1 and v2 (DeepLabv2, Section 2.3), on pydensecrf.
 
-Nothing in here imports torch: worker processes do the work, and start light.
+Only ``evaluate.py`` imports torch: worker processes import the other files and start quickly.
 """
 
-from deeplab_bench.evaluation.crf.inference import (
+from deeplab_bench.evaluation.crf.mean_field import (
     CRFError,
     CRFParameters,
-    mean_field,
+    iterate_mean_field,
     require_pydensecrf,
 )
-from deeplab_bench.evaluation.crf.refinement import Pictures, Refined, Task, refine
+from deeplab_bench.evaluation.crf.refinement import Pictures, Refined, Task, refine_images
 
 __all__ = [
     "CRFError",
@@ -17,7 +17,7 @@ __all__ = [
     "Pictures",
     "Refined",
     "Task",
-    "mean_field",
-    "refine",
+    "iterate_mean_field",
+    "refine_images",
     "require_pydensecrf",
 ]

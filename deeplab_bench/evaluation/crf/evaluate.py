@@ -1,4 +1,4 @@
-"""Scoring one trained model after each iteration of the fully connected CRF."""
+"""Evaluation of one trained model after each iteration of the fully connected CRF."""
 
 import math
 import time
@@ -21,21 +21,37 @@ from deeplab_bench.evaluation.crf import (
     Pictures,
     Refined,
     Task,
-    refine,
+    refine_images,
     require_pydensecrf,
 )
-from deeplab_bench.evaluation.crf.processes import available_cpus
-from deeplab_bench.evaluation.crf.search import Tried, coarse_to_fine, mious_of, searched, spread
-from deeplab_bench.evaluation.evaluate import class_probabilities, fraction
-from deeplab_bench.evaluation.measures import confusion as metrics
-from deeplab_bench.evaluation.measures.boundaries import BOUNDARY_SHARE, TRIMAP_WIDTHS
-from deeplab_bench.evaluation.measures.confusion import Confusion
+from deeplab_bench.evaluation.crf.processes import count_available_cpus
+from deeplab_bench.evaluation.crf.search import (
+    Candidate,
+    compute_mious,
+    get_searched_values,
+    pick_evenly,
+    search_coarse_to_fine,
+)
+from deeplab_bench.evaluation.measures.boundaries import (
+    BOUNDARY_SHARE,
+    TRIMAP_WIDTHS,
+    record_boundary_iou,
+)
+from deeplab_bench.evaluation.measures.confusion import (
+    Confusion,
+    find_background,
+    iou,
+    miou,
+    pixel_accuracy,
+)
+from deeplab_bench.evaluation.measures.measure import round_fraction
+from deeplab_bench.evaluation.predict import predict_probabilities
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.runtime.environment import environment
 from deeplab_bench.settings.schema import CRF, Experiment, Inference
 
 SEARCH_ITERATIONS = 10
-PICTURED = (0, 1, 2, 10)
+PICTURED_ITERATIONS = (0, 1, 2, 10)
 
 
 def evaluate_crf(
@@ -54,31 +70,31 @@ def evaluate_crf(
 
     Raises:
         CRFError: pydensecrf is not installed.
-        WorkerError: a worker process was ended.
+        WorkerError: a worker process was killed.
     """
     require_pydensecrf()
     train, val = (load_split(data_folder, split) for split in ("train", "val"))
     make_deterministic(seed)
     model = checkpoint.build_model(experiment, Inference())
-    workers = workers or available_cpus()
+    workers = workers or count_available_cpus()
     title = f"CRF on {experiment.model} ({experiment.profile}, seed {seed})"
     started = time.monotonic()
-    tried = search(model, train, settings, workers, title)
+    tried = search_parameters(model, train, settings, workers, title)
     found = time.monotonic()
-    parameters = tried[0].parameters if tried else given_parameters(settings)
-    tasks = validation_tasks(model, val, parameters, settings, title)
-    confusions, boundary, seconds, pictures = summed(refine(tasks, workers))
+    parameters = tried[0].parameters if tried else build_parameters(settings)
+    tasks = build_validation_tasks(model, val, parameters, settings, title)
+    confusions, regions, seconds, pictures = sum_results(refine_images(tasks, workers))
     ended = time.monotonic()
     write_pictures(pictures, settings.iterations, samples)
     result = {
         "settings": settings.model_dump(mode="json"),
         "parameters": vars(parameters),
-        "search": search_record(tried, settings, train),
+        "search": record_search(tried, settings, train),
         "classes": val.classes,
         "trimap_widths_px": list(TRIMAP_WIDTHS),
         "distance_share": BOUNDARY_SHARE,
-        "pictured": pictured(settings.iterations),
-        "iterations": figures(confusions, boundary, settings.iterations, val.classes),
+        "pictured": select_pictured(settings.iterations),
+        "iterations": record_iterations(confusions, regions, settings.iterations, val.classes),
     }
     timing = {
         "seconds_per_image": round(seconds / len(val), 4),
@@ -90,43 +106,48 @@ def evaluate_crf(
     return result, timing
 
 
-def given_parameters(settings: CRF) -> CRFParameters:
+def build_parameters(settings: CRF) -> CRFParameters:
+    """Return the parameters that the settings give, those where a search would start."""
     return CRFParameters(**settings.model_dump(exclude={"iterations", "search"}))
 
 
-def search(model: nn.Module, train: Split, settings: CRF, workers: int, title: str) -> list[Tried]:
-    """All parameters tried on images of the training split, the best first; none without a search.
+def search_parameters(
+    model: nn.Module, train: Split, settings: CRF, workers: int, title: str
+) -> list[Candidate]:
+    """Search the parameters on images of the training split; return all candidates, best first.
 
-    The network sees each image once; its probabilities are kept in half precision.
+    Empty if the settings ask for no search. The network sees each image once; its probabilities are
+    kept in half precision.
     """
     if settings.search is None:
         return []
-    given = given_parameters(settings)
-    indices = spread(settings.search.images, len(train))
-    outputs = class_probabilities(model, train, indices, f"{title}, training images", Inference())
+    start = build_parameters(settings)
+    indices = pick_evenly(settings.search.images, len(train))
+    outputs = predict_probabilities(model, train, indices, f"{title}, training images", Inference())
     examples = [
         Task(
             probabilities.half().cpu().numpy(),
             np.array(train.image(index)),
             np.array(train.label(index)),
-            given,
+            start,
             iterations=(SEARCH_ITERATIONS,),
             widths=(math.inf,),
         )
         for index, probabilities in zip(indices, outputs, strict=True)
     ]
-    return coarse_to_fine(
-        given,
+    return search_coarse_to_fine(
+        start,
         (settings.search.w1, settings.search.sigma_alpha, settings.search.sigma_beta),
-        lambda candidates: mious_of(candidates, examples, workers, f"{title}, search"),
+        lambda candidates: compute_mious(candidates, examples, workers, f"{title}, search"),
     )
 
 
-def validation_tasks(
+def build_validation_tasks(
     model: nn.Module, val: Split, parameters: CRFParameters, settings: CRF, title: str
 ) -> Iterator[Task]:
-    background = val.classes.index("background") if "background" in val.classes else None
-    outputs = class_probabilities(model, val, range(len(val)), title, Inference())
+    """Predict the validation images, one by one, and yield a task for each."""
+    background = find_background(val.classes)
+    outputs = predict_probabilities(model, val, range(len(val)), title, Inference())
     for index, probabilities in enumerate(outputs):
         label = np.array(val.label(index))
         yield Task(
@@ -136,96 +157,104 @@ def validation_tasks(
             parameters,
             settings.iterations,
             (*TRIMAP_WIDTHS, math.inf),
-            boundary=True,
-            pictured=main_class(label, background) if index < SAMPLES else None,
+            count_regions=True,
+            pictured_class=find_main_class(label, background) if index < SAMPLES else None,
         )
 
 
-def main_class(label: Pixels, background: int | None) -> int:
-    """The most frequent class, but for the background where there is another."""
+def find_main_class(label: Pixels, background: int | None) -> int:
+    """Find the most frequent class; background only if the label shows no other class."""
     counts = np.bincount(label[label != VOID], minlength=1)
     if background is not None and counts.sum() > counts[background]:
         counts[background] = 0
     return int(counts.argmax())
 
 
-def summed(
+def sum_results(
     results: Iterable[Refined],
 ) -> tuple[Confusion, NDArray[np.int64], float, list[Pictures]]:
-    """The confusions, boundary regions and seconds of all images, and the pictures there are."""
-    confusions, boundary = np.zeros((2, 1), dtype=np.int64)
+    """Sum the confusions, boundary regions and seconds of all images, and collect the pictures."""
+    confusions, regions = np.zeros((2, 1), dtype=np.int64)
     seconds, pictures = 0.0, []
     for refined in results:
         confusions = confusions + refined.confusions
-        boundary = boundary + refined.boundary
+        regions = regions + refined.regions
         seconds += refined.seconds
         if refined.pictures:
             pictures.append(refined.pictures)
-    return confusions, boundary, seconds, pictures
+    return confusions, regions, seconds, pictures
 
 
-def figures(
+def record_iterations(
     confusions: Confusion,
-    boundary: NDArray[np.int64],
+    regions: NDArray[np.int64],
     iterations: Sequence[int],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """The scores by iteration."""
+    """Compute the figures after each of N iterations.
+
+    From confusion matrices (N, len(widths), C, C) and counts of boundary regions (N, 2, C).
+    """
     return {
-        str(iteration): scores(counts, regions, classes)
-        for iteration, counts, regions in zip(iterations, confusions, boundary, strict=True)
+        str(iteration): record_iteration(matrices, counts, classes)
+        for iteration, matrices, counts in zip(iterations, confusions, regions, strict=True)
     }
 
 
-def scores(
-    confusions: Confusion, boundary: NDArray[np.int64], classes: Sequence[str]
+def record_iteration(
+    confusions: Confusion, regions: NDArray[np.int64], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Of one iteration as fractions; null where there was nothing to measure."""
+    """Compute the figures after one iteration; null if there was nothing to count.
+
+    ``confusions`` (len(widths), C, C) ends with the matrix of the whole image.
+    """
     *bands, whole = confusions
-    boundary_iou = metrics.ratio(*boundary)
     return {
-        "miou": fraction(metrics.miou(whole)),
-        "pixel_accuracy": fraction(metrics.pixel_accuracy(whole)),
-        "trimap_miou": [fraction(metrics.miou(band)) for band in bands],
-        "iou": dict(zip(classes, map(fraction, metrics.iou(whole)), strict=True)),
-        "boundary_iou": dict(zip(classes, map(fraction, boundary_iou), strict=True)),
-        "boundary_miou": fraction(metrics.mean(boundary_iou)),
+        "miou": round_fraction(miou(whole)),
+        "pixel_accuracy": round_fraction(pixel_accuracy(whole)),
+        "trimap_miou": [round_fraction(miou(band)) for band in bands],
+        "iou": dict(zip(classes, map(round_fraction, iou(whole)), strict=True)),
+        **record_boundary_iou(regions, classes),
     }
 
 
-def search_record(tried: Sequence[Tried], settings: CRF, train: Split) -> dict[str, Any] | None:
-    """What was tried, the best first: w1, sigma_alpha, sigma_beta and the mIoU on the images."""
+def record_search(tried: Sequence[Candidate], settings: CRF, train: Split) -> dict[str, Any] | None:
+    """Return the candidates, best first, as [w1, sigma_alpha, sigma_beta, mIoU].
+
+    None if the settings ask for no search.
+    """
     if settings.search is None:
         return None
     return {
         "split": "train",
         "images": min(settings.search.images, len(train)),
         "iterations": SEARCH_ITERATIONS,
-        "tried": [[*searched(one.parameters), one.miou] for one in tried],
+        "tried": [[*get_searched_values(one.parameters), one.miou] for one in tried],
     }
 
 
 def write_pictures(
     pictures: Sequence[Pictures], iterations: Sequence[int], samples: Mapping[str, Path]
 ) -> None:
-    """A strip of images per iteration of ``PICTURED``, one above the other."""
-    rows = [iterations.index(iteration) for iteration in pictured(iterations)]
+    """Write one row of images for each iteration of ``PICTURED_ITERATIONS``, top to bottom."""
+    rows = [iterations.index(iteration) for iteration in select_pictured(iterations)]
     for path in samples.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     labels = [tile([picture.labels[row] for picture in pictures]) for row in rows]
     write_label(samples["labels"], np.concatenate(labels))
-    scores = [scaled(picture.scores[rows]) for picture in pictures]
+    scores = [scale_to_grey(picture.scores[rows]) for picture in pictures]
     beliefs = [np.rint(255 * picture.beliefs[rows]).astype(np.uint8) for picture in pictures]
     for name, maps in (("scores", scores), ("beliefs", beliefs)):
         strips = [tile([image[row] for image in maps]) for row in range(len(rows))]
         Image.fromarray(np.concatenate(strips)).save(samples[name], optimize=True)
 
 
-def pictured(iterations: Sequence[int]) -> list[int]:
-    return [iteration for iteration in PICTURED if iteration in iterations]
+def select_pictured(iterations: Sequence[int]) -> list[int]:
+    """Select those of ``PICTURED_ITERATIONS`` that were computed."""
+    return [iteration for iteration in PICTURED_ITERATIONS if iteration in iterations]
 
 
-def scaled(scores: NDArray[np.float32]) -> Pixels:
-    """Scores as grey, from the lowest of an image's iterations to the highest."""
+def scale_to_grey(scores: NDArray[np.float32]) -> Pixels:
+    """Scale the scores (N, H, W) of one image to greys, from their lowest value to the highest."""
     low, high = scores.min(), scores.max()
     return np.rint(255 * (scores - low) / max(high - low, 1e-6)).astype(np.uint8)

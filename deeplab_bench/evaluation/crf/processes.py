@@ -1,4 +1,4 @@
-"""A function over many items in worker processes, in order and in bounded memory."""
+"""Maps a function over many items in worker processes, in order and in bounded memory."""
 
 import multiprocessing
 import os
@@ -12,26 +12,27 @@ from typing import TypeVar
 
 from deeplab_bench.errors import UserError
 
-IN_FLIGHT = 2  # items per worker: one at work, one waiting for it
+IN_FLIGHT = 2  # items per worker: it works on one, the other waits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class WorkerError(UserError):
-    """A worker process was ended; the message says what to do."""
+    """A worker process was killed; the message says what to do."""
 
 
-def in_processes(
+def map_in_processes(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """The function's results in the order of the items, which are drawn as workers become free.
+    """Yield the function's results in the order of the items.
 
-    The workers start anew rather than as copies of this process, so that they hold nothing of its
-    threads and GPU. What the function raises is raised here; the workers end with the iteration.
+    Items are taken as workers become free. The workers are spawned, not forked, so that they share
+    no threads and no GPU with this process; they end with the iteration. Errors of the function are
+    raised here.
 
     Raises:
-        WorkerError: a worker was ended from outside.
+        WorkerError: a worker was killed.
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
@@ -45,19 +46,20 @@ def in_processes(
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise WorkerError(
-            f"one of {workers} worker processes was ended, perhaps for want of memory: "
-            "free some and run `dvc repro` again"
+            f"one of {workers} worker processes was killed, perhaps for lack of memory: "
+            "free some memory and run `dvc repro` again"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def available_cpus() -> int:
+def count_available_cpus() -> int:
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _follow_parent() -> None:
-    """Leave interrupts to the parent, and end when it ends in whatever way."""
+    """Ignore interrupts, which the parent handles, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The unit of work of a worker process: one image through the CRF, scored after its iterations."""
+"""The work of a worker process: one image, refined by the CRF and counted after its iterations."""
 
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.evaluation.crf.inference import CRFParameters, Floats, mean_field
-from deeplab_bench.evaluation.crf.processes import in_processes
+from deeplab_bench.evaluation.crf.mean_field import CRFParameters, Floats, iterate_mean_field
+from deeplab_bench.evaluation.crf.processes import map_in_processes
 from deeplab_bench.evaluation.measures.boundaries import (
-    boundary_intersection_and_union,
-    trimap_confusions,
+    count_boundary_regions,
+    count_trimap_confusions,
 )
 from deeplab_bench.evaluation.measures.confusion import Confusion
 
@@ -21,8 +21,8 @@ from deeplab_bench.evaluation.measures.confusion import Confusion
 class Task:
     """An image (H, W, 3) with its label (H, W) and class probabilities (C, H, W).
 
-    ``widths``: of the trimaps, as in ``trimap_confusions``. ``boundary``: whether to count boundary
-    regions. ``pictured``: the class of which to give back maps, none if None.
+    ``widths``: the trimap widths, as in ``count_trimap_confusions``. ``count_regions``: whether to
+    count boundary regions. ``pictured_class``: return maps of this class; no maps if it is None.
     """
 
     probabilities: NDArray[np.floating]
@@ -31,13 +31,13 @@ class Task:
     parameters: CRFParameters
     iterations: Sequence[int]
     widths: Sequence[float]
-    boundary: bool = False
-    pictured: int | None = None
+    count_regions: bool = False
+    pictured_class: int | None = None
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labels (N, H, W) after each of N iterations, and one class's scores and beliefs."""
+    """Labels, and scores and beliefs of one class, after each of N iterations; all (N, H, W)."""
 
     labels: Pixels
     scores: Floats
@@ -46,48 +46,48 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Refined:
-    """Confusion matrices (N, len(widths), C, C) after each of N iterations.
+    """The counts of one image after each of N iterations.
 
-    ``boundary``: the intersection and union of boundary regions (N, 2, C), in pixels, empty where
-    they were not asked for. ``seconds``: of inference, without scoring.
+    ``confusions``: confusion matrices (N, len(widths), C, C). ``regions``: intersection and union
+    of the boundary regions (N, 2, C) in pixels; empty if the task does not ask for them.
+    ``seconds``: the time of inference, without counting.
     """
 
     confusions: Confusion
-    boundary: NDArray[np.int64]
+    regions: NDArray[np.int64]
     seconds: float
     pictures: Pictures | None
 
 
-def refine(tasks: Iterable[Task], workers: int) -> Generator[Refined, None, None]:
-    """Every image through the CRF in ``workers`` processes, in order, while tasks are drawn.
+def refine_images(tasks: Iterable[Task], workers: int) -> Generator[Refined, None, None]:
+    """Refine images by the CRF in ``workers`` processes; yield the results in order.
 
     Raises:
         CRFError: pydensecrf is not installed.
-        WorkerError: a worker process was ended.
+        WorkerError: a worker process was killed.
     """
-    return in_processes(refined, tasks, workers)
+    return map_in_processes(refine_image, tasks, workers)
 
 
-def refined(task: Task) -> Refined:
+def refine_image(task: Task) -> Refined:
+    """Refine one image by the CRF and count its pixels after the task's iterations."""
     started = time.perf_counter()
     labels, scores, beliefs = [], [], []
-    for score, belief in mean_field(
+    for score, belief in iterate_mean_field(
         task.probabilities, task.image, task.parameters, task.iterations
     ):
         labels.append(belief.argmax(axis=0).astype(np.uint8))
-        if task.pictured is not None:
-            scores.append(score[task.pictured])
-            beliefs.append(belief[task.pictured])
+        if task.pictured_class is not None:
+            scores.append(score[task.pictured_class])
+            beliefs.append(belief[task.pictured_class])
     seconds = time.perf_counter() - started
     stacked, classes = np.stack(labels), len(task.probabilities)
-    boundary = [
-        boundary_intersection_and_union(task.label, each, classes)
-        for each in labels
-        if task.boundary
+    regions = [
+        count_boundary_regions(task.label, each, classes) for each in labels if task.count_regions
     ]
     return Refined(
-        trimap_confusions(task.label, stacked, classes, task.widths),
-        np.array(boundary, dtype=np.int64),
+        count_trimap_confusions(task.label, stacked, classes, task.widths),
+        np.array(regions, dtype=np.int64),
         seconds,
         Pictures(stacked, np.stack(scores), np.stack(beliefs)) if scores else None,
     )

@@ -1,28 +1,68 @@
 """Accuracy near boundaries: trimaps (DeepLabv2, Figure 10), boundary IoU (Cheng et al., CVPR 2021).
 
-Void counts as a label here: in Pascal VOC, whose objects have rims of void, the bands are those
-along the rims that DeepLabv2 takes. Void pixels themselves are not scored.
+Void has boundaries like a class. Objects of Pascal VOC are outlined by void: the bands then lie
+along these outlines, as in DeepLabv2. Void pixels themselves are not scored.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.evaluation.measures.confusion import Confusion
+from deeplab_bench.evaluation.measures.confusion import Confusion, mean, miou, ratio
+from deeplab_bench.evaluation.measures.measure import Measure, round_fraction
 
 TRIMAP_WIDTHS = (1, 2, 5, 10, 20, 40)
 BOUNDARY_SHARE = 0.02
 
 
-def boundary_distances(label: Pixels) -> NDArray[np.float64]:
-    """How far each pixel is from a boundary, (H, W) in pixels.
+class BoundaryMeasure(Measure):
+    """The entry ``boundaries``: mIoU in bands along boundaries, and boundary IoU."""
 
-    1 beside a pixel of another label, above, below, left or right of it, and as much more as the
-    nearest such pixel is away; infinite in an image of one label.
+    def __init__(self, split: Split) -> None:
+        self.classes = split.classes
+        classes = len(split.classes)
+        self.counts = {
+            "by_width": np.zeros((len(TRIMAP_WIDTHS), classes, classes), dtype=np.int64),
+            "regions": np.zeros((2, classes), dtype=np.int64),
+        }
+
+    def update(self, index: int, label: Pixels, prediction: Pixels) -> None:
+        classes = len(self.classes)
+        (by_width,) = count_trimap_confusions(label, prediction[None], classes, TRIMAP_WIDTHS)
+        self.counts["by_width"] += by_width
+        self.counts["regions"] += count_boundary_regions(label, prediction, classes)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "boundaries": {
+                "trimap_widths_px": list(TRIMAP_WIDTHS),
+                "trimap_miou": [round_fraction(miou(band)) for band in self.counts["by_width"]],
+                "distance_share": BOUNDARY_SHARE,
+                **record_boundary_iou(self.counts["regions"], self.classes),
+            }
+        }
+
+
+def record_boundary_iou(regions: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Compute the boundary IoU of each class and their mean, from counts (2, C)."""
+    boundary_iou = ratio(*regions)
+    return {
+        "boundary_iou": dict(zip(classes, map(round_fraction, boundary_iou), strict=True)),
+        "boundary_miou": round_fraction(mean(boundary_iou)),
+    }
+
+
+def compute_boundary_distances(label: Pixels) -> NDArray[np.float64]:
+    """Compute the distance of each pixel to the nearest boundary, (H, W) in pixels.
+
+    A pixel with another label above, below, left or right of it has distance 1. Any other pixel
+    has 1 plus the distance to the nearest such pixel, infinite in an image of one label.
     """
     inside = np.ones(label.shape, dtype=bool)
     for axis in range(2):
@@ -34,16 +74,16 @@ def boundary_distances(label: Pixels) -> NDArray[np.float64]:
     return 1 + ndimage.distance_transform_edt(inside)
 
 
-def trimap_confusions(
+def count_trimap_confusions(
     label: Pixels, predictions: NDArray[np.uint8], classes: int, widths: Sequence[float]
 ) -> Confusion:
-    """Confusion matrices (N, len(widths), C, C) of the valid pixels within each width.
+    """Count confusion matrices (N, len(widths), C, C) of the valid pixels within each width.
 
-    Of predictions (N, H, W), all of the same image; ``widths``, in pixels, ascend, and an infinite
-    one takes in the whole image.
+    The predictions (N, H, W) are all of the same image. ``widths`` are in pixels and ascend; an
+    infinite width takes the whole image.
     """
     valid = label != VOID
-    band = np.searchsorted(widths, boundary_distances(label)[valid])
+    band = np.searchsorted(widths, compute_boundary_distances(label)[valid])
     cell = (band * classes + label[valid]) * classes
     size = (len(widths) + 1, classes, classes)
     counts = [
@@ -53,18 +93,16 @@ def trimap_confusions(
     return np.stack(counts)[:, :-1].cumsum(axis=1)
 
 
-def boundary_intersection_and_union(
-    label: Pixels, prediction: Pixels, classes: int
-) -> NDArray[np.int64]:
-    """Of the boundary regions of every class in both label maps (H, W): (2, classes) in pixels.
+def count_boundary_regions(label: Pixels, prediction: Pixels, classes: int) -> NDArray[np.int64]:
+    """Count the intersection and union of each class's boundary regions, (2, C) in pixels.
 
-    A mask's boundary region is what of it lies within ``BOUNDARY_SHARE`` of the image's diagonal of
-    its contour, the image's border included (Section 4). Where the ground truth is void the
-    prediction counts as void as well, so that both have their contours along it.
+    The boundary region of a mask is the part of it within ``BOUNDARY_SHARE`` of the image's
+    diagonal of its contour; the image's border is part of the contour (Section 4). Where the ground
+    truth is void, the prediction counts as void as well, so that both have a contour there.
     """
     shown = np.where(label == VOID, VOID, prediction)
-    truth = np.where(boundary_region(label), label, VOID)
-    guess = np.where(boundary_region(shown), shown, VOID)
+    truth = np.where(find_boundary_region(label), label, VOID)
+    guess = np.where(find_boundary_region(shown), shown, VOID)
     both = np.where(truth == guess, truth, VOID)
     intersection, truths, guesses = (
         np.bincount(region.ravel(), minlength=VOID + 1)[:classes] for region in (both, truth, guess)
@@ -72,10 +110,10 @@ def boundary_intersection_and_union(
     return np.stack([intersection, truths + guesses - intersection])
 
 
-def boundary_region(label: Pixels) -> NDArray[np.bool_]:
-    """The pixels (H, W) with another label, or the world beyond the image, within the distance.
+def find_boundary_region(label: Pixels) -> NDArray[np.bool_]:
+    """Find the pixels (H, W) with another label, or the outside of the image, within the distance.
 
-    As erosion by 3x3 repeated: the distance is the larger of those along the two axes.
+    This equals repeated erosion by 3x3: a distance is the larger of those along the two axes.
     """
     side = 2 * max(1, round(BOUNDARY_SHARE * math.hypot(*label.shape))) + 1
     lowest = ndimage.minimum_filter(label, side, mode="constant", cval=VOID)

@@ -1,4 +1,4 @@
-"""Mean-field inference, step by step: the beliefs of any iteration come out of one pass."""
+"""Mean-field inference, step by step: one run gives the beliefs after every iteration."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class CRFError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class CRFParameters:
-    """The pairwise energy of two pixels of different labels (DeepLabv2, Equation 3).
+    """The pairwise energy of two pixels with different labels (DeepLabv2, Equation 3).
 
     ``w1 exp(-|p|^2 / (2 sigma_alpha^2) - |I|^2 / (2 sigma_beta^2)) + w2 exp(-|p|^2 / (2
-    sigma_gamma^2))`` with p the difference of their positions in pixels and I that of their colours
-    in levels of 0 to 255.
+    sigma_gamma^2))``, where p is the difference of their positions in pixels and I the difference
+    of their colours, with values of 0 to 255.
     """
 
     w1: float
@@ -35,16 +35,16 @@ class CRFParameters:
     sigma_gamma: float
 
 
-def mean_field(
+def iterate_mean_field(
     probabilities: NDArray[np.floating],
     image: Pixels,
     parameters: CRFParameters,
     iterations: Sequence[int],
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Scores and beliefs, both (C, H, W), after each of the ascending ``iterations``.
+    """Yield scores and beliefs, both (C, H, W), after each of the ascending ``iterations``.
 
-    From probabilities (C, H, W) and an RGB image (H, W, 3). The beliefs are the softmax of the
-    scores, which after 0 iterations are the probabilities' logarithms.
+    The input is class probabilities (C, H, W) and an RGB image (H, W, 3). The beliefs are the
+    softmax of the scores; after 0 iterations the scores are the logarithms of the probabilities.
 
     Raises:
         CRFError: pydensecrf is not installed.
@@ -56,20 +56,20 @@ def mean_field(
     logs = np.log(np.clip(probabilities.astype(np.float32, order="C"), LEAST_PROBABILITY, 1))
     field = densecrf.DenseCRF2D(width, height, classes)
     field.setUnaryEnergy(-logs.reshape(classes, -1))
-    # A pixel's messages are divided by the sum of its kernel. The formula has no such factor, the
-    # authors' released code, after Kraehenbuehl's of 2011, does; pydensecrf's default is that of
-    # 2013, symmetric, and would give the published weights another meaning at borders.
-    divided = {"normalization": densecrf.NORMALIZE_AFTER}
-    field.addPairwiseGaussian(sxy=parameters.sigma_gamma, compat=parameters.w2, **divided)
+    # Divide the messages to a pixel by the sum of its kernel. The formula has no such factor, but
+    # the authors' code has it, as has Kraehenbuehl's code of 2011. The default of pydensecrf is the
+    # symmetric factor of 2013: with it the published weights mean something else at borders.
+    normalised = {"normalization": densecrf.NORMALIZE_AFTER}
+    field.addPairwiseGaussian(sxy=parameters.sigma_gamma, compat=parameters.w2, **normalised)
     field.addPairwiseBilateral(
         sxy=parameters.sigma_alpha,
         srgb=parameters.sigma_beta,
         rgbim=np.array(image, order="C"),
         compat=parameters.w1,
-        **divided,
+        **normalised,
     )
     beliefs, _, scratch = field.startInference()
-    # Not startInference's own, whose size Python never learns.
+    # The third array of startInference has no size that Python can read.
     scores = eigen.matrixXf(logs.reshape(classes, -1))
     done = 0
     for iteration in iterations:
@@ -80,9 +80,10 @@ def mean_field(
 
 
 def require_pydensecrf() -> None:
-    """
+    """Check that pydensecrf is installed.
+
     Raises:
-        CRFError: pydensecrf is not installed.
+        CRFError: it is not.
     """
     if find_spec("pydensecrf") is None:
         raise CRFError("the CRF needs the package pydensecrf2: run `pip install pydensecrf2`")

@@ -1,0 +1,122 @@
+"""Predictions at every image's own size; probabilities beside the network called by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARGUMENTS
+from torch import nn
+from torch.nn import functional as F
+
+from deeplab_bench.data.batches import normalise
+from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.evaluation.predict import batch_by_size, predict, predict_probabilities
+from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings.schema import Experiment, Inference
+
+ONE_PASS = Inference()
+
+
+@pytest.fixture(scope="module")
+def val(data_folder: Path) -> Split:
+    return load_split(data_folder, "val")
+
+
+@pytest.fixture(scope="module")
+def model(experiment: Experiment, checkpoint: Path) -> nn.Module:
+    model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
+    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
+    return model
+
+
+def predicted(model: nn.Module, split: Split) -> list[Pixels]:
+    found = dict(predict(model, split, range(len(split)), "", ONE_PASS))
+    return [found[index] for index in range(len(split))]
+
+
+class TestPredict:
+    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    def test_any_architecture_and_size(self, architecture: str, val: Split) -> None:
+        """One image at a time, with the statistics of training, which stay as they are."""
+        known = arguments_of(architecture)
+        arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
+        torch.manual_seed(0)
+        model = build_model(architecture, arguments, num_classes=6).train()
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        assert [p.shape for p in predicted(model, val)] == val.sizes
+        for key, value in model.state_dict().items():
+            assert torch.equal(value.cpu(), before[key]), key
+
+    def test_images_do_not_see_each_other(self, model: nn.Module, val: Split) -> None:
+        """Beside others of its size, which go through the network together."""
+        image, label = val.image(2), val.label(2)
+        together = Split(
+            ["image", "mirrored", "turned"],
+            [val.sizes[2]] * 3,
+            val.classes,
+            np.concatenate([image.ravel(), image[:, ::-1].ravel(), image[::-1].ravel()]),
+            np.tile(label.ravel(), 3),
+            [0, label.size, 2 * label.size],
+        )
+        found = predicted(model, together)
+        np.testing.assert_array_equal(found[0], predicted(model, val)[2])
+        assert all((found[0] != other).any() for other in found[1:])
+
+    def test_batches_are_of_one_size(self) -> None:
+        sizes = [(2, 3), (4, 5), (2, 3), (3, 2), (2, 3), (4, 5)]
+        assert list(batch_by_size(sizes, range(6), 12)) == [[0, 2], [4], [1], [5], [3]]
+        assert list(batch_by_size(sizes, [5, 1, 2], 40)) == [[5, 1], [2]]
+
+
+class TestProbabilities:
+    @pytest.mark.parametrize("flip", [False, True])
+    @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0), (0.75, 1.5)])
+    def test_probabilities_by_hand(
+        self, scales: tuple[float, ...], flip: bool, experiment: Experiment, val: Split
+    ) -> None:
+        """The mean of what every rescaled, mirrored image gives, each turned and resized back."""
+        torch.manual_seed(0)
+        model = build_model("fcn", experiment.arguments, num_classes=6).eval()
+        inference = Inference(scales=scales, flip=flip)
+        found = list(predict_probabilities(model, val, range(len(val)), "", inference))
+        assert len(found) == len(val)
+        for index in (0, 1):
+            image = torch.from_numpy(val.image(index).transpose(2, 0, 1)[None].copy())
+            height, width = val.sizes[index]
+            views = []
+            for scale in scales:
+                size = [round(height * scale), round(width * scale)]
+                seen = F.interpolate(normalise(image), size, mode="bilinear")
+                for mirrored in [seen, seen.flip(3)][: 1 + flip]:
+                    with torch.no_grad():
+                        logits = model(mirrored)
+                    logits = logits if mirrored is seen else logits.flip(3)
+                    logits = F.interpolate(logits, (height, width), mode="bilinear")
+                    views.append(logits.softmax(1)[0])
+            expected = torch.stack(views).mean(0)
+            torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
+            assert found[index].argmax(0).tolist() == expected.argmax(0).tolist()
+
+    def test_a_mirror_image_gives_the_mirror_image(
+        self, experiment: Experiment, val: Split
+    ) -> None:
+        """With flip the network treats left and right alike."""
+        torch.manual_seed(0)
+        model = build_model("fcn", experiment.arguments, num_classes=6).eval()
+        image = val.images.reshape(-1)[: 3 * 48 * 48].reshape(48, 48, 3)
+        pair = [image, image[:, ::-1]]
+        split = Split(
+            ["a", "b"],
+            [(48, 48)] * 2,
+            val.classes,
+            np.concatenate([p.ravel() for p in pair]),
+            np.zeros(2 * 48 * 48, dtype=np.uint8),
+            [0, 48 * 48],
+        )
+        one, other = predict_probabilities(model, split, range(2), "", Inference(flip=True))
+        torch.testing.assert_close(one, other.flip(-1), rtol=1e-4, atol=1e-6)
+        plain, mirrored = predict_probabilities(model, split, range(2), "", ONE_PASS)
+        assert not torch.allclose(plain, mirrored.flip(-1), rtol=1e-3)
