@@ -1,1 +1,1 @@
-"""Timings that no result depends on."""
+"""Comparisons with other libraries. No result depends on them."""

@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: our work beside the same work by others, in turn, on one machine."""
+"""Compare the speed of this project with other libraries, in turn, on one machine.
+
+``python -m benchmarks`` runs every benchmark and writes its table to ``results/benchmarks``.
+"""
 
 import argparse
 import sys
@@ -6,20 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import confusion, data_path, network_steps, plain_crf
-from benchmarks.comparison import Benchmark, Settings, compare, save
+from benchmarks import confusion, crf, data_path, network_steps
+from benchmarks.comparison import Benchmark, Workload, compare, write_table
 from deeplab_bench.errors import UserError
-from deeplab_bench.settings.params import load_params
-from deeplab_bench.timing.speed import device_for
-from studies import repro_overhead as repro
+from deeplab_bench.timing.machine import find_device
 
-BENCHMARKS: dict[str, Callable[[Settings], Benchmark]] = {
-    "training_step": network_steps.training,
-    "evaluation_step": network_steps.evaluation,
-    "batches": data_path.batches,
-    "waiting_for_data": data_path.waiting,
-    "miou": confusion.miou,
-    "crf": plain_crf.crf,
+BENCHMARKS: dict[str, Callable[[Workload], Benchmark]] = {
+    "training_step": network_steps.build_training_benchmark,
+    "evaluation_step": network_steps.build_evaluation_benchmark,
+    "batches": data_path.build_batches_benchmark,
+    "waiting_for_data": data_path.build_waiting_benchmark,
+    "miou": confusion.build_miou_benchmark,
+    "crf": crf.build_crf_benchmark,
 }
 
 
@@ -28,20 +29,28 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}"
     )
-    parser.add_argument("--hardware", default="cpu", metavar="LABEL", help="as in run.hardware")
-    parser.add_argument("--crop", type=int, metavar="PX", help="default: 512, on a CPU 128")
-    parser.add_argument("--batch", type=int, help="images a step; default: 16, on a CPU 4")
-    parser.add_argument("--seconds", type=float, default=30, help="of each benchmark (default: 30)")
-    parser.add_argument("--repro", action="store_true", help="also run `dvc repro --force`")
+    parser.add_argument(
+        "--hardware",
+        default="cpu",
+        metavar="LABEL",
+        help="a label as in run.hardware of params.yaml (default: cpu)",
+    )
+    parser.add_argument(
+        "--crop", type=int, metavar="PX", help="side of a crop (default: 128 on a CPU, else 512)"
+    )
+    parser.add_argument("--batch", type=int, help="images per step (default: 4 on a CPU, else 16)")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="time for each benchmark (default: 30)"
+    )
     given = parser.parse_args()
     for name in given.names:
         if name not in BENCHMARKS:
-            parser.error(f"{name!r} is none of {', '.join(BENCHMARKS)}")
+            parser.error(f"there is no benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
     try:
-        device = device_for(given.hardware)
+        device = find_device(given.hardware)
         small = device.type == "cpu"
         with TemporaryDirectory() as folder:
-            settings = Settings(
+            workload = Workload(
                 device,
                 given.crop or (128 if small else 512),
                 given.batch or (4 if small else 16),
@@ -49,10 +58,9 @@ def main() -> None:
                 Path(folder),
             )
             for name in given.names or BENCHMARKS:
-                path = save(compare(BENCHMARKS[name](settings), settings), given.hardware)
+                table = compare(BENCHMARKS[name](workload), workload)
+                path = write_table(table, given.hardware)
                 print(path.read_text(encoding="utf-8"))
-        if given.repro:
-            print(repro.repro_text(load_params()))
     except UserError as error:
         sys.exit(str(error))
 

@@ -1,6 +1,6 @@
-"""What every benchmark has in common: contenders that take turns, ratios, a table.
+"""Shared parts of all benchmarks: time several implementations in turn, and write a table.
 
-A benchmark is a function from ``Settings`` to ``Benchmark``; ``benchmarks.__main__`` lists them.
+A benchmark is a function from ``Workload`` to ``Benchmark``. ``benchmarks.__main__`` lists them.
 """
 
 import math
@@ -19,12 +19,13 @@ from deeplab_bench.report.captions import environments
 from deeplab_bench.report.results import write
 from deeplab_bench.report.tables import Table, csv, markdown
 from deeplab_bench.results.files import RESULTS
-from deeplab_bench.timing.rounds import Work, fingerprint, in_rounds, quantiles, ratios
+from deeplab_bench.timing.machine import fingerprint
+from deeplab_bench.timing.rounds import Work, quantiles, ratios, time_in_rounds
 
-LEAST_ROUNDS = 5
+MIN_ROUNDS = 5
 OURS = "deeplab-bench"
 HEADINGS = {
-    "contender": "Contender",
+    "implementation": "Implementation",
     "p50_ms": "Time (ms)",
     "ratio": "Ratio",
     "rounds": "Rounds",
@@ -36,14 +37,14 @@ HEADINGS = {
 
 
 class MissingPeer(UserError):
-    """A package to compare with is not installed; the rows of it are left out."""
+    """A library to compare with is not installed. Its rows are left out."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The size of the work: square crops or images of ``crop`` px, ``batch`` of them a step.
+class Workload:
+    """The size of the work: ``batch`` square images or crops of ``crop`` px per step.
 
-    ``folder`` is for files that a benchmark needs while it runs.
+    ``seconds`` is the time for one benchmark. ``folder`` is for temporary files.
     """
 
     device: torch.device
@@ -58,10 +59,10 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """Work whose FLOPs and least bytes moved through memory are known where they are not None.
+class Implementation:
+    """Work to time, with its FLOPs and the least bytes it must move; None means unknown.
 
-    ``precision``: of its arithmetic.
+    ``precision`` is the number format of most of the arithmetic.
     """
 
     work: Work
@@ -72,88 +73,91 @@ class Contender:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The same work by several contenders, ours first; each is made when it is called for."""
+    """The same work by several implementations, ours first. Each is built only when needed."""
 
     name: str
     note: str
-    contenders: Mapping[str, Callable[[], Contender]]
+    implementations: Mapping[str, Callable[[], Implementation]]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the device reaches in large matrix products, by their precision, and a large copy."""
+    """The speed of the device in large matrix products, by precision, and in a large copy."""
 
     flops_per_second: Mapping[torch.dtype, float]
     bytes_per_second: float
 
 
-def peer(module: str) -> Any:
-    """
+def import_peer(module: str) -> Any:
+    """Import a library to compare with.
+
     Raises:
-        MissingPeer: it is not installed.
+        MissingPeer: the library is not installed.
     """
     try:
         return import_module(module)
     except ImportError as error:
         raise MissingPeer(
-            f"the rows of {module} are left out, {error}: run `pip install -e '.[bench]'`"
+            f"The rows of {module} are left out, because it cannot be imported ({error}): "
+            "run `pip install -e '.[bench]'`"
         ) from None
 
 
-def present(benchmark: Benchmark) -> tuple[dict[str, Contender], list[str]]:
-    """The contenders there are, and a line for each that is missing."""
+def build_implementations(benchmark: Benchmark) -> tuple[dict[str, Implementation], list[str]]:
+    """Build the implementations that are installed; return a message for each missing library."""
     found, missing = {}, []
-    for name, make in benchmark.contenders.items():
+    for name, build in benchmark.implementations.items():
         try:
-            found[name] = make()
+            found[name] = build()
         except MissingPeer as error:
             missing.append(str(error))
     return found, list(dict.fromkeys(missing))
 
 
-def compare(benchmark: Benchmark, settings: Settings) -> Table:
-    contenders, missing = present(benchmark)
-    for line in missing:
-        print(line)
-    times = in_rounds(
-        {name: contender.work for name, contender in contenders.items()},
-        settings.device,
-        seconds=settings.seconds,
-        least=LEAST_ROUNDS,
+def compare(benchmark: Benchmark, workload: Workload) -> Table:
+    """Time all implementations of a benchmark in turn and make its table."""
+    implementations, missing = build_implementations(benchmark)
+    for message in missing:
+        print(message)
+    times = time_in_rounds(
+        {name: implementation.work for name, implementation in implementations.items()},
+        workload.device,
+        seconds=workload.seconds,
+        min_rounds=MIN_ROUNDS,
         title=benchmark.name,
     )
-    rates = measured_rates(settings.device, {each.precision for each in contenders.values()})
+    rates = measure_rates(workload.device, {each.precision for each in implementations.values()})
     rows = [
-        row_of(name, contender, times[name], times[OURS], rates)
-        for name, contender in contenders.items()
+        make_row(name, implementation, times[name], times[OURS], rates)
+        for name, implementation in implementations.items()
     ]
     data = pd.DataFrame(rows).dropna(axis="columns", how="all")
-    return table_of(benchmark, data, settings.device, missing)
+    return make_table(benchmark, data, workload.device, missing)
 
 
-def row_of(
-    name: str, contender: Contender, times: list[float], ours: list[float], rates: Rates
+def make_row(
+    name: str, implementation: Implementation, times: list[float], ours: list[float], rates: Rates
 ) -> dict[str, Any]:
     ratio = ratios(times, ours)
     flops, traffic = (
         math.nan if value is None else float(value)
-        for value in (contender.flops, contender.traffic_bytes)
+        for value in (implementation.flops, implementation.traffic_bytes)
     )
     return {
-        "contender": name,
+        "implementation": name,
         "p50_ms": 1000 * quantiles(times, 50)["p50"],
         "ratio": ratio["p50"],
         "ratio_p25": ratio["p25"],
         "ratio_p75": ratio["p75"],
         "rounds": len(times),
         "gflop": flops / 1e9,
-        "arithmetic_ms": 1000 * flops / rates.flops_per_second[contender.precision],
+        "arithmetic_ms": 1000 * flops / rates.flops_per_second[implementation.precision],
         "traffic_mb": traffic / 1e6,
         "transfer_ms": 1000 * traffic / rates.bytes_per_second,
     }
 
 
-def table_of(
+def make_table(
     benchmark: Benchmark, data: pd.DataFrame, device: torch.device, missing: list[str]
 ) -> Table:
     text = data.astype(str)
@@ -161,47 +165,51 @@ def table_of(
         text[column] = [f"{x:.3f}" if pd.notna(x) else "" for x in data[column]]
     text["ratio"] += " [" + text["ratio_p25"] + ", " + text["ratio_p75"] + "]"
     text = text.drop(columns=["ratio_p25", "ratio_p75"]).rename(columns=HEADINGS)
-    floors = (
-        "Arithmetic and transfer alone: the floating-point operations over the rate of a large "
-        "matrix product here, the least bytes over the bandwidth of a large copy; no version can "
-        "be faster than the larger."
-        if {"gflop", "traffic_mb"} & set(data)
-        else ""
-    )
     sentences = (
         benchmark.note,
-        f"Ratio: of the time to that of {OURS}, median [quartiles] over rounds in which all take "
-        "their turn; more than 1 is slower than ours.",
-        floors,
-        *(f"{line}." for line in missing),
+        f"Ratio: time divided by the time of {OURS} in the same round; median [quartiles] over "
+        "all rounds. Above 1 is slower.",
+        "Arithmetic alone: a lower bound of the time, the FLOPs at the speed of a large matrix "
+        "product on this machine."
+        if "gflop" in data
+        else "",
+        "Traffic: the least bytes that must be moved. Transfer alone: a lower bound of the time, "
+        "the traffic at the speed of a large copy on this machine."
+        if "traffic_mb" in data
+        else "",
+        *(f"{message}." for message in missing),
         f"Measured on {environments([fingerprint(device)])}.",
     )
     best = pd.DataFrame(False, index=text.index, columns=text.columns)
     return Table(benchmark.name, data, text, best, " ".join(filter(None, sentences)))
 
 
-def measured_rates(device: torch.device, precisions: Iterable[torch.dtype]) -> Rates:
-    """The best of some products and copies that are large for the device."""
+def measure_rates(device: torch.device, precisions: Iterable[torch.dtype]) -> Rates:
+    """Measure the best speed of a few large matrix products and copies."""
     side = 8192 if device.type == "cuda" else 1024
     flops_per_second = {}
     for precision in precisions:
         left, right = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
-        flops_per_second[precision] = 2 * side**3 / best(partial(torch.mm, left, right), device)
+        seconds = time_fastest(partial(torch.mm, left, right), device)
+        flops_per_second[precision] = 2 * side**3 / seconds
     source = torch.randn(side * side * 4, device=device)
     target = torch.empty_like(source)
-    seconds = best(partial(target.copy_, source), device)
+    seconds = time_fastest(partial(target.copy_, source), device)
     return Rates(flops_per_second, 2 * source.nbytes / seconds)
 
 
-def best(work: Work, device: torch.device) -> float:
-    """The least seconds of some rounds."""
-    title = "rates of the device"
-    times = in_rounds({title: work}, device, seconds=0, least=LEAST_ROUNDS, title=title)
+def time_fastest(work: Work, device: torch.device) -> float:
+    """Time a few rounds and return the seconds of the fastest."""
+    title = "speed of the device"
+    times = time_in_rounds({title: work}, device, seconds=0, min_rounds=MIN_ROUNDS, title=title)
     return min(times[title])
 
 
-def save(table: Table, hardware: str) -> Path:
-    """Write ``results/benchmarks/<hardware>/<benchmark>`` as CSV and Markdown: the latter."""
+def write_table(table: Table, hardware: str) -> Path:
+    """Write ``results/benchmarks/<hardware>/<benchmark>`` as CSV and Markdown.
+
+    Returns the path of the Markdown file.
+    """
     path = RESULTS / "benchmarks" / hardware / f"{table.title}.md"
     write(path.with_suffix(".csv"), csv(table.data).encode())
     write(path, f"# {table.title}\n\n{markdown(table)}".encode())

@@ -1,6 +1,6 @@
-"""Batches of packed data, those of torchvision, and training that waits for neither.
+"""Compare our batches with torchvision's, and measure how long training waits for its batches.
 
-The images are generated: 500 px wide JPEGs in Pascal VOC's folders.
+The images are generated: JPEGs of 375 x 500 px in the folders of Pascal VOC.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from benchmarks.comparison import OURS, Benchmark, Contender, Settings
-from benchmarks.network_steps import ARGUMENTS, schedule
+from benchmarks.comparison import OURS, Benchmark, Implementation, Workload
+from benchmarks.network_steps import ARGUMENTS, make_schedule
 from deeplab_bench.data.augmentation import MEAN, MEAN_PIXEL, STD
 from deeplab_bench.data.batches import CPU, normalise, training_batches
 from deeplab_bench.data.packed import Split, load_split, pack
@@ -33,53 +33,55 @@ from deeplab_bench.training.train import Trainer
 
 IMAGES = 32
 SIDES = (375, 500)
-STEPS = 20  # many more than batches are made in advance
+STEPS = 20  # many more than the batches that workers prepare in advance
+
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def batches(settings: Settings) -> Benchmark:
-    training = schedule(settings)
-    source = generated(settings.folder / "batches")
-    traffic = 3 * settings.batch * settings.crop**2 * 4
+def build_batches_benchmark(workload: Workload) -> Benchmark:
+    schedule = make_schedule(workload)
+    source = write_images(workload.folder / "batches")
+    traffic = 3 * workload.batch * workload.crop**2 * 4
 
-    def contender(drawn: Iterator[tuple[Tensor, Tensor]]) -> Contender:
-        return Contender(drawing(drawn), traffic_bytes=traffic)
+    def drawing(batches: Batches) -> Implementation:
+        return Implementation(make_draw(batches), traffic_bytes=traffic)
 
     return Benchmark(
         "batches",
-        f"A batch of {settings.batch} crops of {settings.crop} px, rescaled, mirrored and "
-        "normalised, on one processor without workers: ours from packed pixels, torchvision's "
-        "VOCSegmentation with its transforms v2 from JPEGs and PNGs.",
+        f"A batch of {workload.batch} crops of {workload.crop} px, rescaled, mirrored and "
+        "normalised, on one processor core without worker processes. Ours reads packed pixels; "
+        "torchvision's VOCSegmentation, with its transforms v2, reads JPEGs and PNGs.",
         {
-            OURS: lambda: contender(own_batches(packed(source), training, workers=0)),
-            "torchvision": lambda: contender(torchvision_batches(source, training)),
+            OURS: lambda: drawing(make_own_batches(pack_images(source), schedule, workers=0)),
+            "torchvision": lambda: drawing(make_torchvision_batches(source, schedule)),
         },
     )
 
 
-def waiting(settings: Settings) -> Benchmark:
-    """The goal: training on tensors in memory takes at least 97 % of the time."""
-    training = schedule(settings)
-    workers = default_workers(settings.device)
-    split = packed(generated(settings.folder / "waiting"))
-    in_memory = next(own_batches(split, training, workers=0, device=settings.device))
+def build_waiting_benchmark(workload: Workload) -> Benchmark:
+    """Compare training on real batches with training on one batch that stays in memory."""
+    schedule = make_schedule(workload)
+    workers = default_workers(workload.device)
+    split = pack_images(write_images(workload.folder / "waiting"))
+    in_memory = next(make_own_batches(split, schedule, workers=0, device=workload.device))
 
-    def contender(drawn: Iterator[tuple[Tensor, Tensor]]) -> Contender:
-        return Contender(training_on(drawn, training, settings.device))
+    def training(batches: Batches) -> Implementation:
+        return Implementation(make_training_steps(batches, schedule, workload.device))
 
     return Benchmark(
         "waiting_for_data",
-        f"{STEPS} training steps of aspp on {settings.batch} crops of {settings.crop} px, with "
-        f"batches that a GPU or {workers} worker(s) make beside it, and with one batch in memory: "
-        "a ratio of 0.97 or more is the goal.",
+        f"{STEPS} training steps of aspp on {workload.batch} crops of {workload.crop} px. Ours "
+        f"makes batches during training, on the GPU or in {workers} worker process(es); the other "
+        "row uses one batch in memory, so it never waits. The goal is a ratio of at least 0.97.",
         {
-            OURS: lambda: contender(own_batches(split, training, workers, settings.device)),
-            "tensors in memory": lambda: contender(itertools.repeat(in_memory)),
+            OURS: lambda: training(make_own_batches(split, schedule, workers, workload.device)),
+            "tensors in memory": lambda: training(itertools.repeat(in_memory)),
         },
     )
 
 
-def generated(root: Path) -> VocFolder:
-    """``IMAGES`` training images where torchvision looks for them."""
+def write_images(root: Path) -> VocFolder:
+    """Write ``IMAGES`` training images to the folders that torchvision reads."""
     source = VocFolder(root / "VOCdevkit" / "VOC2012")
     for sub in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (source.root / sub).mkdir(parents=True)
@@ -93,26 +95,29 @@ def generated(root: Path) -> VocFolder:
     return source
 
 
-def packed(source: VocFolder) -> Split:
+def pack_images(source: VocFolder) -> Split:
     folder = source.root / "packed"
     pack(source, {"train": source.names("train")}, list(CLASSES), folder)
     return load_split(folder, "train")
 
 
-def own_batches(
-    split: Split, training: Training, workers: int, device: torch.device = CPU
-) -> Iterator[tuple[Tensor, Tensor]]:
-    return iter(training_batches(split, training, seed=0, device=device, workers=workers))
+def make_own_batches(
+    split: Split, schedule: Training, workers: int, device: torch.device = CPU
+) -> Batches:
+    return iter(training_batches(split, schedule, seed=0, device=device, workers=workers))
 
 
-def torchvision_batches(source: VocFolder, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised float32 images and int64 labels, as torchvision's reference script makes them."""
+def make_torchvision_batches(source: VocFolder, schedule: Training) -> Batches:
+    """Make batches as torchvision's reference script does.
+
+    Yields normalised float32 images (N, 3, H, W) and int64 labels (N, H, W).
+    """
     transforms = v2.Compose(
         [
             v2.ToImage(),
-            v2.ScaleJitter(SIDES, training.random_scale),
+            v2.ScaleJitter(SIDES, schedule.random_scale),
             v2.RandomCrop(
-                training.crop_size,
+                schedule.crop_size,
                 pad_if_needed=True,
                 fill={ImageTensor: MEAN_PIXEL, Mask: VOID},
             ),
@@ -125,20 +130,21 @@ def torchvision_batches(source: VocFolder, training: Training) -> Iterator[tuple
     data: Any = VOCSegmentation(root, image_set="train", transforms=transforms)
     loader = DataLoader(
         wrap_dataset_for_transforms_v2(data),
-        batch_size=training.batch_size,
+        batch_size=schedule.batch_size,
         shuffle=True,
         drop_last=True,
     )
-    return ((images, masks.squeeze(1)) for images, masks in endless(loader))
+    return ((images, masks.squeeze(1)) for images, masks in repeat(loader))
 
 
-def endless(loader: Iterable[Any]) -> Iterator[Any]:
+def repeat(loader: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches of every epoch, without end."""
     while True:
         yield from loader
 
 
-def drawing(batches: Iterator[tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
-    """The next batch, normalised if it is not."""
+def make_draw(batches: Batches) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Return a function that draws the next batch and normalises images that are still uint8."""
 
     def draw() -> tuple[Tensor, Tensor]:
         images, labels = next(batches)
@@ -147,11 +153,10 @@ def drawing(batches: Iterator[tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tens
     return draw
 
 
-def training_on(
-    batches: Iterator[tuple[Tensor, Tensor]], training: Training, device: torch.device
-) -> Work:
+def make_training_steps(batches: Batches, schedule: Training, device: torch.device) -> Work:
+    """Return a function that takes ``STEPS`` training steps."""
     model = build_model("aspp", ARGUMENTS, num_classes=len(CLASSES)).to(device)
-    trainer = Trainer(model.to(memory_format=torch.channels_last), training, device)
+    trainer = Trainer(model.to(memory_format=torch.channels_last), schedule, device)
 
     def steps() -> None:
         for _ in range(STEPS):

@@ -1,6 +1,6 @@
-"""A training and an evaluation step of ``aspp`` and of other DeepLabv3s, all on ResNet-50.
+"""Compare a training step and an evaluation step of ``aspp`` with other DeepLabv3s on ResNet-50.
 
-Output stride 8 with rates 12, 24 and 36, as torchvision and segmentation-models-pytorch have it.
+All have output stride 8 and rates 12, 24 and 36, as in torchvision and segmentation-models-pytorch.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from benchmarks.comparison import OURS, Benchmark, Contender, Settings, peer
+from benchmarks.comparison import OURS, Benchmark, Implementation, Workload, import_peer
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation.predict import view_probabilities
 from deeplab_bench.models import build_model
 from deeplab_bench.settings.schema import Phase, Training
 from deeplab_bench.timing.rounds import Work
-from deeplab_bench.timing.steps import Case, training_step
+from deeplab_bench.timing.speed import count_flops
+from deeplab_bench.timing.steps import Case, make_training_step
 
 CLASSES = 21
 ARGUMENTS = {
@@ -30,62 +30,61 @@ ARGUMENTS = {
     "head_channels": 256,
     "multi_grid": [1, 1, 1],
 }
-MOST_STEPS = 100_000
+MAX_STEPS = 100_000
 BASE_LR = 0.001
 
 
-def training(settings: Settings) -> Benchmark:
-    def peers(name: str, network: Callable[[], nn.Module]) -> dict[str, Callable[[], Contender]]:
+def build_training_benchmark(workload: Workload) -> Benchmark:
+    def peers(name: str, build: Callable[[], nn.Module]) -> dict[str, Callable[[], Implementation]]:
         return {
-            name: lambda: peer_training(network(), settings, tuned=False),
-            f"{name}, tuned": lambda: peer_training(network(), settings, tuned=True),
+            name: lambda: make_peer_training(build(), workload, tuned=False),
+            f"{name}, tuned": lambda: make_peer_training(build(), workload, tuned=True),
         }
 
     return Benchmark(
         "training_step",
-        f"A step of SGD on a batch of {settings.batch} crops of {settings.crop} px. Ours, with "
-        "deterministic algorithms, from uint8 crops in the host's memory, in channels-last memory, "
-        "under bfloat16 autocast but where it says float32. The others from normalised float32 "
-        "crops: as their users run them, contiguous and in float32, or tuned, in channels-last "
-        "memory under bfloat16 autocast. Their heads end in one more 3x3 convolution.",
+        f"One SGD step on a batch of {workload.batch} crops of {workload.crop} px. Ours uses "
+        "deterministic algorithms, channels-last memory and, except in the float32 row, bfloat16 "
+        "autocast; it starts from uint8 crops in host memory. The others start from normalised "
+        "float32 crops in host memory. They run by default in float32 and contiguous memory, and "
+        "when tuned in bfloat16 autocast and channels-last memory. Their heads have one more 3x3 "
+        "convolution.",
         {
-            OURS: lambda: own_training(settings),
-            f"{OURS}, compiled": lambda: own_training(settings, compile=True),
-            f"{OURS}, float32": lambda: own_training(settings, precision="float32"),
-            **peers("torchvision", torchvision_network),
-            **peers("segmentation-models-pytorch", smp_network),
+            OURS: lambda: make_own_training(workload),
+            f"{OURS}, compiled": lambda: make_own_training(workload, compile=True),
+            f"{OURS}, float32": lambda: make_own_training(workload, precision="float32"),
+            **peers("torchvision", build_torchvision_network),
+            **peers("segmentation-models-pytorch", build_smp_network),
         },
     )
 
 
-def evaluation(settings: Settings) -> Benchmark:
+def build_evaluation_benchmark(workload: Workload) -> Benchmark:
+    def peers(name: str, build: Callable[[], nn.Module]) -> dict[str, Callable[[], Implementation]]:
+        return {
+            name: lambda: make_peer_evaluation(build(), workload, tuned=False),
+            f"{name}, channels last": lambda: make_peer_evaluation(build(), workload, tuned=True),
+        }
+
     return Benchmark(
         "evaluation_step",
-        f"From an image of {settings.crop} px in the device's memory to class indices at its size, "
-        "float32: ours from uint8 in channels-last memory, the others from a normalised one, "
-        "contiguous and in channels-last memory.",
+        f"From one image of {workload.crop} px in device memory to its class indices, in float32. "
+        "Ours starts from uint8 pixels in channels-last memory. The others start from a normalised "
+        "image in contiguous or channels-last memory.",
         {
-            OURS: lambda: own_evaluation(settings),
-            "torchvision": lambda: peer_evaluation(torchvision_network(), settings, tuned=False),
-            "torchvision, channels last": lambda: peer_evaluation(
-                torchvision_network(), settings, tuned=True
-            ),
-            "segmentation-models-pytorch": lambda: peer_evaluation(
-                smp_network(), settings, tuned=False
-            ),
-            "segmentation-models-pytorch, channels last": lambda: peer_evaluation(
-                smp_network(), settings, tuned=True
-            ),
+            OURS: lambda: make_own_evaluation(workload),
+            **peers("torchvision", build_torchvision_network),
+            **peers("segmentation-models-pytorch", build_smp_network),
         },
     )
 
 
-def schedule(settings: Settings, **changes: Any) -> Training:
-    """The one of the profile voc2012, without an end that the steps would reach."""
+def make_schedule(workload: Workload, **changes: Any) -> Training:
+    """Make the schedule of the profile voc2012, but with more iterations than are ever timed."""
     content = {
-        "iterations": MOST_STEPS,
-        "batch_size": settings.batch,
-        "crop_size": settings.size,
+        "iterations": MAX_STEPS,
+        "batch_size": workload.batch,
+        "crop_size": workload.size,
         "base_lr": BASE_LR,
         "momentum": 0.9,
         "weight_decay": 0.0001,
@@ -96,103 +95,102 @@ def schedule(settings: Settings, **changes: Any) -> Training:
     return Training.model_validate(content | changes)
 
 
-def own_training(settings: Settings, **changes: Any) -> Contender:
-    training = schedule(settings, **changes)
+def make_own_training(workload: Workload, **changes: Any) -> Implementation:
+    schedule = make_schedule(workload, **changes)
 
-    def step_of(training: Training) -> Work:
-        case = Case("aspp", Phase(arguments=ARGUMENTS, training=training), CLASSES)
-        return deterministic(training_step(case, settings.batch, settings.device, MOST_STEPS), True)
+    def make_step(schedule: Training) -> Work:
+        case = Case("aspp", Phase(arguments=ARGUMENTS, training=schedule), CLASSES)
+        step = make_training_step(case, workload.batch, workload.device, MAX_STEPS)
+        return set_determinism(step, True)
 
-    flops = flops_of(step_of(training.model_copy(update={"compile": False})))
-    return Contender(step_of(training), flops, precision=getattr(torch, training.precision))
+    flops = count_flops(make_step(schedule.model_copy(update={"compile": False})))
+    return Implementation(make_step(schedule), flops, precision=getattr(torch, schedule.precision))
 
 
-def peer_training(network: nn.Module, settings: Settings, tuned: bool) -> Contender:
-    """The loop of torchvision's reference script."""
-    device = settings.device
-    model = prepared(network, device, tuned).train()
+def make_peer_training(network: nn.Module, workload: Workload, tuned: bool) -> Implementation:
+    """Make a training step as in torchvision's reference script."""
+    device = workload.device
+    model = prepare(network, device, tuned).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=BASE_LR, momentum=0.9, weight_decay=0.0001)
-    images = torch.randn(settings.batch, 3, *settings.size)
-    labels = torch.randint(CLASSES, (settings.batch, *settings.size))
+    images = torch.randn(workload.batch, 3, *workload.size)
+    labels = torch.randint(CLASSES, (workload.batch, *workload.size))
 
     def step() -> None:
-        inputs = as_laid_out(images.to(device), tuned)
+        inputs = set_layout(images.to(device), tuned)
         targets = labels.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=tuned):
-            loss = F.cross_entropy(logits_of(model(inputs)), targets, ignore_index=VOID)
+            loss = F.cross_entropy(get_logits(model(inputs)), targets, ignore_index=VOID)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    work = deterministic(step, False)
-    return Contender(work, flops_of(work), precision=torch.bfloat16 if tuned else torch.float32)
+    work = set_determinism(step, False)
+    precision = torch.bfloat16 if tuned else torch.float32
+    return Implementation(work, count_flops(work), precision=precision)
 
 
-def own_evaluation(settings: Settings) -> Contender:
+def make_own_evaluation(workload: Workload) -> Implementation:
     network = build_model("aspp", ARGUMENTS, num_classes=CLASSES)
-    model = prepared(network, settings.device, channels_last=True).eval()
-    size = (1, 3, *settings.size)
-    image = torch.randint(256, size, dtype=torch.uint8, device=settings.device)
+    model = prepare(network, workload.device, channels_last=True).eval()
+    size = (1, 3, *workload.size)
+    image = torch.randint(256, size, dtype=torch.uint8, device=workload.device)
 
     @torch.inference_mode()
     def step() -> Tensor:
         return view_probabilities(model, normalise(image), 1.0, flip=False).argmax(dim=1)
 
-    work = deterministic(step, True)
-    return Contender(work, flops_of(work))
+    work = set_determinism(step, True)
+    return Implementation(work, count_flops(work))
 
 
-def peer_evaluation(network: nn.Module, settings: Settings, tuned: bool) -> Contender:
-    model = prepared(network, settings.device, tuned).eval()
-    image = as_laid_out(torch.randn(1, 3, *settings.size, device=settings.device), tuned)
+def make_peer_evaluation(network: nn.Module, workload: Workload, tuned: bool) -> Implementation:
+    model = prepare(network, workload.device, tuned).eval()
+    image = set_layout(torch.randn(1, 3, *workload.size, device=workload.device), tuned)
 
     @torch.inference_mode()
     def step() -> Tensor:
-        return logits_of(model(image)).argmax(dim=1)
+        return get_logits(model(image)).argmax(dim=1)
 
-    work = deterministic(step, False)
-    return Contender(work, flops_of(work))
+    work = set_determinism(step, False)
+    return Implementation(work, count_flops(work))
 
 
-def torchvision_network() -> nn.Module:
+def build_torchvision_network() -> nn.Module:
     return deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
 
 
-def smp_network() -> nn.Module:
-    """
+def build_smp_network() -> nn.Module:
+    """Build DeepLabv3 of segmentation-models-pytorch.
+
     Raises:
         MissingPeer: segmentation-models-pytorch is not installed.
     """
-    library = peer("segmentation_models_pytorch")
+    library = import_peer("segmentation_models_pytorch")
     return library.DeepLabV3("resnet50", encoder_weights=None, classes=CLASSES)
 
 
-def prepared(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     network = network.to(device)
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
-def as_laid_out(images: Tensor, channels_last: bool) -> Tensor:
+def set_layout(images: Tensor, channels_last: bool) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
 
-def logits_of(output: Any) -> Tensor:
-    """torchvision's networks give them by name."""
+def get_logits(output: Any) -> Tensor:
+    """Return the logits (N, C, H, W). Networks of torchvision return them in a dictionary."""
     return output["out"] if isinstance(output, dict) else output
 
 
-def deterministic(work: Work, enabled: bool) -> Work:
-    """Ours always trains and scores so; torch has no such backward pass for some of the others."""
+def set_determinism(work: Work, enabled: bool) -> Work:
+    """Return work that first switches deterministic algorithms on or off.
+
+    Ours always uses them. Some of the other networks have no deterministic backward pass.
+    """
 
     def step() -> object:
         torch.use_deterministic_algorithms(enabled)
         return work()
 
     return step
-
-
-def flops_of(work: Work) -> int:
-    """Of one step, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return int(counter.get_total_flops())

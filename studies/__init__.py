@@ -1,1 +1,1 @@
-"""Studies that no result depends on: simulations and measurements of the suite itself."""
+"""Simulations, and measurements of the suite itself. No result depends on them."""

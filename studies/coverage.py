@@ -1,8 +1,8 @@
-"""``python -m studies.coverage``: how often 95 % intervals of the mean mIoU hold the truth.
+"""Simulate how often 95 % intervals of the mean mIoU contain the true value.
 
-Networks and images are drawn from a population whose true mIoU is known. Three ways of making an
-interval are compared with that of ``deeplab_bench.report.statistics``; the result is printed and
-written to ``results/benchmarks/coverage.csv``.
+``python -m studies.coverage`` draws networks and images from populations with a known true mIoU. It
+compares the interval of ``deeplab_bench.report.statistics`` with three other methods, prints the
+result and writes it to ``results/benchmarks/coverage.csv``.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deeplab_bench.report.statistics import Source, half_interval, over_seeds
+from deeplab_bench.report.statistics import Source, compute_seed_variance, margin_of_error
 from deeplab_bench.results.files import RESULTS
 
 Counts = NDArray[np.float64]
@@ -22,7 +22,11 @@ SEEDS, IMAGES, TRIALS, RESAMPLES = (3, 5), (20, 80, 160), 1000, 200
 
 
 class Population(NamedTuple):
-    """Standard deviations on the scale of log odds; a class is on ``presence`` of the images."""
+    """The variation of a simulated population.
+
+    The effects are standard deviations of log odds. ``presence`` is the fraction of the images that
+    show a class.
+    """
 
     classes: int
     seed_effect: float
@@ -42,9 +46,9 @@ POPULATIONS = {
 def draw(
     random: np.random.RandomState, population: Population, seeds: int, images: int
 ) -> tuple[Counts, Counts]:
-    """Intersections and unions in pixels, (seeds, images, classes).
+    """Draw intersections and unions in pixels, both (seeds, images, classes).
 
-    A pixel that a class misses is a false alarm of another.
+    A pixel that one class misses is a false positive of another class.
     """
     classes, seed_effect, image_effect, interaction, presence = population
     shown = random.random_sample((images, classes)) < presence
@@ -61,58 +65,60 @@ def draw(
     found = np.round(area / (1 + np.exp(-odds)))
     shares = np.linspace(1.6, 0.4, classes) / classes
     noise = random.lognormal(0, 0.3, found.shape)
-    false_alarms = (area - found).sum(axis=-1, keepdims=True) * shares * noise
-    return found, np.round(area + false_alarms)
+    false_positives = (area - found).sum(axis=-1, keepdims=True) * shares * noise
+    return found, np.round(area + false_positives)
 
 
 def miou(found: Counts, union: Counts) -> NDArray[np.float64]:
-    """Of the classes that are there, over the last axis."""
+    """Compute the mIoU of the classes that occur. The last axis is the class."""
     iou = np.divide(found, union, out=np.full_like(found, np.nan), where=union > 0)
     return np.asarray(np.nanmean(iou, axis=-1))
 
 
-def true_miou(population: Population) -> float:
+def estimate_true_miou(population: Population) -> float:
+    """Estimate the true mIoU from 20 draws of 100 seeds and 3000 images."""
     random = np.random.RandomState(1)
     large = (draw(random, population, 100, 3000) for _ in range(20))
     return float(np.mean([miou(i.sum(axis=1), u.sum(axis=1)).mean() for i, u in large]))
 
 
-def intervals(
+def compute_intervals(
     random: np.random.RandomState, found: Counts, union: Counts
 ) -> Mapping[str, tuple[float, float]]:
-    """Both ends by every method."""
+    """Compute the lower and upper end of the interval by each method."""
     seeds, images, _ = union.shape
     scores = miou(found.sum(axis=1), union.sum(axis=1))
     weights = random.multinomial(images, np.full(images, 1 / images), RESAMPLES)
     resampled = miou(weights @ found, weights @ union)
-    of_images = resampled.mean(axis=0)
-    of_both = (random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds).T
-    alone, mean = over_seeds(scores), float(scores.mean())
-    ours = half_interval(alone, Source(float(of_images.var(ddof=1)), images - 1))
+    image_resamples = resampled.mean(axis=0)
+    seed_weights = (random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds).T
+    alone, mean = compute_seed_variance(scores), float(scores.mean())
+    ours = margin_of_error(alone, Source(float(image_resamples.var(ddof=1)), images - 1))
     return {
         "deeplab_bench.report.statistics": (mean - ours, mean + ours),
-        "pigeonhole bootstrap": percentiles((of_both * resampled).sum(axis=0)),
-        "Student's t over seeds": (mean - half_interval(alone), mean + half_interval(alone)),
-        "bootstrap of images": percentiles(of_images),
+        "pigeonhole bootstrap": find_interval((seed_weights * resampled).sum(axis=0)),
+        "Student's t over seeds": (mean - margin_of_error(alone), mean + margin_of_error(alone)),
+        "bootstrap of images": find_interval(image_resamples),
     }
 
 
-def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+def find_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Find the 2.5th and 97.5th percentile."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def coverage() -> pd.DataFrame:
-    """In percent of the trials, a row per population, seeds and images."""
+def simulate_coverage() -> pd.DataFrame:
+    """Compute the coverage in percent, one row per population, number of seeds and of images."""
     rows = []
     for name, population in POPULATIONS.items():
-        truth = true_miou(population)
+        truth = estimate_true_miou(population)
         for seeds in SEEDS:
             for images in IMAGES:
                 random, held = np.random.RandomState(0), []
                 title = f"{name}, {seeds} seeds, {images} images"
                 for _ in tqdm(range(TRIALS), desc=title, unit="trial"):
-                    ends = intervals(random, *draw(random, population, seeds, images))
+                    ends = compute_intervals(random, *draw(random, population, seeds, images))
                     held.append({m: low <= truth <= high for m, (low, high) in ends.items()})
                 shares = (100 * pd.DataFrame(held).mean()).round(1).to_dict()
                 rows.append({"population": name, "seeds": seeds, "images": images} | shares)
@@ -120,7 +126,7 @@ def coverage() -> pd.DataFrame:
 
 
 def main() -> None:
-    table = coverage()
+    table = simulate_coverage()
     path = RESULTS / "benchmarks" / "coverage.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, lineterminator="\n")

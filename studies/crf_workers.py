@@ -1,7 +1,8 @@
-"""How much faster the CRF is with several worker processes: ``python -m studies.crf_workers``.
+"""Measure the speed-up of the CRF with several worker processes.
 
-The images are made up, of Pascal VOC's size and number of classes. Processes that have nothing to
-do with each other say how much the machine itself can give: virtual processors may share a core.
+``python -m studies.crf_workers`` compares the workers with as many independent processes. These
+show how much the machine itself can give, as virtual processors may share a core. The images are
+generated, with the size and the number of classes of Pascal VOC.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from threading import Barrier
 
 import numpy as np
 
+# Worker processes import this module, so nothing here imports torch: they must start quickly.
 from deeplab_bench.evaluation.crf import CRFParameters, Refined, Task, refine_images
 from deeplab_bench.evaluation.crf.refinement import refine_image
 
@@ -23,26 +25,28 @@ WARM_UP_SECONDS = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30, help="to measure for")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="time for each measurement (default: 30)"
+    )
     parser.add_argument("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=21)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     height, width = arguments.size
-    task = made_up(height, width, arguments.classes)
+    task = make_crf_task(height, width, arguments.classes)
     alone = None
     for workers in arguments.workers:
-        possible = independent_images_per_second(task, workers, arguments.seconds)
-        rate = images_per_second(task, workers, arguments.seconds)
+        possible = measure_independent_processes(task, workers, arguments.seconds)
+        rate = measure_workers(task, workers, arguments.seconds)
         alone = alone or possible / workers
         print(
-            f"{workers} workers: {rate:.2f} images/s, {rate / possible:.0%} of what as many "
-            f"independent processes do, {rate / (alone * workers):.0%} of the ideal speed-up"
+            f"{workers} workers: {rate:.2f} images/s, {rate / possible:.0%} of the rate of "
+            f"{workers} independent processes, {rate / (alone * workers):.0%} of the ideal speed-up"
         )
 
 
-def made_up(height: int, width: int, classes: int) -> Task:
-    """Blocks of colour with noise, and random probabilities."""
+def make_crf_task(height: int, width: int, classes: int) -> Task:
+    """Make an image of coloured blocks with noise, and random probabilities."""
     random = np.random.default_rng(0)
     blocks = random.integers(0, 200, (math.ceil(height / 25), math.ceil(width / 25), 3))
     image = blocks.repeat(25, axis=0).repeat(25, axis=1)[:height, :width]
@@ -59,25 +63,27 @@ def made_up(height: int, width: int, classes: int) -> Task:
     )
 
 
-def images_per_second(task: Task, workers: int, seconds: float) -> float:
-    """After ``WARM_UP_SECONDS``, in which every worker has started."""
+def measure_workers(task: Task, workers: int, seconds: float) -> float:
+    """Measure images/s of worker processes, after ``WARM_UP_SECONDS`` in which they start."""
     results = refine_images(repeat(task), workers)
-    drawn_within(results, WARM_UP_SECONDS)
+    count_within(results, WARM_UP_SECONDS)
     started = time.perf_counter()
-    images = drawn_within(results, seconds)
+    images = count_within(results, seconds)
     elapsed = time.perf_counter() - started
     results.close()
     return images / elapsed
 
 
-def independent_images_per_second(task: Task, processes: int, seconds: float) -> float:
+def measure_independent_processes(task: Task, processes: int, seconds: float) -> float:
+    """Measure images/s of processes that share no queue, in total."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
         work = (task, seconds, context.Manager().Barrier(processes))
-        return sum(pool.starmap(own_images_per_second, [work] * processes, chunksize=1))
+        return sum(pool.starmap(measure_one_process, [work] * processes, chunksize=1))
 
 
-def own_images_per_second(task: Task, seconds: float, ready: Barrier) -> float:
+def measure_one_process(task: Task, seconds: float, ready: Barrier) -> float:
+    """Measure images/s of this process, once all processes are ready."""
     refine_image(task)
     ready.wait()
     started, images = time.perf_counter(), 0
@@ -87,7 +93,8 @@ def own_images_per_second(task: Task, seconds: float, ready: Barrier) -> float:
     return images / (time.perf_counter() - started)
 
 
-def drawn_within(results: Iterator[Refined], seconds: float) -> int:
+def count_within(results: Iterator[Refined], seconds: float) -> int:
+    """Count the results that arrive within a time."""
     end, count = time.perf_counter() + seconds, 0
     while time.perf_counter() < end:
         next(results)

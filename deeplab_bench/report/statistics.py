@@ -1,30 +1,33 @@
-"""How sure a mean mIoU is, and a difference of two: seeds and images are both a sample.
+"""Uncertainty of a mean mIoU, and of the difference of two means. Seeds and images are samples.
 
-Another seed trains another network, another validation set shows other images. A mean over S seeds
-on N images has from each of them a variance:
+Another seed trains another network, and another validation set shows other images. Both add
+variance to a mean over S seeds and N images:
 
-- seeds: s^2 / S, of the seeds' scores, with S - 1 degrees of freedom;
-- images: the variance of the mean over resamples of the images (Efron and Tibshirani, An
-  Introduction to the Bootstrap, 1993, Chapter 6), the same images for every run, with N - 1.
+- seeds: s^2 / S, with the variance s^2 of the scores of the seeds, and S - 1 degrees of freedom;
+- images: the variance of the mean over bootstrap resamples of the images (Efron and Tibshirani, An
+  Introduction to the Bootstrap, 1993, Chapter 6), with N - 1 degrees of freedom. All runs use the
+  same resamples.
 
-The standard error is the root of their sum, its degrees of freedom are Satterthwaite's (Biometrics
-Bulletin 2, 1946), the interval is Student's t. With one source alone this is the plain t interval.
+The standard error is the root of the sum of both. Its degrees of freedom are Satterthwaite's
+(Biometrics Bulletin 2, 1946), and the interval is Student's t. If only one source is known, this is
+the plain t interval.
 
-Resampling seeds as well, Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 2007), is too
-narrow for few seeds. In simulations of five classes on 20 to 160 images, whether seeds or images
-vary more, so many of 100 intervals at 95 % held the truth (``python -m studies.coverage``):
+Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 2007) also resamples the seeds, but its
+intervals are too narrow for few seeds. In simulations with five classes and 20 to 160 images, where
+either seeds or images vary more, this many of 100 intervals at 95 % contained the true value
+(``python -m studies.coverage``):
 
 ================================  =========  =========
 method                            3 seeds    5 seeds
 ================================  =========  =========
-this one                          91 to 94   91 to 96
+this module                       91 to 94   91 to 96
 pigeonhole bootstrap              78 to 93   87 to 94
 Student's t over seeds alone      39 to 95   22 to 94
 bootstrap of images alone         41 to 92   49 to 93
 ================================  =========  =========
 
-Classes that few images show make every method too sure: where each is on three images in twenty,
-80 of 100 intervals held the truth with 20 images, 92 with 80.
+If few images show a class, all methods give intervals that are too narrow. With each class on three
+images in twenty, 80 of 100 intervals contained the true value with 20 images, and 92 with 80.
 """
 
 from collections.abc import Hashable, Iterator
@@ -45,9 +48,9 @@ Floats = NDArray[np.float64]
 
 
 class Source(NamedTuple):
-    """What a mean varies with: its variance for that, and the degrees of freedom of the latter.
+    """A source of variance of a mean: the variance it adds, and the degrees of freedom.
 
-    Without a degree of freedom nothing is known of the variance.
+    With 0 degrees of freedom the variance is unknown.
     """
 
     variance: float
@@ -55,7 +58,7 @@ class Source(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds, their standard deviation, the interval; NaN where nothing is known."""
+    """The mean over seeds, the standard deviation of seeds, the interval. NaN means unknown."""
 
     mean: float
     std: float
@@ -64,35 +67,38 @@ class Estimate(NamedTuple):
 
 
 def estimate(scores: ArrayLike, *others: Source) -> Estimate:
-    """Of scores (S,), one a seed; ``others`` vary the mean besides the seeds."""
+    """Estimate the mean of scores (S,), one per seed. ``others`` are more sources of variance."""
     scores = np.asarray(scores, dtype=np.float64)
     if not scores.size:
         return Estimate(*[float("nan")] * 4)
     std = float(scores.std(ddof=1)) if scores.size > 1 else float("nan")
     mean = float(scores.mean())
-    half = half_interval(over_seeds(scores), *others)
-    return Estimate(mean, std, mean - half, mean + half)
+    margin = margin_of_error(compute_seed_variance(scores), *others)
+    return Estimate(mean, std, mean - margin, mean + margin)
 
 
-def over_seeds(scores: Floats) -> Source:
-    """Of the mean of scores (S,)."""
+def compute_seed_variance(scores: Floats) -> Source:
+    """Compute the variance that seeds add to the mean of scores (S,)."""
     variance = scores.var(ddof=1) / scores.size if scores.size > 1 else 0
     return Source(float(variance), scores.size - 1)
 
 
 def over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable, Source]:
-    """Of every column, whose values over resamples of so many images are its rows."""
+    """Compute the variance that images add to each column.
+
+    A row is one resample of ``images`` images.
+    """
     return {name: Source(variance, images - 1) for name, variance in resampled.var().items()}
 
 
-def half_interval(*sources: Source) -> float:
-    """Half the length of the interval."""
+def margin_of_error(*sources: Source) -> float:
+    """Compute half the length of the interval."""
     error, freedom = standard_error(*sources)
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * error)
 
 
 def p_value(difference: float, *sources: Source) -> float:
-    """Two-sided, of the hypothesis that the true difference is 0."""
+    """Compute the two-sided p value of the hypothesis that the true difference is 0."""
     error, freedom = standard_error(*sources)
     if error == 0:
         return 1.0 if difference == 0 else 0.0
@@ -100,7 +106,7 @@ def p_value(difference: float, *sources: Source) -> float:
 
 
 def standard_error(*sources: Source) -> tuple[float, float]:
-    """It and its degrees of freedom, of the sources that anything is known of."""
+    """Compute the standard error and its degrees of freedom from the known sources."""
     known = [source for source in sources if source.freedom > 0]
     if not known:
         return float("nan"), float("nan")
@@ -114,10 +120,11 @@ def standard_error(*sources: Source) -> tuple[float, float]:
 def resampled_miou(
     intersections: NDArray[np.int64], unions: NDArray[np.int64], resamples: int = RESAMPLES
 ) -> Floats:
-    """mIoU of every run on resamples of the images, (resamples, runs), as fractions.
+    """Compute the mIoU of every run on resamples of the images, (resamples, runs), as fractions.
 
-    From the pixels (runs, images, C) of each class. Every run has the same resamples, and so has
-    every call for as many images. Means are over the classes that a resample shows the run.
+    ``intersections`` and ``unions`` are pixels (runs, images, C). Every run, and every call with
+    the same number of images, has the same resamples. The mean is over the classes whose union is
+    not 0.
     """
     runs, images, classes = unions.shape
     by_image = [
@@ -125,17 +132,17 @@ def resampled_miou(
         for counts in (intersections, unions)
     ]
     parts = []
-    for weights in image_weights(images, resamples):
-        # Whole numbers below 2^53: exact, in whatever order they are added.
+    for weights in draw_image_weights(images, resamples):
+        # Integers below 2^53 are exact in float64, in any order of addition.
         part, whole = ((weights @ counts).reshape(-1, runs, classes) for counts in by_image)
         iou = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
         parts.append(iou.sum(axis=-1) / np.maximum((whole > 0).sum(axis=-1), 1))
     return np.concatenate(parts)
 
 
-def image_weights(images: int, resamples: int) -> Iterator[Floats]:
-    """How often each image is in each resample, (some resamples, images) at a time."""
-    generator = np.random.RandomState(0)  # its streams, unlike Generator's, never change
+def draw_image_weights(images: int, resamples: int) -> Iterator[Floats]:
+    """Draw how often each image is in each resample, in parts of (resamples, images)."""
+    generator = np.random.RandomState(0)  # unlike Generator, its random streams never change
     for first in range(0, resamples, RESAMPLES_AT_ONCE):
         rows = min(RESAMPLES_AT_ONCE, resamples - first)
         drawn = generator.randint(images, size=(rows, images)) + images * np.arange(rows)[:, None]
@@ -144,11 +151,11 @@ def image_weights(images: int, resamples: int) -> Iterator[Floats]:
 
 
 def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.DataFrame:
-    """Every pair of models: difference, interval, ``p_value``, and ``p_holm`` over all pairs.
+    """Compare every pair of models. ``p_holm`` is ``p_value`` adjusted for the number of pairs.
 
-    From scores (seeds, models) and mean scores on resamples of the images (resamples, models);
-    differences are between equal seeds and on equal images. ``model`` is the higher of a pair, rows
-    go from the highest models downward.
+    ``scores`` are (seeds, models), and ``resampled`` are mean scores on resamples of the images,
+    (resamples, models). Differences are paired by seed and image. ``model`` has the higher mean of
+    a pair. The rows begin with the models of the highest means.
     """
     order = scores.mean().sort_values(ascending=False, kind="stable").index
     rows = []
@@ -156,15 +163,15 @@ def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.Da
         difference = (scores[model] - scores[other]).to_numpy()
         image_source = Source(float((resampled[model] - resampled[other]).var()), images - 1)
         found = estimate(difference, image_source)
-        p = p_value(found.mean, over_seeds(difference), image_source)
+        p = p_value(found.mean, compute_seed_variance(difference), image_source)
         rows.append((model, other, found.mean, found.ci95_low, found.ci95_high, p))
     columns = ["model", "other", "difference", "ci95_low", "ci95_high", "p_value"]
     compared = pd.DataFrame(rows, columns=columns)
-    return compared.assign(p_holm=holm(compared["p_value"]))
+    return compared.assign(p_holm=adjust_p_values(compared["p_value"]))
 
 
-def holm(p_values: ArrayLike) -> Floats:
-    """Adjusted for so many tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+def adjust_p_values(p_values: ArrayLike) -> Floats:
+    """Adjust p values for multiple tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     p_values = np.asarray(p_values, dtype=np.float64)
     order = p_values.argsort()
     factors = np.arange(p_values.size, 0, -1)
@@ -174,11 +181,11 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def ranks(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFrame:
-    """By model ``rank``, 1 for the highest mean, and its interval from ``rank_low`` on.
+    """Compute the ``rank`` of each model, 1 for the highest mean, and its interval.
 
-    Of K models one is below each that is significantly higher and above each that is significantly
-    lower (Al Mohamad, Goeman and van Zwet, Biometrics 78, 2022); all ranks together hold as surely
-    as Holm's corrected comparisons.
+    The interval goes from ``rank_low`` to ``rank_high``. It excludes the ranks that contradict a
+    significant comparison (Al Mohamad, Goeman and van Zwet, Biometrics 78, 2022). All intervals
+    together have the confidence level of Holm's adjusted comparisons.
     """
     decided = compared[compared["p_holm"] < SIGNIFICANT]
     above = decided["other"].value_counts().reindex(means.index, fill_value=0)

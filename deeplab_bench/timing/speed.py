@@ -1,10 +1,9 @@
-"""What a model costs: parameters, FLOPs, latency, throughput, memory and training on one machine.
+"""Measure the costs of one model: parameters, FLOPs, latency, throughput, memory, training step.
 
-Times are taken in rounds with passes of one fixed network over the same images. The ratio of the
-two compares models that were timed on different days.
+Every round also times one fixed reference network on the same images. The ratio of the two times
+compares models that were timed on different days.
 """
 
-import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,64 +15,58 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, check_arguments, count_parameters
 from deeplab_bench.models.backbone import OutputStride
-from deeplab_bench.runtime.environment import device_name
 from deeplab_bench.settings.schema import Experiment, Inference, SettingsError
-from deeplab_bench.timing.rounds import (
-    clocks_mhz,
+from deeplab_bench.timing.machine import (
+    find_device,
     fingerprint,
-    in_rounds,
-    peak_memory_mib,
-    quantiles,
-    ratios,
+    read_clocks_mhz,
+    read_peak_memory_mib,
     reset_peak_memory,
-    rotating,
 )
-from deeplab_bench.timing.steps import CPU_PIXELS, Case, measured_batch, training_step
+from deeplab_bench.timing.rounds import quantiles, ratios, rotate_inputs, time_in_rounds
+from deeplab_bench.timing.steps import CPU_PIXELS, Case, choose_batch_size, make_training_step
 
-# The profile quick takes about two seconds beyond the start of the process.
-LATENCY_SECONDS, LEAST_PASSES = 0.5, 20
+# With these limits a model of the profile quick takes about two seconds.
+LATENCY_SECONDS, MIN_PASSES = 0.5, 20
 THROUGHPUT_SECONDS, PASSES_PER_BATCH = 0.3, 3
-TRAINING_SECONDS, LEAST_STEPS = 0.3, 3
-MOST_STEPS = 10_000
-INPUTS = 3
+TRAINING_SECONDS, MIN_STEPS = 0.3, 3
+MAX_STEPS = 10_000
+INPUT_BATCHES = 3
 EVALUATION_OUTPUT_STRIDES: tuple[OutputStride, ...] = (16, 8)
-LEAST_IMPROVEMENT = 1.05  # of a doubled batch's throughput, to double it again
-MOST_IMAGES = 1024
+MIN_SPEEDUP = 1.05  # the search goes on if a batch of twice the size is this much faster
+MAX_IMAGES = 1024
 REFERENCE = "reference"
 REFERENCE_CLASSES = 21
 
 Network = tuple[str, Mapping[str, Any], int]  # architecture, arguments, number of classes
 
 
-class SpeedError(UserError):
-    """The machine is not the one that the hardware's label names."""
-
-
 def measure(experiment: Experiment, hardware: str, split: Split) -> dict[str, Any]:
-    """The cost of a model, ready for JSON; the output stride it is trained at comes first.
+    """Measure all costs of a model, ready for JSON. The output stride of training comes first.
 
-    Of inference, at the size of the profile's first validation image: the forward pass in float32
-    from normalised images in the device's memory to logits at their size. Of training: a step as
-    ``Trainer`` takes it, from a batch of crops in the host's memory.
+    Inference is the forward pass in float32, from normalised images in device memory to logits of
+    the same size, at the size of the first validation image. Training is one step of ``Trainer``,
+    from a batch of crops in host memory.
 
     Raises:
-        SpeedError: the hardware's label does not fit the device.
+        HardwareError: the hardware's label does not fit this machine.
     """
-    device = device_for(hardware)
+    device = find_device(hardware)
     size, classes = split.sizes[0], len(split.classes)
     networks: dict[int | None, Network] = {
         stride: (experiment.architecture, arguments, classes)
-        for stride, arguments in output_strides(experiment).items()
+        for stride, arguments in list_output_strides(experiment).items()
     }
     trained = next(iter(networks.values()))
     torch.manual_seed(0)
     title = f"timing {experiment.model} ({experiment.profile}, {hardware})"
-    # On a CPU a peak is of all that came before: the coarsest map goes first.
+    # On a CPU the peak includes all earlier work, so the network with the least memory goes first.
     coarsest_first = sorted(networks, key=lambda stride: -(stride or 0))
-    footprints = {stride: footprint(networks[stride], size, device) for stride in coarsest_first}
+    footprints = {
+        stride: measure_footprint(networks[stride], size, device) for stride in coarsest_first
+    }
     latencies = time_latencies(networks, size, device, title)
     return {
         "profile": experiment.profile,
@@ -84,41 +77,15 @@ def measure(experiment: Experiment, hardware: str, split: Split) -> dict[str, An
             {"output_stride": stride} | footprints[stride] | latencies[stride]
             for stride in networks
         ],
-        "images_per_second": throughput_of(trained, size, device, title),
+        "images_per_second": measure_throughput(trained, size, device, title),
         "training": time_training(experiment, classes, device, title),
-        "clocks_mhz": clocks_mhz(device),
+        "clocks_mhz": read_clocks_mhz(device),
         "environment": fingerprint(device),
     }
 
 
-def device_for(hardware: str) -> torch.device:
-    """``cpu`` and labels that begin with it name the processor, all others the first GPU.
-
-    The label's other words, as those of ``cpu_epyc`` or ``h100``, are parts of the device's name.
-
-    Raises:
-        SpeedError: there is no GPU, or the device has another name.
-    """
-    if hardware.startswith("cpu"):
-        device = torch.device("cpu")
-    elif torch.cuda.is_available():
-        device = torch.device("cuda")
-    else:
-        raise SpeedError(
-            f"run.hardware names {hardware!r} but there is no GPU here: use 'cpu', or run elsewhere"
-        )
-    name = device_name(device)
-    for word in set(re.split(r"[_.]", hardware)) - {"cpu", "gpu"}:
-        if word.lower() not in name.lower():
-            raise SpeedError(
-                f"run.hardware names {hardware!r} but the device here is {name!r}: use "
-                f"{device.type.replace('cuda', 'gpu')!r} or a word of that name, or run elsewhere"
-            )
-    return device
-
-
-def output_strides(experiment: Experiment) -> dict[int | None, Mapping[str, Any]]:
-    """The network's arguments at the output stride of its training, and at others it can have."""
+def list_output_strides(experiment: Experiment) -> dict[int | None, Mapping[str, Any]]:
+    """List the network's arguments by output stride: that of the training first, then others."""
     own = experiment.phases[-1].arguments
     found: dict[int | None, Mapping[str, Any]] = {own.get("output_stride"): own}
     for stride in EVALUATION_OUTPUT_STRIDES:
@@ -131,14 +98,14 @@ def output_strides(experiment: Experiment) -> dict[int | None, Mapping[str, Any]
     return found
 
 
-def inference_network(network: Network, device: torch.device) -> nn.Module:
+def build_inference_network(network: Network, device: torch.device) -> nn.Module:
     architecture, arguments, classes = network
     model = build_model(architecture, arguments, num_classes=classes)
     return model.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def reference_network(device: torch.device) -> nn.Module:
-    """FCN-32s on torchvision's ResNet-18, float32: the unit of relative times."""
+def build_reference_network(device: torch.device) -> nn.Module:
+    """Build FCN-32s on torchvision's ResNet-18 in float32, the unit of relative times."""
     stages = list(resnet18().children())[:-2]
     classifier = nn.Conv2d(512, REFERENCE_CLASSES, kernel_size=1)
     upsample = nn.Upsample(scale_factor=32, mode="bilinear")
@@ -146,20 +113,22 @@ def reference_network(device: torch.device) -> nn.Module:
     return network.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def random_images(count: int, size: Sequence[int], device: torch.device) -> list[Tensor]:
-    """``INPUTS`` batches (count, 3, H, W)."""
-    batches = [torch.randn(count, 3, *size, device=device) for _ in range(INPUTS)]
+def make_random_images(count: int, size: Sequence[int], device: torch.device) -> list[Tensor]:
+    """Make ``INPUT_BATCHES`` batches (count, 3, H, W)."""
+    batches = [torch.randn(count, 3, *size, device=device) for _ in range(INPUT_BATCHES)]
     return [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
 
 
 @torch.inference_mode()
-def footprint(network: Network, size: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """Of one image: what a network holds and computes, without the time."""
+def measure_footprint(
+    network: Network, size: Sequence[int], device: torch.device
+) -> dict[str, Any]:
+    """Measure the parameters of a network, and the FLOPs and memory that one image takes."""
     reset_peak_memory(device)
-    model = inference_network(network, device)
-    image = random_images(1, size, device)[0]
+    model = build_inference_network(network, device)
+    image = make_random_images(1, size, device)[0]
     model(image)
-    memory = peak_memory_mib(device)
+    memory = read_peak_memory_mib(device)
     return {
         "parameters": count_parameters(model),
         "flops": count_flops(model, image),
@@ -167,10 +136,13 @@ def footprint(network: Network, size: Sequence[int], device: torch.device) -> di
     }
 
 
-def count_flops(model: nn.Module, images: Tensor) -> int:
-    """By torch's counter: a multiply-add is two; only convolutions and matrix products count."""
+def count_flops(function: Callable[..., object], *arguments: Any) -> int:
+    """Count the FLOPs of one call with torch's counter.
+
+    A multiply-add counts as two. Only convolutions and matrix products count.
+    """
     with FlopCounterMode(display=False) as counter:
-        model(images)
+        function(*arguments)
     return int(counter.get_total_flops())
 
 
@@ -178,57 +150,60 @@ def count_flops(model: nn.Module, images: Tensor) -> int:
 def time_latencies(
     networks: Mapping[int | None, Network], size: Sequence[int], device: torch.device, title: str
 ) -> dict[int | None, dict[str, Any]]:
-    """Of one image at every output stride, in rounds with the reference's pass over it."""
-    images = random_images(1, size, device)
-    models = {str(stride): inference_network(networks[stride], device) for stride in networks}
-    models[REFERENCE] = reference_network(device)
-    works = {name: rotating(model, images) for name, model in models.items()}
-    times = in_rounds(
-        works, device, seconds=LATENCY_SECONDS, least=LEAST_PASSES, title=f"{title}, one image"
+    """Time one image at every output stride, in rounds with the reference network."""
+    images = make_random_images(1, size, device)
+    models = {str(stride): build_inference_network(networks[stride], device) for stride in networks}
+    models[REFERENCE] = build_reference_network(device)
+    works = {name: rotate_inputs(model, images) for name, model in models.items()}
+    times = time_in_rounds(
+        works, device, seconds=LATENCY_SECONDS, min_rounds=MIN_PASSES, title=f"{title}, one image"
     )
     return {
         stride: {
-            "latency_ms": milliseconds(times[str(stride)], 25, 50, 75, 90, 99),
-            "relative_latency": rounded(ratios(times[str(stride)], times[REFERENCE]), 4),
+            "latency_ms": summarise_ms(times[str(stride)], 25, 50, 75, 90, 99),
+            "relative_latency": round_values(ratios(times[str(stride)], times[REFERENCE]), 4),
         }
         for stride in networks
     }
 
 
 @torch.inference_mode()
-def throughput_of(
+def measure_throughput(
     network: Network, size: Sequence[int], device: torch.device, title: str
 ) -> dict[str, float]:
-    """Images/s by batch size."""
-    model = inference_network(network, device)
+    """Measure images/s by batch size."""
+    model = build_inference_network(network, device)
 
     def rate(count: int) -> float:
-        work = rotating(model, random_images(count, size, device))
+        work = rotate_inputs(model, make_random_images(count, size, device))
         text = f"{title}, {count} images"
         passes = {"pass": work}
-        times = in_rounds(passes, device, seconds=0, least=PASSES_PER_BATCH, warm_up=1, title=text)
+        times = time_in_rounds(
+            passes, device, seconds=0, min_rounds=PASSES_PER_BATCH, warm_up=1, title=text
+        )
         return count / statistics.median(times["pass"])
 
-    most = MOST_IMAGES if device.type == "cuda" else max(1, CPU_PIXELS // (size[0] * size[1]))
-    found = search_throughput(rate, most)
+    largest = MAX_IMAGES if device.type == "cuda" else max(1, CPU_PIXELS // (size[0] * size[1]))
+    found = search_throughput(rate, largest)
     return {str(count): round(images_per_second, 2) for count, images_per_second in found.items()}
 
 
-def search_throughput(rate: Callable[[int], float], most: int) -> dict[int, float]:
-    """Images/s of ``rate`` by batch size, doubled from 1 for as long as that is faster.
+def search_throughput(rate: Callable[[int], float], largest: int) -> dict[int, float]:
+    """Call ``rate`` on batch sizes 1, 2, 4, ... while images/s increase. Returns them by size.
 
-    The search also ends at ``most``, after ``THROUGHPUT_SECONDS``, or where a GPU's memory does.
+    The search also ends at the size ``largest``, after ``THROUGHPUT_SECONDS``, or when a GPU runs
+    out of memory.
     """
     found: dict[int, float] = {}
     count, started = 1, time.monotonic()
-    while count <= most and (not found or time.monotonic() - started < THROUGHPUT_SECONDS):
+    while count <= largest and (not found or time.monotonic() - started < THROUGHPUT_SECONDS):
         try:
             found[count] = rate(count)
         except torch.cuda.OutOfMemoryError:
             if not found:
                 raise
             break
-        if count > 1 and found[count] < LEAST_IMPROVEMENT * found[count // 2]:
+        if count > 1 and found[count] < MIN_SPEEDUP * found[count // 2]:
             break
         count *= 2
     return found
@@ -237,27 +212,30 @@ def search_throughput(rate: Callable[[int], float], most: int) -> dict[int, floa
 def time_training(
     experiment: Experiment, classes: int, device: torch.device, title: str
 ) -> dict[str, Any] | None:
-    """Of a step of the first phase, in rounds with the reference's pass over as many crops.
+    """Time a training step of the first phase, in rounds with the reference network.
 
-    None where a batch does not fit into a GPU's memory. On a CPU it has at most ``CPU_PIXELS``.
+    The reference makes a forward pass over the same number of crops. None if a batch does not fit
+    in the memory of a GPU. On a CPU a batch has at most ``CPU_PIXELS``.
     """
     phase = experiment.phases[0]
-    size, batch_size = phase.training.crop_size, measured_batch(phase.training, device)
+    size, batch_size = phase.training.crop_size, choose_batch_size(phase.training, device)
     reset_peak_memory(device)
     case = Case(experiment.architecture, phase, classes)
     try:
-        step = training_step(case, batch_size, device, MOST_STEPS)
+        step = make_training_step(case, batch_size, device, MAX_STEPS)
         step()
     except torch.cuda.OutOfMemoryError:
         return None
-    memory = peak_memory_mib(device)
-    reference = rotating(reference_network(device), random_images(batch_size, size, device))
+    memory = read_peak_memory_mib(device)
+    reference = rotate_inputs(
+        build_reference_network(device), make_random_images(batch_size, size, device)
+    )
     works = {"step": step, REFERENCE: torch.inference_mode()(reference)}
-    times = in_rounds(
+    times = time_in_rounds(
         works,
         device,
         seconds=TRAINING_SECONDS,
-        least=LEAST_STEPS,
+        min_rounds=MIN_STEPS,
         warm_up=1,
         title=f"{title}, training",
     )
@@ -265,17 +243,18 @@ def time_training(
         "crop_size": list(size),
         "batch_size": batch_size,
         "precision": phase.training.precision,
-        "step_ms": milliseconds(times["step"], 25, 50, 75),
-        "relative_step": rounded(ratios(times["step"], times[REFERENCE]), 4),
+        "step_ms": summarise_ms(times["step"], 25, 50, 75),
+        "relative_step": round_values(ratios(times["step"], times[REFERENCE]), 4),
         "images_per_second": round(batch_size / statistics.median(times["step"]), 2),
         "peak_memory_mib": round(memory, 1),
     }
 
 
-def milliseconds(seconds: Sequence[float], *percents: int) -> dict[str, float]:
+def summarise_ms(seconds: Sequence[float], *percents: int) -> dict[str, float]:
+    """Compute percentiles in milliseconds, with the number of samples."""
     found = quantiles([1000 * value for value in seconds], *percents)
-    return rounded(found, 3) | {"samples": len(seconds)}
+    return round_values(found, 3) | {"samples": len(seconds)}
 
 
-def rounded(values: Mapping[str, float], digits: int) -> dict[str, float]:
+def round_values(values: Mapping[str, float], digits: int) -> dict[str, float]:
     return {name: round(value, digits) for name, value in values.items()}

@@ -1,4 +1,7 @@
-"""How long a training step takes: measured on made-up batches, stored by the device's name."""
+"""Measure how long a training step takes, and store it for each device, for planning.
+
+The batches are random. Loading data is not part of the time.
+"""
 
 import hashlib
 import itertools
@@ -19,18 +22,19 @@ from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic
 from deeplab_bench.runtime.environment import environment
 from deeplab_bench.settings.schema import Phase, Training
-from deeplab_bench.timing.rounds import Work, peak_memory_mib, reset_peak_memory, timed
+from deeplab_bench.timing.machine import read_peak_memory_mib, reset_peak_memory
+from deeplab_bench.timing.rounds import Work, time_once
 from deeplab_bench.training.train import Trainer
 from deeplab_bench.writing import write_json
 
 WARM_UP_STEPS = 2
 TIMED_STEPS = 5
 BATCHES = 3
-STEP_SECONDS = 30.0  # a model gets no further step after these
-# A CPU's time is proportional to the batch, once that is this large, and its memory is short.
+STEP_SECONDS = 30.0  # no further step of a model begins after this time
+# The pixels of the largest batch that is timed on a CPU. Larger ones take proportionally longer.
 CPU_PIXELS = 2**20
-# The settings of training that a step takes no longer for.
-NO_MATTER = {
+# Settings of training that do not change the time of a step.
+WITHOUT_EFFECT = {
     "iterations",
     "base_lr",
     "lr_policy",
@@ -49,13 +53,15 @@ NO_MATTER = {
 
 
 class StepsError(UserError):
-    """There are no stored figures of a device, or they cannot be read."""
+    """The stored times of a device are missing or cannot be read."""
 
 
 class Step(BaseModel):
-    """``seconds`` of a whole batch, None if it does not fit into the device's memory.
+    """The time and memory of one training step.
 
-    ``batch_size`` is that of the batch measured; the seconds of a smaller one are scaled up.
+    ``seconds`` is for a whole batch; None if it does not fit in the memory of the device.
+    ``batch_size`` is the size that was timed. If it is smaller than the whole batch, ``seconds`` is
+    scaled up.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -65,8 +71,8 @@ class Step(BaseModel):
     peak_memory_mib: float | None
 
 
-class Steps(BaseModel):
-    """A device's steps by the digest of a model's settings."""
+class StoredSteps(BaseModel):
+    """The steps of one device, by ``Case.key``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -76,7 +82,7 @@ class Steps(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """A phase of training to be timed, as a network of so many classes."""
+    """One phase of training whose steps are timed, with the number of classes."""
 
     architecture: str
     phase: Phase
@@ -84,8 +90,8 @@ class Case:
 
     @property
     def key(self) -> str:
-        """A digest of the settings that a step's time hangs on."""
-        training = self.phase.training.model_dump(mode="json", exclude=NO_MATTER)
+        """A digest of the settings that change the time of a step."""
+        training = self.phase.training.model_dump(mode="json", exclude=WITHOUT_EFFECT)
         settings = [self.architecture, self.phase.arguments, training, self.num_classes]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -93,30 +99,30 @@ class Case:
 def measure_all(
     cases: Iterable[Case], device: torch.device, limit_seconds: float
 ) -> dict[str, Step]:
-    """Steps by the key of each case, those of the same key measured once.
+    """Measure a step of each case. Returns them by key; equal keys are measured once.
 
-    None is begun after ``limit_seconds``; the first always is.
+    After ``limit_seconds`` no further case begins, but the first is always measured.
     """
     pending = {case.key: case for case in cases}
     found: dict[str, Step] = {}
     started = time.monotonic()
     for key, case in tqdm(pending.items(), desc="timing steps", unit="network"):
         if not found or time.monotonic() - started < limit_seconds:
-            found[key] = measure(case, device)
+            found[key] = measure_step(case, device)
     return found
 
 
-def measure(case: Case, device: torch.device) -> Step:
-    """The median of the steps after a warm-up; data loading has no part in it."""
+def measure_step(case: Case, device: torch.device) -> Step:
+    """Measure the median time of the steps after a warm-up."""
     training = case.phase.training
-    batch_size = measured_batch(training, device)
+    batch_size = choose_batch_size(training, device)
     reset_peak_memory(device)
     try:
         seconds = time_steps(case, batch_size, device)
     except torch.cuda.OutOfMemoryError:
         return Step(seconds=None, batch_size=batch_size, peak_memory_mib=None)
     timed_steps = seconds[WARM_UP_STEPS:] or seconds[-1:]
-    memory = round(peak_memory_mib(device), 1) if device.type == "cuda" else None
+    memory = round(read_peak_memory_mib(device), 1) if device.type == "cuda" else None
     return Step(
         seconds=round(statistics.median(timed_steps) * training.batch_size / batch_size, 4),
         batch_size=batch_size,
@@ -125,17 +131,17 @@ def measure(case: Case, device: torch.device) -> Step:
 
 
 def time_steps(case: Case, batch_size: int, device: torch.device) -> list[float]:
-    """Seconds of every step, the warm-up's first."""
+    """Return the seconds of every step. The steps of the warm-up come first."""
     steps = WARM_UP_STEPS + TIMED_STEPS
-    step = training_step(case, batch_size, device, steps)
+    step = make_training_step(case, batch_size, device, steps)
     seconds: list[float] = []
     while len(seconds) < steps and sum(seconds) < STEP_SECONDS:
-        seconds.append(timed(step, device))
+        seconds.append(time_once(step, device))
     return seconds
 
 
-def training_step(case: Case, batch_size: int, device: torch.device, steps: int) -> Work:
-    """A step of the training itself, to be taken ``steps`` times, on made-up batches in turn."""
+def make_training_step(case: Case, batch_size: int, device: torch.device, steps: int) -> Work:
+    """Return a step of ``Trainer`` on random batches, to be called at most ``steps`` times."""
     make_deterministic(0)
     model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -154,8 +160,8 @@ def training_step(case: Case, batch_size: int, device: torch.device, steps: int)
     return lambda: trainer.step(*next(batches))
 
 
-def measured_batch(training: Training, device: torch.device) -> int:
-    """The whole batch on a GPU, on a CPU at most as many crops as have ``CPU_PIXELS``."""
+def choose_batch_size(training: Training, device: torch.device) -> int:
+    """Return the batch size to time: the whole batch, but at most ``CPU_PIXELS`` on a CPU."""
     if device.type == "cuda":
         return training.batch_size
     height, width = training.crop_size
@@ -163,24 +169,25 @@ def measured_batch(training: Training, device: torch.device) -> int:
 
 
 def save(path: Path, steps: dict[str, Step], device: torch.device) -> None:
-    """Add steps to those that are stored there."""
+    """Add steps to the file of a device."""
     stored = load(path).steps if path.is_file() else {}
     content = {key: step.model_dump() for key, step in sorted((stored | steps).items())}
     write_json(path, {"environment": environment(device), "steps": content})
 
 
-def load(path: Path) -> Steps:
-    """
+def load(path: Path) -> StoredSteps:
+    """Read the stored steps of a device.
+
     Raises:
         StepsError: the file is missing or malformed.
     """
-    remedy = f"run `python -m deeplab_bench.plan --save {path.stem}` on that device"
+    remedy = f"run `deeplab-bench plan --save {path.stem}` on that device"
     try:
-        return Steps.model_validate_json(path.read_bytes())
+        return StoredSteps.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         others = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "none"
-        raise StepsError(f"{path} is missing, there are {others}: {remedy}") from None
+        raise StepsError(f"{path} is missing (stored devices: {others}): {remedy}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise StepsError(f"{path}: {where}: {first['msg']}: remove it and {remedy}") from None
+        raise StepsError(f"{path}: {where}: {first['msg']}: delete the file and {remedy}") from None

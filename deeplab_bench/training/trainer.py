@@ -30,14 +30,14 @@ class TrainingError(UserError):
 
 
 class TrainingLoss(nn.Module):
-    """A network with its loss: all that a step differentiates, and that ``torch.compile`` may take."""
+    """A network with its loss, which a step differentiates and ``torch.compile`` may take."""
 
     def __init__(self, model: Segmenter, training: Training, class_weights: Tensor | None) -> None:
         super().__init__()
         self.model, self.settings, self.class_weights = model, training, class_weights
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Map images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted sum of losses."""
+        """Map images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted loss."""
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             outputs = self.model.training_scores(normalise(images))

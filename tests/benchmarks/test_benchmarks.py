@@ -1,4 +1,4 @@
-"""Every benchmark runs, at sizes that say nothing of speed, whichever packages there are."""
+"""Every benchmark runs at tiny sizes, without the libraries to compare with."""
 
 import math
 import sys
@@ -12,23 +12,22 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import comparison, confusion, data_path, network_steps, plain_crf
+from benchmarks import comparison, confusion, crf, data_path, network_steps
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.comparison import (
     OURS,
-    Contender,
+    Implementation,
     MissingPeer,
     Rates,
-    Settings,
+    Workload,
+    build_implementations,
     compare,
-    measured_rates,
-    peer,
-    present,
-    row_of,
+    import_peer,
+    make_row,
+    measure_rates,
 )
 from deeplab_bench.evaluation.measures import confusion as metrics
-from studies import repro_overhead as repro
-from studies.crf_workers import made_up
+from studies.crf_workers import make_crf_task
 
 CPU = torch.device("cpu")
 NARROW = {"backbone": "resnet18", "width": 0.25, "head_channels": 8}
@@ -36,7 +35,7 @@ PEERS = ("segmentation_models_pytorch", "torchmetrics", "torchmetrics.classifica
 
 
 class OtherNetwork(nn.Module):
-    """Gives its logits by name, as torchvision's do."""
+    """A network that returns its logits in a dictionary, as torchvision's do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,43 +46,45 @@ class OtherNetwork(nn.Module):
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Settings:
-    return Settings(CPU, crop=33, batch=2, seconds=0, folder=tmp_path)
+def tiny(tmp_path: Path) -> Workload:
+    return Workload(CPU, crop=33, batch=2, seconds=0, folder=tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Small networks, few images and no peer that has to be installed."""
+    """Use small networks and few images, and hide the libraries to compare with."""
     monkeypatch.chdir(tmp_path)
     arguments = network_steps.ARGUMENTS | NARROW
     for module in (network_steps, data_path):
         monkeypatch.setattr(module, "ARGUMENTS", arguments)
-        monkeypatch.setattr(network_steps, "torchvision_network", OtherNetwork)
+        monkeypatch.setattr(network_steps, "build_torchvision_network", OtherNetwork)
     monkeypatch.setattr(data_path, "IMAGES", 3)
     monkeypatch.setattr(data_path, "SIDES", (30, 40))
     monkeypatch.setattr(data_path, "STEPS", 2)
-    monkeypatch.setattr(comparison, "LEAST_ROUNDS", 1)
+    monkeypatch.setattr(comparison, "MIN_ROUNDS", 1)
     monkeypatch.setattr(torch, "compile", lambda module: module)
     monkeypatch.setattr(
-        comparison, "measured_rates", lambda *_: Rates(defaultdict(lambda: 1e9), 1e9)
+        comparison, "measure_rates", lambda *_: Rates(defaultdict(lambda: 1e9), 1e9)
     )
     for name in PEERS:
         monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_makes_a_table(name: str, tiny: Settings) -> None:
+def test_every_benchmark_makes_a_table(name: str, tiny: Workload) -> None:
     benchmark = BENCHMARKS[name](tiny)
     assert benchmark.name == name
     table = compare(benchmark, tiny)
-    assert table.data["contender"].iloc[0] == OURS
+    assert table.data["implementation"].iloc[0] == OURS
     assert table.data["ratio"].iloc[0] == 1
-    there = set(benchmark.contenders) - {"torchmetrics"}
-    assert set(table.data["contender"]) == {n for n in there if not n.startswith("segmentation")}
+    there = set(benchmark.implementations) - {"torchmetrics"}
+    assert set(table.data["implementation"]) == {
+        n for n in there if not n.startswith("segmentation")
+    }
     assert (table.data["p50_ms"] > 0).all()
 
 
-def test_files_and_the_line_on_a_missing_peer(
+def test_the_files_name_a_missing_peer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -91,14 +92,14 @@ def test_files_and_the_line_on_a_missing_peer(
     )
     main()
     folder = Path("results/benchmarks/cpu")
-    assert pd.read_csv(folder / "miou.csv")["contender"].tolist() == [OURS]
-    missing = "the rows of torchmetrics.classification are left out, "
+    assert pd.read_csv(folder / "miou.csv")["implementation"].tolist() == [OURS]
+    missing = "The rows of torchmetrics.classification are left out, because "
     assert missing in (folder / "miou.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.startswith(missing)
 
 
-def test_a_peer_that_is_there_is_compared(monkeypatch: pytest.MonkeyPatch, tiny: Settings) -> None:
-    """By a stand-in; the real ones are no dependency."""
+def test_a_peer_that_is_there_is_compared(monkeypatch: pytest.MonkeyPatch, tiny: Workload) -> None:
+    """A stand-in takes the place of torchmetrics, which is not a dependency."""
 
     class Metric:
         def __init__(self, num_classes: int, ignore_index: int) -> None:
@@ -116,31 +117,35 @@ def test_a_peer_that_is_there_is_compared(monkeypatch: pytest.MonkeyPatch, tiny:
     classification.MulticlassJaccardIndex = Metric  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchmetrics", type(sys)("torchmetrics"))
     monkeypatch.setitem(sys.modules, "torchmetrics.classification", classification)
-    table = compare(confusion.miou(tiny), tiny)
-    assert table.data["contender"].tolist() == [OURS, "torchmetrics"]
+    table = compare(confusion.build_miou_benchmark(tiny), tiny)
+    assert table.data["implementation"].tolist() == [OURS, "torchmetrics"]
     assert "left out" not in table.note
     monkeypatch.setattr(Metric, "error", 0.01)
-    with pytest.raises(ValueError, match=r"mIoU is 0\.\d+ by ours and 0\.\d+ by torchmetrics"):
-        present(confusion.miou(tiny))
-
-
-def test_a_missing_peer_is_one_line() -> None:
     with pytest.raises(
-        MissingPeer, match=r"^the rows of torchmetrics are .* `pip install -e '\.\[bench\]'`$"
+        ValueError, match=r"mIoU is 0\.\d+ by deeplab-bench but 0\.\d+ by torchmetrics"
     ):
-        peer("torchmetrics")
+        build_implementations(confusion.build_miou_benchmark(tiny))
 
 
-def test_ratios_floors_and_spread() -> None:
-    contender = Contender(lambda: None, flops=2_000_000_000, traffic_bytes=50_000_000)
-    row = row_of(
-        "other", contender, [2.0, 6.0, 4.0], [1.0, 2.0, 4.0], Rates({torch.float32: 4e9}, 1e8)
+def test_the_message_on_a_missing_peer() -> None:
+    with pytest.raises(
+        MissingPeer, match=r"^The rows of torchmetrics are .* `pip install -e '\.\[bench\]'`$"
+    ):
+        import_peer("torchmetrics")
+
+
+def test_a_row_has_ratios_and_lower_bounds() -> None:
+    implementation = Implementation(lambda: None, flops=2_000_000_000, traffic_bytes=50_000_000)
+    row = make_row(
+        "other", implementation, [2.0, 6.0, 4.0], [1.0, 2.0, 4.0], Rates({torch.float32: 4e9}, 1e8)
     )
     assert (row["p50_ms"], row["rounds"]) == (4000, 3)
     assert [row[key] for key in ("ratio_p25", "ratio", "ratio_p75")] == [1.5, 2, 2.5]
     assert (row["gflop"], row["arithmetic_ms"]) == (2, 500)
     assert (row["traffic_mb"], row["transfer_ms"]) == (50, 500)
-    unknown = row_of("other", Contender(lambda: None), [1.0], [1.0], Rates({torch.float32: 1}, 1))
+    unknown = make_row(
+        "other", Implementation(lambda: None), [1.0], [1.0], Rates({torch.float32: 1}, 1)
+    )
     assert math.isnan(unknown["arithmetic_ms"]) and math.isnan(unknown["transfer_ms"])
 
 
@@ -150,40 +155,40 @@ def test_rates_come_from_the_fastest_round(monkeypatch: pytest.MonkeyPatch) -> N
     def rounds(works: dict[str, Any], *_: Any, **__: Any) -> dict[str, list[float]]:
         return dict.fromkeys(works, next(seconds))
 
-    monkeypatch.setattr(comparison, "in_rounds", rounds)
-    rates = measured_rates(CPU, {torch.bfloat16})
+    monkeypatch.setattr(comparison, "time_in_rounds", rounds)
+    rates = measure_rates(CPU, {torch.bfloat16})
     assert rates == Rates({torch.bfloat16: 2 * 1024**3 / 0.25}, 2 * 4 * 4 * 1024**2 / 0.1)
 
 
-def test_flops_of_a_training_step_are_forward_and_backward(tiny: Settings) -> None:
-    """Of one convolution on the images: once forward, once backward, as images have no gradient."""
-    contender = network_steps.peer_training(OtherNetwork(), tiny, tuned=False)
+def test_flops_of_a_training_step_are_forward_and_backward(tiny: Workload) -> None:
+    """A convolution on images runs once forward and once backward: images have no gradient."""
+    step = network_steps.make_peer_training(OtherNetwork(), tiny, tuned=False)
     forward = 2 * tiny.batch * 33 * 33 * 21 * 3 * 9
-    assert contender.flops == 2 * forward
+    assert step.flops == 2 * forward
 
 
-def test_own_work_is_deterministic_and_others_is_not() -> None:
+def test_only_our_work_is_deterministic() -> None:
     seen: list[bool] = []
 
     def look() -> None:
         seen.append(torch.are_deterministic_algorithms_enabled())
 
-    network_steps.deterministic(look, True)()
-    network_steps.deterministic(look, False)()
+    network_steps.set_determinism(look, True)()
+    network_steps.set_determinism(look, False)()
     assert seen == [True, False]
 
 
-def test_both_data_paths_make_the_same_kind_of_batch(tiny: Settings) -> None:
-    source = data_path.generated(tiny.folder)
-    training = network_steps.schedule(tiny)
-    split = data_path.packed(source)
+def test_both_data_paths_make_the_same_kind_of_batch(tiny: Workload) -> None:
+    source = data_path.write_images(tiny.folder)
+    training = network_steps.make_schedule(tiny)
+    split = data_path.pack_images(source)
     assert len(split) == 3 and split.sizes[0] == (30, 40)
     loaders = (
-        data_path.own_batches(split, training, workers=0),
-        data_path.torchvision_batches(source, training),
+        data_path.make_own_batches(split, training, workers=0),
+        data_path.make_torchvision_batches(source, training),
     )
     for batches in loaders:
-        draw = data_path.drawing(batches)
+        draw = data_path.make_draw(batches)
         for images, labels in (draw(), draw()):
             assert images.shape == (2, 3, 33, 33) and images.dtype == torch.float32
             assert labels.shape == (2, 33, 33) and labels.dtype == torch.int64
@@ -192,15 +197,7 @@ def test_both_data_paths_make_the_same_kind_of_batch(tiny: Settings) -> None:
 
 
 def test_both_crfs_give_the_same_labels() -> None:
-    task = made_up(20, 30, 4)
-    own, plain = plain_crf.own_labels(task), plain_crf.plain_labels(task)
+    task = make_crf_task(20, 30, 4)
+    own, plain = crf.compute_own_labels(task), crf.compute_pydensecrf_labels(task)
     assert own.shape == (20, 30) and np.array_equal(own, plain)
     assert not np.array_equal(own, task.probabilities.argmax(axis=0))
-
-
-def test_work_of_repro_is_what_the_stages_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    timing = {"training_seconds": 10.0, "evaluation_seconds": 2.0, "environment": {}}
-    crf = {"evaluation_seconds": 3.0, "search_seconds": 1.0, "workers": 2}
-    monkeypatch.setattr(repro, "read", lambda path: crf if "crf" in path.parts else timing)
-    run = type("Run", (), {"profiles": ["a"], "models": ["x", "y"], "seeds": [0, 1], "crf": ["y"]})
-    assert repro.work_seconds(type("Params", (), {"run": run})()) == 4 * 12 + 2 * 4

@@ -3,13 +3,11 @@
 import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from deeplab_bench.settings.resolve import write_settings
 from PIL import Image
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from deeplab_bench import due, plan
@@ -40,15 +38,10 @@ from deeplab_bench.settings.params import (
     VocData,
     load_params,
 )
-from deeplab_bench.settings.resolve import write_settings
-from deeplab_bench.settings.schema import Experiment
-from deeplab_bench.timing import rounds as timing
 from deeplab_bench.timing import steps
-from deeplab_bench.timing.steps import Case, Step
-from deeplab_bench.training.train import Trainer, train
+from deeplab_bench.timing.steps import Step
+from deeplab_bench.training.train import train
 from deeplab_bench.writing import write_json
-
-CPU = torch.device("cpu")
 
 PARAMS = """\
 run:
@@ -89,164 +82,6 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def params() -> Params:
     return load_params()
-
-
-def changed(experiment: Experiment, **training: Any) -> Experiment:
-    settings = experiment.training.model_copy(update=training)
-    return experiment.model_copy(update={"training": settings})
-
-
-def case(experiment: Experiment) -> Case:
-    """Its one phase."""
-    (phase,) = experiment.phases
-    return Case(experiment.architecture, phase, 5)
-
-
-# Steps
-
-
-class Clock:
-    """Every step takes as many seconds as ``durations`` says; only the trainer moves it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, durations: list[float]) -> None:
-        self.now, self.batches = 0.0, list[tuple[Tensor, Tensor]]()
-        durations_left = iter(durations)
-
-        def step(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
-            self.batches.append((images, labels))
-            self.now += next(durations_left)
-
-        clock = SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now)
-        for module in (steps, timing):
-            monkeypatch.setattr(module, "time", clock)
-        monkeypatch.setattr(Trainer, "step", step)
-
-
-def test_warm_up_has_no_part_in_the_median(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock(monkeypatch, [9.0, 8.0, 0.3, 0.1, 0.2, 0.5, 0.2])
-    assert steps.measure(case(experiment), CPU) == Step(
-        seconds=0.2, batch_size=2, peak_memory_mib=None
-    )
-    for images, labels in clock.batches:
-        assert (images.shape, images.dtype) == ((2, 3, 32, 40), torch.uint8)
-        assert (labels.shape, labels.dtype) == ((2, 32, 40), torch.uint8)
-        assert labels.max() < 5
-
-
-@pytest.mark.parametrize(
-    ("durations", "expected"),
-    [([31.0], 31.0), ([20.0, 12.0], 12.0), ([9.0, 9.0, 9.0, 4.0], 6.5)],
-)
-def test_a_slow_model_gets_fewer_steps(
-    experiment: Experiment,
-    monkeypatch: pytest.MonkeyPatch,
-    durations: list[float],
-    expected: float,
-) -> None:
-    Clock(monkeypatch, durations)
-    assert steps.measure(case(experiment), CPU).seconds == expected
-
-
-@pytest.mark.parametrize(
-    ("crop", "batch", "measured"),
-    [((513, 513), 16, 3), ((80, 80), 16, 16), ((1024, 1024), 16, 2), ((240, 320), 16, 13)],
-)
-def test_a_cpu_measures_a_part_of_a_large_batch(
-    experiment: Experiment,
-    monkeypatch: pytest.MonkeyPatch,
-    crop: tuple[int, int],
-    batch: int,
-    measured: int,
-) -> None:
-    experiment = changed(experiment, crop_size=crop, batch_size=batch)
-    Clock(monkeypatch, [3.0] * 7)
-    step = steps.measure(case(experiment), CPU)
-    assert step.batch_size == measured
-    assert step.seconds == pytest.approx(3.0 * batch / measured, abs=1e-4)
-    assert steps.measured_batch(experiment.training, torch.device("cuda")) == batch
-
-
-def test_what_does_not_fit_is_no_error(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def out_of_memory(*arguments: Any) -> None:
-        raise torch.cuda.OutOfMemoryError
-
-    monkeypatch.setattr(Trainer, "step", out_of_memory)
-    assert steps.measure(case(experiment), CPU).seconds is None
-
-
-def test_real_steps_are_those_of_the_trainer(experiment: Experiment) -> None:
-    """Also where fewer iterations are asked for than steps are timed."""
-    step = steps.measure(case(changed(experiment, iterations=1)), CPU)
-    assert step.seconds is not None and step.seconds > 0
-
-
-def test_equal_settings_are_measured_once(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[Case] = []
-
-    def measure(case: Case, device: torch.device) -> Step:
-        measured.append(case)
-        return Step(seconds=1.0, batch_size=2, peak_memory_mib=None)
-
-    monkeypatch.setattr(steps, "measure", measure)
-    cases = [case(params.experiment("toy", model)) for model in ("plain", "twin", "wide")]
-    found = steps.measure_all(cases, CPU, 60.0)
-    assert len(measured) == 2
-    assert [one.key in found for one in cases] == [True] * 3
-
-
-@pytest.mark.parametrize(
-    ("settings", "same"),
-    [
-        ({"iterations": 99, "base_lr": 1.0, "horizontal_flip": False}, True),
-        ({"batch_size": 4}, False),
-        ({"crop_size": (32, 32)}, False),
-        ({"precision": "bfloat16"}, False),
-    ],
-)
-def test_key_is_of_what_a_step_hangs_on(
-    experiment: Experiment, settings: dict[str, Any], same: bool
-) -> None:
-    other = changed(experiment, **settings)
-    assert (case(other).key == case(experiment).key) is same
-
-
-def test_no_model_is_begun_after_the_limit(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    Clock(monkeypatch, [1.0] * 14)
-    cases = [case(params.experiment("toy", model)) for model in ("plain", "wide")]
-    assert len(steps.measure_all(cases, CPU, 7.0)) == 1
-    Clock(monkeypatch, [1.0] * 14)
-    assert len(steps.measure_all(cases, CPU, 7.5)) == 2
-
-
-def test_stored_steps_add_up() -> None:
-    path = steps_file("gpu")
-    one = {"a": Step(seconds=0.5, batch_size=2, peak_memory_mib=12.5)}
-    other = {"b": Step(seconds=None, batch_size=2, peak_memory_mib=None)}
-    steps.save(path, one, CPU)
-    steps.save(path, other, CPU)
-    assert steps.load(path).steps == one | other
-    assert "device" in steps.load(path).environment
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "gqu.json is missing, there are gpu: run `python -m deeplab_bench.plan --save gqu`"),
-        ("{", "gqu.json: the file: Invalid JSON"),
-        ('{"environment": {}, "steps": {"a": {}}}', "gqu.json: steps.a.seconds: Field required"),
-    ],
-)
-def test_stored_steps_that_cannot_be_read(content: str | None, message: str) -> None:
-    steps.save(steps_file("gpu"), {}, CPU)
-    if content is not None:
-        steps_file("gqu").write_text(content, encoding="utf-8")
-    with pytest.raises(steps.StepsError, match=r"--save gqu` on that device$") as raised:
-        steps.load(steps_file("gqu"))
-    assert message in str(raised.value)
 
 
 # Hours
@@ -542,7 +377,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (["tyo"], "run.profiles: 'tyo' is not defined; the nearest valid one is 'toy'"),
-        (["--device", "moon"], "results/steps/moon.json is missing, there are none: run "),
+        (["--device", "moon"], r"steps/moon.json is missing \(stored devices: none\): run "),
     ],
 )
 def test_a_mistake_is_one_line(

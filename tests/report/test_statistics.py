@@ -1,4 +1,4 @@
-"""Intervals against simulated truth, the bootstrap against a loop, corrections by hand."""
+"""Intervals, the bootstrap, p values and ranks, compared with simulations and simple code."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ Counts = NDArray[np.int64]
 def draw(
     random: np.random.RandomState, seeds: int, images: int, seed_effect: float, image_effect: float
 ) -> tuple[Counts, Counts]:
-    """Intersections and unions (seeds, images, 3) of networks that vary, on images that vary."""
+    """Draw intersections and unions (seeds, images, 3) of random networks and random images."""
     area = random.lognormal(5, 0.5, (images, 3)) * (random.random_sample((images, 3)) < 0.8)
     skill = np.array([1.2, 0.4, -0.2]) + random.normal(0, seed_effect, (seeds, 1, 1))
     difficulty = random.normal(0, image_effect, (images, 1))
@@ -29,12 +29,12 @@ def draw(
 
 
 def mious(intersections: Counts, unions: Counts) -> NDArray[np.float64]:
-    """Per seed, in percent."""
+    """Compute the mIoU of each seed in percent."""
     return 100 * (intersections.sum(axis=1) / unions.sum(axis=1)).mean(axis=-1)
 
 
 def source(intersections: Counts, unions: Counts, resamples: int = 100) -> Source:
-    """How the mean over seeds varies with the images."""
+    """Compute the variance that images add to the mean over seeds."""
     resampled = 100 * statistics.resampled_miou(intersections, unions, resamples).mean(axis=1)
     (found,) = statistics.over_images(pd.DataFrame({"a": resampled}), unions.shape[1]).values()
     return found
@@ -48,7 +48,7 @@ def source(intersections: Counts, unions: Counts, resamples: int = 100) -> Sourc
         (3, {"seed_effect": 0.03, "image_effect": 0.9}, (0.2, 0.6)),
     ],
 )
-def test_intervals_hold_the_truth(
+def test_intervals_contain_the_true_value(
     seeds: int, effects: dict[str, float], seeds_alone: tuple[float, float]
 ) -> None:
     random = np.random.RandomState(1)
@@ -65,7 +65,7 @@ def test_intervals_hold_the_truth(
     assert seeds_alone[0] <= alone / trials <= seeds_alone[1]
 
 
-def test_equal_models_differ_in_one_of_twenty() -> None:
+def test_one_of_twenty_pairs_of_equal_models_differs() -> None:
     random, trials, found = np.random.RandomState(2), 200, 0
     for _ in range(trials):
         inter, union = draw(random, 6, 40, 0.1, 0.6)
@@ -75,7 +75,7 @@ def test_equal_models_differ_in_one_of_twenty() -> None:
 
 
 def compared(*pixels: Counts) -> pd.DataFrame:
-    """Of models, each by its intersections and unions."""
+    """Compare models. Each has two arguments: its intersections and its unions."""
     models = {str(i): pixels[2 * i : 2 * i + 2] for i in range(len(pixels) // 2)}
     scores = pd.DataFrame({name: mious(*both) for name, both in models.items()})
     resampled = pd.DataFrame(
@@ -90,9 +90,9 @@ def compared(*pixels: Counts) -> pd.DataFrame:
 def test_resamples_equal_a_loop_over_images_and_runs() -> None:
     random = np.random.RandomState(3)
     inter, union = draw(random, 2, 12, 0.2, 0.5)
-    union[:, 2:, 1] = inter[:, 2:, 1] = 0  # a class of two images alone
+    union[:, 2:, 1] = inter[:, 2:, 1] = 0  # only two images show this class
     expected, absent = [], 0
-    for weights in np.concatenate([*statistics.image_weights(12, 700)]).astype(int):
+    for weights in np.concatenate([*statistics.draw_image_weights(12, 700)]).astype(int):
         chosen = np.repeat(np.arange(12), weights)
         assert chosen.size == 12
         row = []
@@ -115,7 +115,7 @@ def test_every_resample_of_equal_images_has_their_miou() -> None:
 
 
 def test_images_are_drawn_evenly_with_replacement() -> None:
-    weights = np.concatenate([*statistics.image_weights(20, 3000)])
+    weights = np.concatenate([*statistics.draw_image_weights(20, 3000)])
     assert weights.shape == (3000, 20)
     assert weights.mean(axis=0) == pytest.approx(np.ones(20), abs=0.1)
     # Binomial of 20 draws with probability 1/20.
@@ -123,7 +123,7 @@ def test_images_are_drawn_evenly_with_replacement() -> None:
 
 
 def test_the_variance_over_images_is_that_of_a_ratio_of_means() -> None:
-    """The delta method on many images."""
+    """With many images the bootstrap agrees with the delta method."""
     inter, union = draw(np.random.RandomState(5), 1, 400, 0, 0.6)
     ratio = inter.sum(axis=1) / union.sum(axis=1)
     influence = ((inter - ratio[:, None] * union) / union.mean(axis=1)[:, None]).mean(axis=-1)[0]
@@ -131,7 +131,7 @@ def test_the_variance_over_images_is_that_of_a_ratio_of_means() -> None:
     assert source(inter, union, 4000).variance == pytest.approx(expected, rel=0.1)
 
 
-def test_over_seeds_alone_it_is_the_t_interval() -> None:
+def test_with_seeds_alone_it_is_the_t_interval() -> None:
     scores = np.array([70.0, 72.0, 71.0, 69.5])
     found = statistics.estimate(scores)
     expected = stats.ttest_1samp(scores, 0).confidence_interval()
@@ -140,38 +140,38 @@ def test_over_seeds_alone_it_is_the_t_interval() -> None:
 
 
 def test_two_sources_add_as_in_welch_test() -> None:
-    """Satterthwaite's formula is that of Welch's test, which scipy has."""
+    """Welch's test in scipy uses Satterthwaite's formula too."""
     first, second = np.array([3.0, 4.5, 5.0, 7.0]), np.array([1.0, 1.5, 0.5])
-    sources = [statistics.over_seeds(each) for each in (first, second)]
+    sources = [statistics.compute_seed_variance(each) for each in (first, second)]
     welch = stats.ttest_ind(first, second, equal_var=False)
     difference = first.mean() - second.mean()
     interval = welch.confidence_interval()
     assert statistics.p_value(difference, *sources) == pytest.approx(welch.pvalue)
-    half = statistics.half_interval(*sources)
+    half = statistics.margin_of_error(*sources)
     assert (difference - half, difference + half) == pytest.approx((interval.low, interval.high))
 
 
-def test_one_seed_is_uncertain_over_images_alone() -> None:
+def test_one_seed_has_an_interval_over_images_alone() -> None:
     found = statistics.estimate([50.0], Source(4.0, 99))
     assert math.isnan(found.std)
     assert found.ci95_high - 50 == pytest.approx(2 * stats.t.ppf(0.975, 99))
 
 
-def test_one_image_is_uncertain_over_seeds_alone() -> None:
+def test_one_image_has_an_interval_over_seeds_alone() -> None:
     pixels = draw(np.random.RandomState(6), 3, 1, 0.2, 0.2)
     image = source(*pixels)
     assert image.freedom == 0
     assert statistics.estimate([1, 2, 3], image) == statistics.estimate([1, 2, 3])
 
 
-def test_one_seed_on_one_image_is_known_nothing_of() -> None:
+def test_one_seed_on_one_image_has_no_interval() -> None:
     found = statistics.estimate([50.0], Source(0.0, 0))
     assert found.mean == 50 and all(math.isnan(value) for value in found[1:])
     assert math.isnan(statistics.p_value(1.0, Source(0.0, 0)))
 
 
 @pytest.mark.parametrize(("difference", "p"), [(0.0, 1.0), (0.1, 0.0)])
-def test_without_any_variance_only_equals_are_equal(difference: float, p: float) -> None:
+def test_without_variance_any_difference_is_significant(difference: float, p: float) -> None:
     assert statistics.p_value(difference, Source(0.0, 2), Source(0.0, 9)) == p
 
 
@@ -191,14 +191,16 @@ def test_equal_images_and_seeds_make_differences_precise() -> None:
     assert row["difference"] == pytest.approx((mious(better, union) - mious(inter, union)).mean())
     unpaired = [part for both in ((better, union), (inter, union)) for part in two_sources(*both)]
     paired = (row["ci95_high"] - row["ci95_low"]) / 2
-    assert paired < 0.1 * statistics.half_interval(*unpaired)
+    assert paired < 0.1 * statistics.margin_of_error(*unpaired)
 
 
 def two_sources(intersections: Counts, unions: Counts) -> tuple[Source, Source]:
-    return statistics.over_seeds(mious(intersections, unions)), source(intersections, unions)
+    return statistics.compute_seed_variance(mious(intersections, unions)), source(
+        intersections, unions
+    )
 
 
-def test_pairs_go_from_the_highest_downward() -> None:
+def test_pairs_begin_with_the_highest_means() -> None:
     scores = pd.DataFrame({"low": [1.0, 2.0], "high": [8.0, 9.1], "middle": [5.0, 5.9]})
     found = statistics.compare(scores, scores, 2)
     pairs = list(zip(found["model"], found["other"], strict=True))
@@ -217,10 +219,10 @@ def test_pairs_go_from_the_highest_downward() -> None:
     ],
 )
 def test_holm_by_hand(p_values: list[float], expected: list[float]) -> None:
-    assert statistics.holm(p_values) == pytest.approx(expected)
+    assert statistics.adjust_p_values(p_values) == pytest.approx(expected)
 
 
-def test_ranks_are_those_that_comparisons_leave_open() -> None:
+def test_ranks_agree_with_significant_comparisons() -> None:
     rows: list[dict[str, Any]] = [
         {"model": "a", "other": "b", "p_holm": 0.5},
         {"model": "a", "other": "c", "p_holm": 0.01},

@@ -1,4 +1,4 @@
-"""What a model costs is counted and timed right; how long it takes is not tested."""
+"""The costs of a model. No test depends on how long something takes."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,12 +18,10 @@ from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import speed
 from deeplab_bench.timing.speed import (
     REFERENCE,
-    SpeedError,
+    build_reference_network,
     count_flops,
-    device_for,
+    list_output_strides,
     measure,
-    output_strides,
-    reference_network,
     search_throughput,
 )
 from deeplab_bench.writing import format_json
@@ -43,7 +41,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_flops_of_convolutions(arguments: dict[str, Any], outputs: int, batch: int) -> None:
-    """Two for every multiply-add, of which each output has kernel x kernel x channels."""
+    """Each output has kernel x kernel x channels multiply-adds, and each of them counts as two."""
     model = nn.Sequential(nn.Conv2d(4, 6, **arguments), nn.BatchNorm2d(6), nn.ReLU())
     by_hand = 2 * batch * outputs * 6 * 4 * arguments["kernel_size"] ** 2
     assert count_flops(model.eval(), torch.zeros(batch, 4, 10, 14)) == by_hand
@@ -51,7 +49,7 @@ def test_flops_of_convolutions(arguments: dict[str, Any], outputs: int, batch: i
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_flops_of_architectures(architecture: str) -> None:
-    """Those of every convolution, as often as it runs; averaging over grids adds a little."""
+    """The FLOPs are those of all convolutions. Average pooling over grids adds a little."""
     known = arguments_of(architecture)
     arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
     model = build_model(architecture, arguments, num_classes=4).eval()
@@ -72,14 +70,14 @@ def test_flops_of_architectures(architecture: str) -> None:
 
 @pytest.fixture
 def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every work is done once; a pass of the reference takes 0.5 s, all else 1 s or 2 s."""
+    """Each work runs once. The reference seems to take 0.5 s, all other work 1 s and 2 s."""
 
     def rounds(works: Mapping[str, Callable[[], object]], *_: Any, **__: Any) -> Any:
         for work in works.values():
             work()
         return {name: [0.5, 0.5] if name == REFERENCE else [1.0, 2.0] for name in works}
 
-    monkeypatch.setattr(speed, "in_rounds", rounds)
+    monkeypatch.setattr(speed, "time_in_rounds", rounds)
     monkeypatch.setattr(speed, "CPU_PIXELS", 2 * 40 * 48)
 
 
@@ -122,15 +120,15 @@ def test_output_strides_begin_with_the_trained_one(experiment: Experiment) -> No
             "arguments": ARGUMENTS | {"output_stride": 32, "atrous_rates": [1, 3]},
         }
     )
-    found = output_strides(aspp)
+    found = list_output_strides(aspp)
     assert list(found) == [32, 16, 8]
     assert [arguments["atrous_rates"] for arguments in found.values()] == [[1, 3], [2, 6], [4, 12]]
     odd = aspp.model_copy(update={"arguments": aspp.arguments | {"output_stride": 8}})
-    assert list(output_strides(odd)) == [8], "rates 1 and 3 cannot be halved"
+    assert list(list_output_strides(odd)) == [8], "rates 1 and 3 cannot be halved"
 
 
 def test_the_reference_is_a_resnet18_to_logits_of_the_images_size() -> None:
-    network = reference_network(CPU)
+    network = build_reference_network(CPU)
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 64, 32)).shape == (1, 21, 64, 32)
     resnet18 = 11_689_512 - (512 * 1000 + 1000)
@@ -190,45 +188,7 @@ def test_a_batch_beyond_the_memory_has_no_training(
     def full(*_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr(speed, "training_step", full)
+    monkeypatch.setattr(speed, "make_training_step", full)
     result = measure(experiment, "cpu", data_folder)
     assert result["training"] is None
     assert Speed.model_validate_json(format_json(result)).training is None
-
-
-@pytest.mark.parametrize(
-    ("label", "name", "kind"),
-    [
-        ("cpu", "AMD EPYC", "cpu"),
-        ("cpu_epyc", "AMD EPYC", "cpu"),
-        ("gpu", "NVIDIA H100 80GB HBM3", "cuda"),
-        ("h100", "NVIDIA H100 80GB HBM3", "cuda"),
-        ("nvidia_h100.80gb", "NVIDIA H100 80GB HBM3", "cuda"),
-    ],
-)
-def test_label_that_fits_the_device(
-    label: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(speed, "device_name", lambda device: name)
-    assert device_for(label).type == kind
-
-
-@pytest.mark.parametrize(
-    ("label", "name", "remedy"),
-    [("cpu_xeon", "AMD EPYC", "use 'cpu'"), ("a100", "NVIDIA H100", "use 'gpu'")],
-)
-def test_label_of_another_device(
-    label: str, name: str, remedy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(speed, "device_name", lambda device: name)
-    with pytest.raises(SpeedError, match=f"^run.hardware names '{label}' .* is '{name}': {remedy}"):
-        device_for(label)
-
-
-@pytest.mark.parametrize("label", ["h100", "gpu", "old_cpu"])
-def test_label_of_a_gpu_where_there_is_none(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SpeedError, match=f"run.hardware names '{label}' .* no GPU .* use 'cpu'"):
-        device_for(label)

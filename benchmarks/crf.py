@@ -1,50 +1,53 @@
-"""The CRF as the benchmark runs it, and pydensecrf as its documentation runs it."""
+"""Compare our CRF with pydensecrf, used as in its documentation."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.comparison import OURS, Benchmark, Contender, Settings
+from benchmarks.comparison import OURS, Benchmark, Implementation, Workload
 from deeplab_bench.evaluation.crf import Task
 from deeplab_bench.evaluation.crf.mean_field import (
     LEAST_PROBABILITY,
     iterate_mean_field,
     require_pydensecrf,
 )
-from studies.crf_workers import PARAMETERS, made_up
+from studies.crf_workers import PARAMETERS, make_crf_task
 
 CLASSES = 21
 ITERATIONS = 10
 
 
-def crf(settings: Settings) -> Benchmark:
-    """
+def build_crf_benchmark(workload: Workload) -> Benchmark:
+    """Build the benchmark of the CRF.
+
     Raises:
         CRFError: pydensecrf is not installed.
-        ValueError: the two disagree.
+        ValueError: the labels of the two differ.
     """
     require_pydensecrf()
-    task = made_up(*settings.size, CLASSES)
-    agreement = float((own_labels(task) == plain_labels(task)).mean())
+    task = make_crf_task(*workload.size, CLASSES)
+    agreement = float((compute_own_labels(task) == compute_pydensecrf_labels(task)).mean())
     if agreement < 0.999:
-        raise ValueError(f"the labels agree in {agreement:.2%} of the pixels only")
+        raise ValueError(f"the labels are equal in only {agreement:.2%} of the pixels")
     return Benchmark(
         "crf",
-        f"{ITERATIONS} iterations on an image of {settings.crop} px and {CLASSES} classes, on one "
-        f"processor; the labels agree in {agreement:.2%} of the pixels. Ours gives the beliefs of "
-        "any iteration on the way.",
+        f"{ITERATIONS} iterations on one image of {workload.crop} px and {CLASSES} classes, on one "
+        f"processor core. The labels are equal in {agreement:.2%} of the pixels. Ours can also "
+        "return the results of earlier iterations.",
         {
-            OURS: lambda: Contender(lambda: own_labels(task)),
-            "pydensecrf": lambda: Contender(lambda: plain_labels(task)),
+            OURS: lambda: Implementation(lambda: compute_own_labels(task)),
+            "pydensecrf": lambda: Implementation(lambda: compute_pydensecrf_labels(task)),
         },
     )
 
 
-def own_labels(task: Task) -> NDArray[np.integer]:
+def compute_own_labels(task: Task) -> NDArray[np.integer]:
+    """Return the labels (H, W) after ``ITERATIONS``."""
     ((_, beliefs),) = iterate_mean_field(task.probabilities, task.image, PARAMETERS, (ITERATIONS,))
     return beliefs.argmax(axis=0)
 
 
-def plain_labels(task: Task) -> NDArray[np.integer]:
+def compute_pydensecrf_labels(task: Task) -> NDArray[np.integer]:
+    """Return the labels (H, W) after ``ITERATIONS``."""
     from pydensecrf import densecrf
     from pydensecrf.utils import unary_from_softmax
 
