@@ -1,29 +1,36 @@
-"""Measure how much of ``dvc repro`` is work: ``python -m studies.repro_overhead``.
+"""Measure how much of ``dvc repro`` is work: ``python -m studies.repro_overhead [--cold]``.
 
 The rest is the start of the stages, their digests and DVC itself. All stages run again, which takes
-minutes.
+minutes. ``--cold`` does without the warm process, so that every stage imports torch for itself.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.results.files import crf_timing_file, timing_file
+from deeplab_bench.results.files import PLAIN, RunFiles
 from deeplab_bench.settings.params import Params, load_params
+from pipelines.warm import warm_process
 
 PHASES = ("training_seconds", "evaluation_seconds", "search_seconds")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cold", action="store_true", help="do without the warm process")
+    cold = parser.parse_args().cold
     try:
         params = load_params()
     except UserError as error:
         sys.exit(str(error))
-    total = time_repro()
+    total = time_repro(cold)
     work = sum_work_seconds(params)
     print(
         f"dvc repro took {total:.0f} s. Training, evaluation and the CRF took {work:.0f} s of them "
@@ -31,24 +38,22 @@ def main() -> None:
     )
 
 
-def time_repro() -> float:
+def time_repro(cold: bool) -> float:
     """Run every stage again and return the seconds."""
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "pipelines.warm", "dvc", "repro", "--force"], check=True)
+    with nullcontext() if cold else warm_process():
+        subprocess.run(["dvc", "repro", "--force"], check=True)
     return time.monotonic() - started
 
 
 def sum_work_seconds(params: Params) -> float:
     """Add up the seconds that the stages of the default run measured themselves."""
-    runs = [(model, seed) for model in params.run.models for seed in params.run.seeds]
-    profiles = params.run.profiles
-    files = [timing_file(profile, *run) for profile in profiles for run in runs]
-    files += [
-        crf_timing_file(profile, *run)
-        for profile in profiles
-        for run in runs
-        if run[0] in params.run.crf
+    run = params.run
+    files = [
+        RunFiles(*names).evaluation_timing(PLAIN)
+        for names in product(run.profiles, run.models, run.seeds)
     ]
+    files += [RunFiles(*names).crf_timing for names in product(run.profiles, run.crf, run.seeds)]
     return sum(read_json(path).get(phase, 0.0) for path in files for phase in PHASES)
 
 
