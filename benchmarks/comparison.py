@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.report.captions import environments
+from deeplab_bench.report.captions import Caption, environments
+from deeplab_bench.report.formats import Table, format_csv, format_markdown
 from deeplab_bench.report.results import write
-from deeplab_bench.report.tables import Table, csv, markdown
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.timing.rounds import Work, fingerprint, in_rounds, quantiles, ratios
 
@@ -177,7 +177,8 @@ def table_of(
         f"Measured on {environments([fingerprint(device)])}.",
     )
     best = pd.DataFrame(False, index=text.index, columns=text.columns)
-    return Table(benchmark.name, data, text, best, " ".join(filter(None, sentences)))
+    caption = Caption(" ".join(filter(None, sentences)))
+    return Table(benchmark.name, data, text, best, caption)
 
 
 def measured_rates(device: torch.device, precisions: Iterable[torch.dtype]) -> Rates:
@@ -203,6 +204,6 @@ def best(work: Work, device: torch.device) -> float:
 def save(table: Table, hardware: str) -> Path:
     """Write ``results/benchmarks/<hardware>/<benchmark>`` as CSV and Markdown: the latter."""
     path = RESULTS / "benchmarks" / hardware / f"{table.title}.md"
-    write(path.with_suffix(".csv"), csv(table.data).encode())
-    write(path, f"# {table.title}\n\n{markdown(table)}".encode())
+    write(path.with_suffix(".csv"), format_csv(table.data).encode())
+    write(path, f"# {table.title}\n\n{format_markdown(table)}".encode())
     return path

@@ -323,6 +323,11 @@ class Results:
         return RESULTS / self.profile
 
     @property
+    def outdated(self) -> dict[str, tuple[str, ...]]:
+        """The stages whose results come from older code, by model."""
+        return {}
+
+    @property
     def models(self) -> tuple[str, ...]:
         return self.params.run.models
 

@@ -1,18 +1,21 @@
-"""How sure a mean mIoU is, and a difference of two: seeds and images are both a sample.
+"""Intervals and tests for a mean mIoU, and for a difference of two, over seeds and images.
 
-Another seed trains another network, another validation set shows other images. A mean over S seeds
-on N images has from each of them a variance:
+Seeds and images are both a sample: another seed trains another network, another validation set has
+other images. The mean over S seeds on N images has two variances:
 
-- seeds: s^2 / S, of the seeds' scores, with S - 1 degrees of freedom;
+- seeds: s^2 / S, where s^2 is the variance of the seeds' scores, with S - 1 degrees of freedom;
 - images: the variance of the mean over resamples of the images (Efron and Tibshirani, An
-  Introduction to the Bootstrap, 1993, Chapter 6), the same images for every run, with N - 1.
+  Introduction to the Bootstrap, 1993, Chapter 6), with N - 1 degrees of freedom. Every run has the
+  same resamples.
 
-The standard error is the root of their sum, its degrees of freedom are Satterthwaite's (Biometrics
-Bulletin 2, 1946), the interval is Student's t. With one source alone this is the plain t interval.
+The standard error is the root of their sum. Its degrees of freedom are Satterthwaite's (Biometrics
+Bulletin 2, 1946). The interval is Student's t. With one variance alone this is the plain t
+interval.
 
-Resampling seeds as well, Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 2007), is too
-narrow for few seeds. In simulations of five classes on 20 to 160 images, whether seeds or images
-vary more, so many of 100 intervals at 95 % held the truth (``python -m studies.coverage``):
+To resample the seeds as well, as Owen's pigeonhole bootstrap does (Annals of Applied Statistics 1,
+2007), gives intervals that are too narrow for few seeds. The table shows how many of 100 intervals
+at 95 % held the truth in simulations of five classes on 20 to 160 images, whether seeds or images
+vary more (``python -m studies.coverage``):
 
 ================================  =========  =========
 method                            3 seeds    5 seeds
@@ -23,8 +26,8 @@ Student's t over seeds alone      39 to 95   22 to 94
 bootstrap of images alone         41 to 92   49 to 93
 ================================  =========  =========
 
-Classes that few images show make every method too sure: where each is on three images in twenty,
-80 of 100 intervals held the truth with 20 images, 92 with 80.
+With rare classes the intervals of every method are too narrow. If each class is on 15 % of the
+images, 80 of 100 intervals held the truth with 20 images, 92 with 80 images.
 """
 
 from collections.abc import Hashable, Iterator
@@ -45,9 +48,9 @@ Floats = NDArray[np.float64]
 
 
 class Source(NamedTuple):
-    """What a mean varies with: its variance for that, and the degrees of freedom of the latter.
+    """A source of variation: the variance of the mean, and its degrees of freedom.
 
-    Without a degree of freedom nothing is known of the variance.
+    With no degrees of freedom the variance is unknown.
     """
 
     variance: float
@@ -55,7 +58,7 @@ class Source(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds, their standard deviation, the interval; NaN where nothing is known."""
+    """A mean over seeds, the standard deviation, the 95 % interval; NaN if unknown."""
 
     mean: float
     std: float
@@ -64,7 +67,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(scores: ArrayLike, *others: Source) -> Estimate:
-    """Of scores (S,), one a seed; ``others`` vary the mean besides the seeds."""
+    """Estimate the mean of scores (S,), one for each seed; ``others`` vary the mean too."""
     scores = np.asarray(scores, dtype=np.float64)
     if not scores.size:
         return Estimate(*[float("nan")] * 4)
@@ -75,24 +78,24 @@ def estimate(scores: ArrayLike, *others: Source) -> Estimate:
 
 
 def over_seeds(scores: Floats) -> Source:
-    """Of the mean of scores (S,)."""
+    """Estimate the variance over seeds of the mean of scores (S,)."""
     variance = scores.var(ddof=1) / scores.size if scores.size > 1 else 0
     return Source(float(variance), scores.size - 1)
 
 
-def over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable, Source]:
-    """Of every column, whose values over resamples of so many images are its rows."""
+def estimate_over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable, Source]:
+    """Estimate the variance over images of each column; a row is a resample of the images."""
     return {name: Source(variance, images - 1) for name, variance in resampled.var().items()}
 
 
 def half_interval(*sources: Source) -> float:
-    """Half the length of the interval."""
+    """Return half the length of the 95 % interval."""
     error, freedom = standard_error(*sources)
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * error)
 
 
 def p_value(difference: float, *sources: Source) -> float:
-    """Two-sided, of the hypothesis that the true difference is 0."""
+    """Return the two-sided p of the hypothesis that the true difference is 0."""
     error, freedom = standard_error(*sources)
     if error == 0:
         return 1.0 if difference == 0 else 0.0
@@ -100,7 +103,7 @@ def p_value(difference: float, *sources: Source) -> float:
 
 
 def standard_error(*sources: Source) -> tuple[float, float]:
-    """It and its degrees of freedom, of the sources that anything is known of."""
+    """Return the standard error and its degrees of freedom, from the known variances."""
     known = [source for source in sources if source.freedom > 0]
     if not known:
         return float("nan"), float("nan")
@@ -114,10 +117,10 @@ def standard_error(*sources: Source) -> tuple[float, float]:
 def resampled_miou(
     intersections: NDArray[np.int64], unions: NDArray[np.int64], resamples: int = RESAMPLES
 ) -> Floats:
-    """mIoU of every run on resamples of the images, (resamples, runs), as fractions.
+    """Compute the mIoU of each run on resamples of the images, (resamples, runs), as fractions.
 
-    From the pixels (runs, images, C) of each class. Every run has the same resamples, and so has
-    every call for as many images. Means are over the classes that a resample shows the run.
+    ``intersections`` and ``unions`` are pixels (runs, images, C). All runs have the same resamples,
+    and so have all calls with as many images. A mean leaves out classes without a union.
     """
     runs, images, classes = unions.shape
     by_image = [
@@ -125,16 +128,16 @@ def resampled_miou(
         for counts in (intersections, unions)
     ]
     parts = []
-    for weights in image_weights(images, resamples):
-        # Whole numbers below 2^53: exact, in whatever order they are added.
+    for weights in draw_image_weights(images, resamples):
+        # Sums of whole numbers below 2^53 are exact in any order.
         part, whole = ((weights @ counts).reshape(-1, runs, classes) for counts in by_image)
         iou = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
         parts.append(iou.sum(axis=-1) / np.maximum((whole > 0).sum(axis=-1), 1))
     return np.concatenate(parts)
 
 
-def image_weights(images: int, resamples: int) -> Iterator[Floats]:
-    """How often each image is in each resample, (some resamples, images) at a time."""
+def draw_image_weights(images: int, resamples: int) -> Iterator[Floats]:
+    """Yield how often each image is in each resample, (some resamples, images) at a time."""
     generator = np.random.RandomState(0)  # its streams, unlike Generator's, never change
     for first in range(0, resamples, RESAMPLES_AT_ONCE):
         rows = min(RESAMPLES_AT_ONCE, resamples - first)
@@ -144,11 +147,11 @@ def image_weights(images: int, resamples: int) -> Iterator[Floats]:
 
 
 def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.DataFrame:
-    """Every pair of models: difference, interval, ``p_value``, and ``p_holm`` over all pairs.
+    """Compare every two models: difference, interval, ``p_value``, ``p_holm`` over all pairs.
 
-    From scores (seeds, models) and mean scores on resamples of the images (resamples, models);
-    differences are between equal seeds and on equal images. ``model`` is the higher of a pair, rows
-    go from the highest models downward.
+    ``scores`` are (seeds, models), ``resampled`` the mean scores on resamples of the images
+    (resamples, models). Differences are between equal seeds and on equal images. ``model`` is the
+    higher of a pair; the highest models come first.
     """
     order = scores.mean().sort_values(ascending=False, kind="stable").index
     rows = []
@@ -164,7 +167,7 @@ def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.Da
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjusted for so many tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """Adjust p for the number of tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     p_values = np.asarray(p_values, dtype=np.float64)
     order = p_values.argsort()
     factors = np.arange(p_values.size, 0, -1)
@@ -173,12 +176,12 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-def ranks(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFrame:
-    """By model ``rank``, 1 for the highest mean, and its interval from ``rank_low`` on.
+def rank_models(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFrame:
+    """Rank the models, 1 for the highest mean; ``rank_low`` to ``rank_high`` are not excluded.
 
-    Of K models one is below each that is significantly higher and above each that is significantly
-    lower (Al Mohamad, Goeman and van Zwet, Biometrics 78, 2022); all ranks together hold as surely
-    as Holm's corrected comparisons.
+    A model is below each that is significantly higher and above each that is significantly lower
+    (Al Mohamad, Goeman and van Zwet, Biometrics 78, 2022). All ranks together have the confidence
+    of Holm's corrected comparisons.
     """
     decided = compared[compared["p_holm"] < SIGNIFICANT]
     above = decided["other"].value_counts().reindex(means.index, fill_value=0)

@@ -118,7 +118,7 @@ def test_a_peer_that_is_there_is_compared(monkeypatch: pytest.MonkeyPatch, tiny:
     monkeypatch.setitem(sys.modules, "torchmetrics.classification", classification)
     table = compare(confusion.miou(tiny), tiny)
     assert table.data["contender"].tolist() == [OURS, "torchmetrics"]
-    assert "left out" not in table.note
+    assert "left out" not in table.caption.text
     monkeypatch.setattr(Metric, "error", 0.01)
     with pytest.raises(ValueError, match=r"mIoU is 0\.\d+ by ours and 0\.\d+ by torchmetrics"):
         present(confusion.miou(tiny))

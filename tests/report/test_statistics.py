@@ -36,7 +36,9 @@ def mious(intersections: Counts, unions: Counts) -> NDArray[np.float64]:
 def source(intersections: Counts, unions: Counts, resamples: int = 100) -> Source:
     """How the mean over seeds varies with the images."""
     resampled = 100 * statistics.resampled_miou(intersections, unions, resamples).mean(axis=1)
-    (found,) = statistics.over_images(pd.DataFrame({"a": resampled}), unions.shape[1]).values()
+    (found,) = statistics.estimate_over_images(
+        pd.DataFrame({"a": resampled}), unions.shape[1]
+    ).values()
     return found
 
 
@@ -92,7 +94,7 @@ def test_resamples_equal_a_loop_over_images_and_runs() -> None:
     inter, union = draw(random, 2, 12, 0.2, 0.5)
     union[:, 2:, 1] = inter[:, 2:, 1] = 0  # a class of two images alone
     expected, absent = [], 0
-    for weights in np.concatenate([*statistics.image_weights(12, 700)]).astype(int):
+    for weights in np.concatenate([*statistics.draw_image_weights(12, 700)]).astype(int):
         chosen = np.repeat(np.arange(12), weights)
         assert chosen.size == 12
         row = []
@@ -115,7 +117,7 @@ def test_every_resample_of_equal_images_has_their_miou() -> None:
 
 
 def test_images_are_drawn_evenly_with_replacement() -> None:
-    weights = np.concatenate([*statistics.image_weights(20, 3000)])
+    weights = np.concatenate([*statistics.draw_image_weights(20, 3000)])
     assert weights.shape == (3000, 20)
     assert weights.mean(axis=0) == pytest.approx(np.ones(20), abs=0.1)
     # Binomial of 20 draws with probability 1/20.
@@ -230,7 +232,7 @@ def test_ranks_are_those_that_comparisons_leave_open() -> None:
         {"model": "c", "other": "d", "p_holm": 0.049},
     ]
     means = pd.Series({"d": 1.0, "a": 9.0, "b": 8.0, "c": 5.0})
-    found = statistics.ranks(means, pd.DataFrame(rows))
+    found = statistics.rank_models(means, pd.DataFrame(rows))
     assert found.loc[["a", "b", "c", "d"]].to_numpy().tolist() == [
         [1, 1, 2],
         [2, 1, 3],
