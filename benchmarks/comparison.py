@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.report.captions import environments
-from deeplab_bench.report.results import write
-from deeplab_bench.report.tables import Table, csv, markdown
+from deeplab_bench.report.captions import Caption, environments
+from deeplab_bench.report.formats import Table, format_csv, format_markdown
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.timing.machine import fingerprint
 from deeplab_bench.timing.rounds import Work, quantiles, ratios, time_in_rounds
+from deeplab_bench.writing import write_bytes
 
 MIN_ROUNDS = 5
 OURS = "deeplab-bench"
@@ -181,7 +181,8 @@ def make_table(
         f"Measured on {environments([fingerprint(device)])}.",
     )
     best = pd.DataFrame(False, index=text.index, columns=text.columns)
-    return Table(benchmark.name, data, text, best, " ".join(filter(None, sentences)))
+    caption = Caption(" ".join(filter(None, sentences)))
+    return Table(benchmark.name, data, text, best, caption)
 
 
 def measure_rates(device: torch.device, precisions: Iterable[torch.dtype]) -> Rates:
@@ -211,6 +212,6 @@ def write_table(table: Table, hardware: str) -> Path:
     Returns the path of the Markdown file.
     """
     path = RESULTS / "benchmarks" / hardware / f"{table.title}.md"
-    write(path.with_suffix(".csv"), csv(table.data).encode())
-    write(path, f"# {table.title}\n\n{markdown(table)}".encode())
+    write_bytes(path.with_suffix(".csv"), format_csv(table.data).encode())
+    write_bytes(path, f"# {table.title}\n\n{format_markdown(table)}".encode())
     return path

@@ -1,7 +1,17 @@
-"""Tables, figures and a page for each profile, from its declared results and nothing else."""
+"""Tables, figures and a page for each profile, made from its declared results alone."""
 
-from deeplab_bench.report.results import ReportError, load_results, write
+from deeplab_bench.report import (
+    comparisons,
+    page,
+    paper,
+    plots,
+    receptive_field,
+    speed_tables,
+    tables,
+)
+from deeplab_bench.report.results import ReportError, load_results
 from deeplab_bench.settings.params import Params
+from deeplab_bench.writing import write_bytes
 
 __all__ = ["ReportError", "write_report"]
 
@@ -12,15 +22,11 @@ def write_report(params: Params, profile: str) -> None:
     Raises:
         ReportError: a declared result is missing or unfit; nothing was written.
     """
-    # Here, so that `python -m deeplab_bench.report.tables` finds its module not yet imported.
-    from deeplab_bench.report import comparisons, page, paper, plots, tables
-    from deeplab_bench.report import receptive_field as fields
-
     results = load_results(params, profile)
-    texts = tables.render(results)
-    for part in (comparisons, paper, fields):
+    texts: dict[str, str] = {}
+    for part in (tables, speed_tables, comparisons, paper, receptive_field):
         texts |= part.render(results)
     texts["README.md"] = page.render(results, texts)
-    images = plots.render(results) | fields.render_figure(results)
+    images = plots.render(results)
     for name, content in ({k: text.encode() for k, text in texts.items()} | images).items():
-        write(results.folder / name, content)
+        write_bytes(results.folder / name, content)

@@ -1,37 +1,32 @@
-"""What atrous convolution is, in a figure: DeepLabv3's Figures 1 and 4."""
-
-from pathlib import Path
+"""The figure of atrous convolution, after DeepLabv3's Figures 1 and 4."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deeplab_bench.analysis.atrous import extent, valid_weights, with_holes
-from deeplab_bench.report.plots import COLOURS, files_of, new_figure
-from deeplab_bench.report.results import write
-from deeplab_bench.results.files import RESULTS
+from deeplab_bench.report.figures import COLOURS, new_figure, render_figure
 
 RATES = (1, 2, 4)
 SIDE = 65  # of the feature map, as in the paper
 
 
-def write_figure(folder: Path = RESULTS) -> None:
-    """``plots/atrous`` of all profiles, as SVG and PNG."""
-    for name, content in files_of("atrous", figure).items():
-        write(folder / name, content)
+def render() -> dict[str, bytes]:
+    """Return the figure by file name; it is the same for every profile."""
+    return render_figure("atrous", draw_atrous)
 
 
-def figure() -> Figure:
-    drawn = new_figure(11, 2.9)
-    *kernels, curve = drawn.subplots(1, len(RATES) + 1, width_ratios=[1] * len(RATES) + [2])
+def draw_atrous() -> Figure:
+    figure = new_figure(11, 2.9)
+    *kernels, curve = figure.subplots(1, len(RATES) + 1, width_ratios=[1] * len(RATES) + [2])
     for axes, rate in zip(kernels, RATES, strict=True):
         draw_kernel(axes, rate)
     draw_valid_weights(curve)
-    return drawn
+    return figure
 
 
 def draw_kernel(axes: Axes, rate: int) -> None:
-    """Taps on the grid of pixels that the largest kernel spans; the holes are zeros."""
+    """Draw the kernel's weights dark and its holes light, on the grid of the largest kernel."""
     largest = extent(3, max(RATES))
     taps = np.pad(with_holes(np.ones((3, 3)), rate), (largest - extent(3, rate)) // 2)
     spanned = np.pad(np.ones((extent(3, rate),) * 2), (largest - extent(3, rate)) // 2)
@@ -48,6 +43,7 @@ def draw_kernel(axes: Axes, rate: int) -> None:
 
 
 def draw_valid_weights(axes: Axes) -> None:
+    """Draw, over the rate, the share of positions where 9, 4, 1 or other weights are valid."""
     rates = np.arange(1, SIDE + 6)
     fractions = [valid_weights(SIDE, int(rate)) for rate in rates]
     groups = {"9 weights": (9,), "4": (4,), "1": (1,), "2 or 6": (2, 6)}

@@ -1,4 +1,4 @@
-"""A profile's results beside the published ones that its models cite."""
+"""The table that puts a profile's results beside the published rows that its models cite."""
 
 import math
 from itertools import pairwise
@@ -6,10 +6,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from deeplab_bench.report import captions as notes
+from deeplab_bench.report import captions
+from deeplab_bench.report.captions import Caption
+from deeplab_bench.report.formats import (
+    Table,
+    format_cells,
+    format_interval,
+    mark_none,
+    render_formats,
+)
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import Estimate, Source, estimate, over_images
-from deeplab_bench.report.tables import Table, files_of, formatted, interval_text
+from deeplab_bench.report.statistics import Estimate, Source, estimate, estimate_over_images
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import (
     Paper,
@@ -22,12 +29,12 @@ from deeplab_bench.settings.published import (
 )
 from deeplab_bench.settings.schema import Inference
 
-# What holds for a run whose settings do not say.
-UNSAID = {"split": "val", "coco": False}
+# The values of settings that a run's own settings do not have.
+ALWAYS = {"split": "val", "coco": False}
 
 
 class Cited(NamedTuple):
-    """A model of the run, under a way of inference, and a published row that its block names."""
+    """A model under a way of inference, None for the plain one, and the published row it cites."""
 
     model: str
     inference: str | None
@@ -35,7 +42,7 @@ class Cited(NamedTuple):
 
     @property
     def crf(self) -> bool:
-        """Whether the row is of predictions that the fully connected CRF has refined."""
+        """Whether the row shows predictions that the fully connected CRF has refined."""
         return self.published.settings.get("crf") is True
 
     @property
@@ -45,22 +52,22 @@ class Cited(NamedTuple):
 
 
 def render(results: Results) -> dict[str, str]:
-    """The files of the table ``paper``, none if there is nothing to compare."""
-    table = paper(results)
-    return files_of(table, "paper", results) if len(table.data) else {}
+    """Return the table's files by name, none if there is nothing to compare."""
+    table = build_paper(results)
+    return render_formats(table, "paper", results) if len(table.data) else {}
 
 
-def paper(results: Results) -> Table:
-    """Values where the data are those of a paper that is cited, elsewhere orderings of its rows."""
-    cited = citations(results.params)
+def build_paper(results: Results) -> Table:
+    """Compare values on the data of a cited paper, elsewhere the order of its rows."""
+    cited = find_cited(results.params)
     dataset = results.params.profile[results.profile].data.dataset
     if any(row.published.settings["dataset"] == dataset for row in cited):
-        return values(results, cited)
-    return orderings(results, cited)
+        return build_values(results, cited)
+    return build_orderings(results, cited)
 
 
-def citations(params: Params) -> list[Cited]:
-    """Those of the run, its ways of inference and its CRFs included."""
+def find_cited(params: Params) -> list[Cited]:
+    """Return the cited rows whose model, way of inference and CRF are part of the run."""
     cited = [
         Cited(model, citation.inference, published_value(citation))
         for model in params.run.models
@@ -70,38 +77,38 @@ def citations(params: Params) -> list[Cited]:
     return [row for row in cited if not row.crf or row.model in params.run.crf]
 
 
-def values(results: Results, cited: list[Cited]) -> Table:
-    data = pd.DataFrame([value_row(results, row) for row in cited])
+def build_values(results: Results, cited: list[Cited]) -> Table:
+    data = pd.DataFrame([compare_value(results, row) for row in cited])
     title = f"Published and own mIoU on the profile {results.profile}"
-    return table_of(
-        title, data, notes.paper_values(results, papers_of(cited)), "interval_over_seeds"
-    )
+    caption = captions.describe_paper_values(results, list_papers(cited))
+    return build_table(title, data, caption, "interval_over_seeds")
 
 
-def value_row(results: Results, cited: Cited) -> dict[str, Any]:
+def compare_value(results: Results, cited: Cited) -> dict[str, Any]:
     published = cited.published
-    ours = estimate(scores_of(results, cited))
-    reasons = departures(settings_of(results.params, results.profile, cited), published)
+    ours = estimate(select_scores(results, cited))
+    reasons = find_differences(collect_settings(results.params, results.profile, cited), published)
     difference = ours.mean - published.value
+    half_interval = ours.ci95_high - ours.mean
     return {
         "model": cited.name,
-        "paper": place(published),
+        "paper": name_place(published),
         "row": in_words(published.cited),
         "published": published.value,
         "miou_mean": ours.mean,
         "ci95_low": ours.ci95_low,
         "ci95_high": ours.ci95_high,
         "difference": difference,
-        "verdict": "not comparable" if reasons else verdict(difference, ours.ci95_high - ours.mean),
+        "verdict": "not comparable" if reasons else judge_value(difference, half_interval),
         "reason": "; ".join(reasons),
     }
 
 
-def verdict(difference: float, half_interval: float) -> str:
-    """Of our mean less the published value, in percent, compared as the table prints them.
+def judge_value(difference: float, half_interval: float) -> str:
+    """Judge our mean minus the published value, in percent, rounded as the table prints it.
 
-    A difference within our own 95 % interval, or within the spread of the paper's replicas, is
-    none; of one seed, whose interval is NaN, the latter alone counts.
+    A difference within our own 95 % interval, or within the spread of the paper's replicas, counts
+    as none. With one seed the interval is NaN and the spread alone counts.
     """
     own = 0.0 if math.isnan(half_interval) else half_interval
     if round(abs(difference), 2) <= round(max(own, replica_spread()), 2):
@@ -109,8 +116,8 @@ def verdict(difference: float, half_interval: float) -> str:
     return "above" if difference > 0 else "below"
 
 
-def settings_of(params: Params, profile: str, cited: Cited) -> dict[str, Any]:
-    """Every setting of the runs by its name, where nothing is said what then holds."""
+def collect_settings(params: Params, profile: str, cited: Cited) -> dict[str, Any]:
+    """Return every setting of the cited model's runs by name, defaults included."""
     experiment = params.experiment(profile, cited.model)
     inference = Inference() if cited.inference is None else params.inference[cited.inference]
     evaluated = {
@@ -121,11 +128,11 @@ def settings_of(params: Params, profile: str, cited: Cited) -> dict[str, Any]:
     trained = experiment.arguments | experiment.training.model_dump()
     data = params.profile[profile].data.model_dump()
     rest = {"crf": cited.crf, "phases": len(experiment.phases)}
-    return UNSAID | evaluated | data | trained | rest
+    return ALWAYS | evaluated | data | trained | rest
 
 
-def departures(ours: dict[str, Any], published: Published) -> list[str]:
-    """Each setting that the paper states and we have otherwise."""
+def find_differences(ours: dict[str, Any], published: Published) -> list[str]:
+    """Return, in words, each setting that the paper states and that differs here."""
     return [
         f"{key} {value_in_words(ours[key])} instead of {value_in_words(theirs)}"
         for key, theirs in published.settings.items()
@@ -133,15 +140,15 @@ def departures(ours: dict[str, Any], published: Published) -> list[str]:
     ]
 
 
-def orderings(results: Results, cited: list[Cited]) -> Table:
-    pairs = neighbours(cited)
-    data = pd.DataFrame([ordering_row(results, *pair) for pair in pairs])
+def build_orderings(results: Results, cited: list[Cited]) -> Table:
+    data = pd.DataFrame([compare_pair(results, *pair) for pair in find_neighbours(cited)])
     title = f"Orderings of published rows on the profile {results.profile}"
-    return table_of(title, data, notes.paper_orderings(results, papers_of(cited)), "interval")
+    caption = captions.describe_paper_orderings(results, list_papers(cited))
+    return build_table(title, data, caption, "interval")
 
 
-def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
-    """In each table, every cited row and the next higher one; equal ones are no pair."""
+def find_neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
+    """Pair each cited row of a table with the next higher one; rows of one score are no pair."""
     tables = dict.fromkeys(row.published.reference for row in cited)
     ascending = [
         sorted(
@@ -157,23 +164,23 @@ def neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
     ]
 
 
-def ordering_row(results: Results, higher: Cited, lower: Cited) -> dict[str, Any]:
-    difference = scores_of(results, higher) - scores_of(results, lower)
-    ours = estimate(difference, *image_source(results, higher, lower))
+def compare_pair(results: Results, higher: Cited, lower: Cited) -> dict[str, Any]:
+    difference = select_scores(results, higher) - select_scores(results, lower)
+    ours = estimate(difference, *estimate_image_variance(results, higher, lower))
     return {
-        "paper": place(higher.published),
+        "paper": name_place(higher.published),
         "model": higher.name,
         "other": lower.name,
         "published_difference": higher.published.value - lower.published.value,
         "difference": ours.mean,
         "ci95_low": ours.ci95_low,
         "ci95_high": ours.ci95_high,
-        "ordering": agreement(ours),
+        "ordering": judge_ordering(ours),
     }
 
 
-def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
-    """mIoU in percent by seed, of a CRF after its last iteration."""
+def select_scores(results: Results, cited: Cited) -> "pd.Series[float]":
+    """Return the mIoU in percent by seed; for a CRF, after its last iteration."""
     if cited.crf:
         scores = results.refined_scores()
     elif cited.inference is not None:
@@ -184,22 +191,22 @@ def scores_of(results: Results, cited: Cited) -> "pd.Series[float]":
     return scores[scores["model"] == cited.model].set_index("seed")["miou"]
 
 
-def image_source(results: Results, higher: Cited, lower: Cited) -> list[Source]:
-    """How their difference varies with the images; unknown where a CRF refines."""
+def estimate_image_variance(results: Results, higher: Cited, lower: Cited) -> list[Source]:
+    """Estimate how the difference varies with the images; return nothing if a CRF refines."""
     if len(results.seeds) == 1 or higher.crf or lower.crf:
         return []
-    difference = resampled_of(results, higher) - resampled_of(results, lower)
-    return list(over_images(difference.to_frame(), results.images).values())
+    difference = select_resampled(results, higher) - select_resampled(results, lower)
+    return list(estimate_over_images(difference.to_frame(), results.images).values())
 
 
-def resampled_of(results: Results, cited: Cited) -> "pd.Series[float]":
+def select_resampled(results: Results, cited: Cited) -> "pd.Series[float]":
     if cited.inference is None:
         return results.resampled[cited.model]
     return results.resampled_inferences[cited.inference, cited.model]
 
 
-def agreement(ours: Estimate) -> str:
-    """Whether the row that is the higher in the paper is so here."""
+def judge_ordering(ours: Estimate) -> str:
+    """Judge whether the row that is higher in the paper is higher here."""
     if math.isnan(ours.ci95_low):
         return "undecided (one seed)"
     if ours.ci95_low <= 0 <= ours.ci95_high:
@@ -207,18 +214,18 @@ def agreement(ours: Estimate) -> str:
     return "agrees" if ours.mean > 0 else "disagrees"
 
 
-def place(published: Published) -> str:
+def name_place(published: Published) -> str:
     return f"{published.paper.name}, {published.table}"
 
 
-def papers_of(cited: list[Cited]) -> list[Paper]:
+def list_papers(cited: list[Cited]) -> list[Paper]:
     return list({row.published.paper.arxiv: row.published.paper for row in cited}.values())
 
 
-def table_of(title: str, data: pd.DataFrame, note: str, heading: str) -> Table:
-    """Both ends of an interval in one cell, none where one seed has none."""
-    text = formatted(data)
+def build_table(title: str, data: pd.DataFrame, caption: Caption, heading: str) -> Table:
+    """Put both ends of the interval in one cell, which is empty for one seed."""
+    text = format_cells(data)
     if len(data):
-        text["ci95_low"] = interval_text(text)
+        text["ci95_low"] = format_interval(text)
         text = text.drop(columns="ci95_high").rename(columns={"ci95_low": heading})
-    return Table(title, data, text, pd.DataFrame(False, data.index, text.columns), note)
+    return Table(title, data, text, mark_none(data, text.columns), caption)

@@ -1,6 +1,6 @@
-"""The panel of validation images, their ground truth and the predictions, a strip each.
+"""Panels of validation images, their ground truth and the predictions, a row each.
 
-Pixels are drawn one to one, those of large photographs thinned out.
+Every pixel of a small image is drawn. Of large photographs only some rows and columns are.
 """
 
 import math
@@ -14,13 +14,11 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.report.results import CRFRun, ReportError, Results
-from deeplab_bench.results.files import (
-    crf_samples_files,
-    sample_images_file,
-    sample_labels_file,
-    samples_file,
-)
+from deeplab_bench.report.figures import redden
+from deeplab_bench.report.marks import Marks, find_marks
+from deeplab_bench.report.results import ReportError, Results
+from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
+from deeplab_bench.results.records import CRFRecord
 
 DPI = 100
 MAX_WIDTH_PX = 1440
@@ -28,66 +26,74 @@ GAP_PX = 4
 LEGEND_COLUMNS = 6
 
 
-def panel_file(results: Results) -> str:
-    """Beside the other figures if it may be published: photographs stay out of the repository."""
+def name_panel(results: Results) -> str:
+    """Return the panel's file name, outside ``plots`` if it must not be published."""
     return "plots/samples.png" if results.generated else "photographs.png"
 
 
-def panel(results: Results) -> Figure:
-    """
+def draw_panel(results: Results) -> Figure:
+    """Draw the predictions of every model of the first seed.
+
     Raises:
-        ReportError: a strip is missing, or not of the size of the others.
+        ReportError: a strip is missing, or has another size than the others.
     """
     title = f"the first validation images, models of seed {results.seeds[0]}"
-    return stacked(results, read_strips(results), title)
+    return stack_strips(results, read_strips(results), title, find_marks(results))
 
 
-def crf_panel_file(results: Results, model: str) -> str:
-    """Where ``panel_file`` would put it."""
+def name_crf_panel(results: Results, model: str) -> str:
+    """Return the file name of a model's panel of the CRF, see ``name_panel``."""
     return f"plots/crf_{model}.png" if results.generated else f"crf_{model}.png"
 
 
-def crf_panel(results: Results, model: str) -> Figure:
-    """What the iterations of the CRF make of a model's output: labels, and a class's maps.
+def draw_crf_panel(results: Results, model: str) -> Figure:
+    """Draw a model's labels, scores and beliefs by iteration of the CRF.
 
     Raises:
-        ReportError: a strip is missing, or not of the size of the others.
+        ReportError: a strip is missing, or has another size than the others.
     """
     run = next(run for run in results.crf_runs if run.model == model)
+    marks = find_marks(results).select([model])
     title = (
-        f"fully connected CRF on {model}, seed {run.seed}; "
+        f"fully connected CRF on {marks.add_to(model)}, seed {run.seed}; "
         "scores and beliefs of each image's main class"
     )
-    return stacked(results, crf_strips(results, run), title)
+    return stack_strips(results, read_crf_strips(results, run), title, marks)
 
 
-def stacked(results: Results, strips: Mapping[str, Image.Image], title: str) -> Figure:
-    rows = [spaced(results, thinned(strip)) for strip in strips.values()]
+def stack_strips(
+    results: Results, strips: Mapping[str, Image.Image], title: str, marks: Marks
+) -> Figure:
+    """Draw strips below each other, a name left of each and the classes beneath."""
+    rows = [part_images(results, thin_out(strip)) for strip in strips.values()]
     gap = np.full((GAP_PX, *rows[0].shape[1:]), 255, dtype=np.uint8)
     pixels = np.concatenate([part for row in rows for part in (row, gap)])[:-GAP_PX]
-    figure = framed(pixels, list(strips), key(results, strips))
-    figure.suptitle(
+    figure = frame_pixels(pixels, list(strips), list_classes(results, strips, marks))
+    heading = figure.suptitle(
         f"{results.profile}: {title}",
         ha="left",
         x=0.01,
         y=1 - 0.08 / figure.get_figheight(),
         va="top",
     )
+    redden([heading])
     return figure
 
 
 def read_strips(results: Results) -> dict[str, Image.Image]:
-    profile, seed = results.profile, results.seeds[0]
-    strips = given_strips(profile)
+    """Read images, ground truth and predictions by the name of their row."""
+    profile, seed, marks = results.profile, results.seeds[0], find_marks(results)
+    strips = read_given_strips(profile)
     size = strips["input"].size
-    predicted = {model: samples_file(profile, model, seed) for model in results.models}
-    return strips | {model: read_strip(path, size) for model, path in predicted.items()}
+    runs = [RunFiles(profile, model, seed) for model in results.models]
+    return strips | {marks.add_to(run.model): read_strip(run.samples(PLAIN), size) for run in runs}
 
 
-def crf_strips(results: Results, run: CRFRun) -> dict[str, Image.Image]:
-    strips = given_strips(results.profile)
+def read_crf_strips(results: Results, run: CRFRecord) -> dict[str, Image.Image]:
+    strips = read_given_strips(results.profile)
     width, height = strips["input"].size
-    for what, path in crf_samples_files(results.profile, run.model, run.seed).items():
+    files = RunFiles(results.profile, run.model, run.seed).crf_samples
+    for what, path in files.items():
         stack = read_strip(path, (width, height * len(run.pictured)))
         for row, iteration in enumerate(run.pictured):
             after = f"iteration {iteration}" if iteration else "network"
@@ -96,9 +102,10 @@ def crf_strips(results: Results, run: CRFRun) -> dict[str, Image.Image]:
     return strips
 
 
-def given_strips(profile: str) -> dict[str, Image.Image]:
-    images = read_strip(sample_images_file(profile))
-    return {"input": images, "ground truth": read_strip(sample_labels_file(profile), images.size)}
+def read_given_strips(profile: str) -> dict[str, Image.Image]:
+    files = ProfileFiles(profile)
+    images = read_strip(files.sample_images)
+    return {"input": images, "ground truth": read_strip(files.sample_labels, images.size)}
 
 
 def read_strip(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
@@ -107,17 +114,18 @@ def read_strip(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     with Image.open(path) as image:
         strip = image.copy()
     if size and strip.size != size:
-        raise ReportError(f"{path} is of {strip.size} px, not {size}: run `dvc repro`")
+        raise ReportError(f"{path} has {strip.size} px instead of {size}: run `dvc repro`")
     return strip
 
 
-def thinned(strip: Image.Image) -> Pixels:
+def thin_out(strip: Image.Image) -> Pixels:
+    """Leave out rows and columns of a strip that is too wide."""
     step = math.ceil(strip.width / MAX_WIDTH_PX)
     return np.asarray(strip.convert("RGB"))[::step, ::step]
 
 
-def spaced(results: Results, strip: Pixels) -> Pixels:
-    """Part the images of a generated set, which are all of one known size."""
+def part_images(results: Results, strip: Pixels) -> Pixels:
+    """Put gaps between the images of a generated set, whose size is known."""
     data = results.params.profile[results.profile].data
     if data.dataset != "shapes" or data.image_size >= strip.shape[1]:
         return strip
@@ -126,8 +134,8 @@ def spaced(results: Results, strip: Pixels) -> Pixels:
     return np.concatenate([np.pad(tile, gap, constant_values=255) for tile in tiles], axis=1)
 
 
-def framed(pixels: Pixels, names: list[str], patches: list[Patch]) -> Figure:
-    """The pixels with a name left of each row and the legend beneath."""
+def frame_pixels(pixels: Pixels, names: list[str], patches: list[Patch]) -> Figure:
+    """Draw pixels one to one, with a name left of each row and the legend beneath."""
     height, width = (side / DPI for side in pixels.shape[:2])
     left, top = round(0.3 + 0.08 * max(map(len, names)), 2), 0.4
     bottom = 0.1 + 0.22 * math.ceil(len(patches) / LEGEND_COLUMNS)
@@ -148,14 +156,15 @@ def framed(pixels: Pixels, names: list[str], patches: list[Patch]) -> Figure:
     return figure
 
 
-def key(results: Results, strips: Mapping[str, Image.Image]) -> list[Patch]:
-    """The colour of every class, and of void where there is any."""
+def list_classes(results: Results, strips: Mapping[str, Image.Image], marks: Marks) -> list[Patch]:
+    """Return the legend: the colour of each class and of void if there is any, and the marks."""
     truth = strips["ground truth"]
     palette = np.array(truth.getpalette(), dtype=float).reshape(-1, 3) / 255
     names = dict(enumerate(results.runs[0].classes))
     if VOID in np.unique(np.asarray(truth)):
         names[VOID] = "void, not scored"
-    return [
+    patches = [
         Patch(facecolor=palette[index], edgecolor="0.3", lw=0.5, label=name)
         for index, name in names.items()
     ]
+    return [*patches, Patch(fill=False, lw=0, label=marks.describe())] if marks else patches

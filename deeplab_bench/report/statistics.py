@@ -83,7 +83,7 @@ def compute_seed_variance(scores: Floats) -> Source:
     return Source(float(variance), scores.size - 1)
 
 
-def over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable, Source]:
+def estimate_over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable, Source]:
     """Compute the variance that images add to each column.
 
     A row is one resample of ``images`` images.
@@ -180,7 +180,7 @@ def adjust_p_values(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-def ranks(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFrame:
+def rank_models(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFrame:
     """Compute the ``rank`` of each model, 1 for the highest mean, and its interval.
 
     The interval goes from ``rank_low`` to ``rank_high``. It excludes the ranks that contradict a

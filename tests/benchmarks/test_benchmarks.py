@@ -119,7 +119,7 @@ def test_a_peer_that_is_there_is_compared(monkeypatch: pytest.MonkeyPatch, tiny:
     monkeypatch.setitem(sys.modules, "torchmetrics.classification", classification)
     table = compare(confusion.build_miou_benchmark(tiny), tiny)
     assert table.data["implementation"].tolist() == [OURS, "torchmetrics"]
-    assert "left out" not in table.note
+    assert "left out" not in table.caption.text
     monkeypatch.setattr(Metric, "error", 0.01)
     with pytest.raises(
         ValueError, match=r"mIoU is 0\.\d+ by deeplab-bench but 0\.\d+ by torchmetrics"

@@ -1,4 +1,4 @@
-"""Comparisons, ranks and marks of implausible runs, in the tables and on the page."""
+"""Comparisons, ranks and implausible runs, in the tables and on the page."""
 
 import json
 import math
@@ -14,8 +14,9 @@ from scipy import stats
 from test_report import declare, frame, run_record
 
 from deeplab_bench.report import comparisons, page, plausibility, plots, tables
-from deeplab_bench.report.results import History, Results, Run, Timing
+from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import resampled_miou
+from deeplab_bench.results.records import EvaluationRecord, History
 
 MODELS = ("fcn", "psp", "aspp")
 BETTER = {"fcn": 0, "psp": 300, "aspp": 306}  # in pixels of a thousand
@@ -44,10 +45,10 @@ def record() -> dict[str, Any]:
     return run_record(declare(), "aspp", 0, 0.5)
 
 
-def run(model: str, seed: int, images: Any, miou: float, **changes: Any) -> Run:
+def run(model: str, seed: int, images: Any, miou: float, **changes: Any) -> EvaluationRecord:
     metrics = record()["metrics"] | {"miou": miou}
     own = {"model": model, "seed": seed, "images": images, "metrics": metrics}
-    return Run.model_validate_json(json.dumps(record() | own | changes))
+    return EvaluationRecord.model_validate_json(json.dumps(record() | own | changes))
 
 
 @cache
@@ -64,7 +65,7 @@ def results(seeds: int = 3, models: tuple[str, ...] = MODELS) -> Results:
 
 
 def test_pairs_with_their_verdicts() -> None:
-    table = comparisons.comparisons(results())
+    table = comparisons.build_comparisons(results())
     data = table.data.set_index(["model", "other"])
     assert list(data.index) == [("aspp", "psp"), ("aspp", "fcn"), ("psp", "fcn")]
     assert list(data["verdict"]) == ["undecided", "higher", "higher"]
@@ -72,12 +73,12 @@ def test_pairs_with_their_verdicts() -> None:
     assert (data["ci95_low"] < data["difference"]).all()
     assert (data["p_holm"] >= data["p_value"]).all()
     assert table.text["p_value"].str.fullmatch(r"0\.\d{4}|< 0\.0001").all()
-    assert "all 3 pairs" in table.note and "40 validation images" in table.note
+    assert "all 3 pairs" in table.caption.text and "40 validation images" in table.caption.text
 
 
 def test_the_interval_is_of_both_sources() -> None:
     found = results()
-    row = tables.accuracy_data(found).set_index("model").loc["psp"]
+    row = tables.collect_accuracy(found).set_index("model").loc["psp"]
     runs = [run for run in found.runs if run.model == "psp"]
     scores = np.array([100 * run.metrics.miou for run in runs])
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
@@ -102,10 +103,10 @@ def test_ranks_leave_open_what_is_undecided() -> None:
 
 
 def test_one_seed_compares_these_networks_alone() -> None:
-    table = comparisons.comparisons(results(seeds=1))
+    table = comparisons.build_comparisons(results(seeds=1))
     assert set(table.data["verdict"]) <= {"undecided (one seed)", "higher (one seed)"}
     assert table.data["verdict"].iloc[2] == "higher (one seed)"
-    assert "not the randomness of training" in table.note
+    assert "interval over images alone" in table.caption.text
 
 
 def test_files_are_made_of_several_models_only() -> None:
@@ -117,7 +118,7 @@ def test_one_model_is_compared_with_none() -> None:
     found = results(models=("fcn",))
     assert comparisons.render(found) == {}
     assert "Comparisons" not in page.render(found, tables.render(found))
-    assert list(tables.accuracy_data(found)["rank_high"]) == [1]
+    assert list(tables.collect_accuracy(found)["rank_high"]) == [1]
 
 
 # Implausible runs
@@ -152,7 +153,7 @@ def test_predictions_of_one_class_are_found(
 ) -> None:
     pairs = zip(labels, predictions, strict=True)
     images = {f"val_{index}": counts(*pair) for index, pair in enumerate(pairs)}
-    assert plausibility.only_prediction(run("aspp", 0, images, 0.5)) == only
+    assert plausibility.find_only_prediction(run("aspp", 0, images, 0.5)) == only
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,12 @@ def test_predictions_of_one_class_are_found(
 def test_reasons(miou: float, loss: list[float | None], reason: list[str]) -> None:
     images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
     found = run("aspp", 0, images, miou, training={"iteration": [10, 20], "loss": loss})
-    assert list(plausibility.reasons(found, 80)) == reason
+    assert list(plausibility.find_reasons(found, 80)) == reason
 
 
 def test_without_a_ceiling_all_is_plausible() -> None:
     images = {"val_0": [[0, 4, 4], [1, 3, 3]]}
-    assert list(plausibility.reasons(run("aspp", 0, images, 1.0), None)) == []
+    assert list(plausibility.find_reasons(run("aspp", 0, images, 1.0), None)) == []
 
 
 def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:
@@ -202,7 +203,7 @@ def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:
     text = page.render(found, files)
     assert "`aspp` †: " in text
     assert text.index("† Implausible: aspp") < text.index("## Accuracy")
-    assert plots.names(found, ["psp", "aspp"]) == ["psp", "aspp †"]
+    assert plots.label_models(found, ["psp", "aspp"]) == ["psp", "aspp †"]
     assert files["tables/training_curves.csv"].count(",20,\n") == 1
 
 

@@ -14,15 +14,15 @@ from conftest import SCHEDULE
 from scipy import stats
 
 from deeplab_bench.report import page, paper
-from deeplab_bench.report.results import (
+from deeplab_bench.report.results import Results
+from deeplab_bench.results.records import (
     Boundaries,
-    CRFRun,
+    CRFRecord,
     CRFScores,
+    EvaluationRecord,
     History,
     Metrics,
     ObjectSize,
-    Results,
-    Run,
 )
 from deeplab_bench.settings import published
 from deeplab_bench.settings.params import Params
@@ -120,7 +120,7 @@ def results(
     return Results(params, "p", runs, [], inferences=others)
 
 
-def made(model: str, seed: int, miou: float) -> Run:
+def made(model: str, seed: int, miou: float) -> EvaluationRecord:
     return Run(
         profile="p",
         model=model,
@@ -150,7 +150,7 @@ def made(model: str, seed: int, miou: float) -> Run:
 
 
 def rows(found: Results) -> pd.DataFrame:
-    return paper.paper(found).data
+    return paper.build_paper(found).data
 
 
 # Values
@@ -174,7 +174,7 @@ def rows(found: Results) -> pd.DataFrame:
     ],
 )
 def test_verdict(difference: float, half_interval: float, expected: str) -> None:
-    assert paper.verdict(difference, half_interval) == expected
+    assert paper.judge_value(difference, half_interval) == expected
 
 
 def test_values_with_their_interval_over_seeds() -> None:
@@ -198,7 +198,7 @@ def test_one_seed_has_the_spread_alone() -> None:
     found = results({"near": [60.5], "far": [60.6]}, {"near": cite(1), "far": cite(1)})
     assert list(rows(found)["verdict"]) == ["reproduced", "above"]
     text = paper.render(found)["tables/paper.md"]
-    assert "nan" not in text and "One seed" in text
+    assert "nan" not in text and "one seed: no interval" in text
 
 
 @pytest.mark.parametrize(
@@ -267,10 +267,10 @@ def test_a_row_may_stand_beside_another_inference() -> None:
     assert list(data["miou_mean"]) == pytest.approx([60.05, 62.1, 63.1])
     assert data["reason"][2] == "eval_output_stride 16 instead of 8"
     one = results({"a": [60.0, 60.1]}, {"a": cited}, ways)
-    (plain, *_, multi) = paper.citations(one.params)
+    (plain, *_, multi) = paper.find_cited(one.params)
     for key in ("multi_scale", "flip"):
-        assert not paper.settings_of(one.params, "p", plain)[key]
-        assert paper.settings_of(one.params, "p", multi)[key]
+        assert not paper.collect_settings(one.params, "p", plain)[key]
+        assert paper.collect_settings(one.params, "p", multi)[key]
 
 
 def test_a_row_may_stand_beside_the_crf() -> None:
@@ -295,14 +295,14 @@ def test_a_row_may_stand_beside_the_crf() -> None:
     assert list(data["reason"]) == ["", ""]
 
 
-def crf_run(model: str, seed: int, mious: Sequence[float]) -> CRFRun:
+def crf_run(model: str, seed: int, mious: Sequence[float]) -> CRFRecord:
     scores = {
         str(5 * index): CRFScores(
             miou=miou, pixel_accuracy=0.5, trimap_miou=(), boundary_iou={}, boundary_miou=None
         )
         for index, miou in enumerate(mious)
     }
-    return CRFRun.model_construct(model=model, seed=seed, iterations=scores, trimap_widths_px=())
+    return CRFRecord.model_construct(model=model, seed=seed, iterations=scores, trimap_widths_px=())
 
 
 def test_a_second_phase_of_training_is_not_comparable() -> None:
@@ -388,7 +388,7 @@ def test_rows_of_one_score_and_of_several_tables_are_no_pair() -> None:
 
 
 def neighbours_of(found: Results) -> list[tuple[str, str, str]]:
-    pairs = paper.neighbours(paper.citations(found.params))
+    pairs = paper.find_neighbours(paper.find_cited(found.params))
     return [(high.published.reference, high.model, low.model) for high, low in pairs]
 
 
@@ -397,7 +397,7 @@ def neighbours_of(found: Results) -> list[tuple[str, str, str]]:
 
 def test_nothing_cited_leaves_no_table() -> None:
     assert paper.render(results({"a": [60.0, 61.0]}, {})) == {}
-    assert page.paper_blocks({}) == []
+    assert page.show_table("Beside the papers", "paper", {}) == []
 
 
 def test_files_in_every_format() -> None:
@@ -408,4 +408,6 @@ def test_files_in_every_format() -> None:
     assert re.search(r"\| +62\.00 \| +60\.50 \| +54\.15 to 66\.85 \|", files["tables/paper.md"])
     assert "DeepLabv3: A title, 2017, arXiv 1706.05587." in files["tables/paper.md"]
     assert r"a\_b" in files["tables/paper.tex"]
-    assert page.paper_blocks(files)[1] == files["tables/paper.md"]
+    (heading, table) = page.show_table("Beside the papers", "paper", files)
+    assert heading == "## Beside the papers"
+    assert table == files["tables/paper.md"].replace("../../../", "../../")

@@ -36,7 +36,9 @@ def mious(intersections: Counts, unions: Counts) -> NDArray[np.float64]:
 def source(intersections: Counts, unions: Counts, resamples: int = 100) -> Source:
     """Compute the variance that images add to the mean over seeds."""
     resampled = 100 * statistics.resampled_miou(intersections, unions, resamples).mean(axis=1)
-    (found,) = statistics.over_images(pd.DataFrame({"a": resampled}), unions.shape[1]).values()
+    (found,) = statistics.estimate_over_images(
+        pd.DataFrame({"a": resampled}), unions.shape[1]
+    ).values()
     return found
 
 
@@ -232,7 +234,7 @@ def test_ranks_agree_with_significant_comparisons() -> None:
         {"model": "c", "other": "d", "p_holm": 0.049},
     ]
     means = pd.Series({"d": 1.0, "a": 9.0, "b": 8.0, "c": 5.0})
-    found = statistics.ranks(means, pd.DataFrame(rows))
+    found = statistics.rank_models(means, pd.DataFrame(rows))
     assert found.loc[["a", "b", "c", "d"]].to_numpy().tolist() == [
         [1, 1, 2],
         [2, 1, 3],

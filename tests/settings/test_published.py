@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deeplab_bench.report.paper import Cited, citations, departures, settings_of
+from deeplab_bench.report.paper import Cited, collect_settings, find_cited, find_differences
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.settings import published
 from deeplab_bench.settings.params import Params, ParamsError, load_params
@@ -299,7 +299,7 @@ def committed_citations() -> tuple[Params, list[Cited]]:
     params = load_params(COMMITTED)
     run = {"models": tuple(params.models), "inference": tuple(params.inference)}
     params = params.model_copy(update={"run": params.run.model_copy(update=run)})
-    return params, citations(params)
+    return params, find_cited(params)
 
 
 def test_no_two_models_are_said_to_be_the_same_row() -> None:
@@ -322,7 +322,8 @@ def test_the_catalogue_is_trained_as_the_papers_say() -> None:
     ]
     assert len(deeplab) > 50
     otherwise = {
-        c.name: departures(settings_of(params, "voc2012", c), c.published) for c in deeplab
+        c.name: find_differences(collect_settings(params, "voc2012", c), c.published)
+        for c in deeplab
     }
     assert {name: reasons for name, reasons in otherwise.items() if reasons} == {
         "deeplabv2_resnet101_largefov": ["coco false instead of true"],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deeplab_bench.models import arguments_of, build_model
 from deeplab_bench.models.registry import ARCHITECTURES
-from deeplab_bench.report.results import Speed
+from deeplab_bench.results.records import SpeedRecord
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import speed
 from deeplab_bench.timing.speed import (
@@ -84,7 +84,7 @@ def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_known_times")
 def test_a_result_is_what_the_report_reads(experiment: Experiment, data_folder: Path) -> None:
     result = measure(experiment, "cpu", data_folder)
-    found = Speed.model_validate_json(format_json(result))
+    found = SpeedRecord.model_validate_json(format_json(result))
     assert (found.profile, found.model, found.hardware) == ("toy", "plain", "cpu")
     assert found.input_size == (40, 48)
     assert [cost.output_stride for cost in found.output_strides] == [16, 8]
@@ -191,4 +191,4 @@ def test_a_batch_beyond_the_memory_has_no_training(
     monkeypatch.setattr(speed, "make_training_step", full)
     result = measure(experiment, "cpu", data_folder)
     assert result["training"] is None
-    assert Speed.model_validate_json(format_json(result)).training is None
+    assert SpeedRecord.model_validate_json(format_json(result)).training is None

@@ -1,0 +1,116 @@
+"""The look of all figures, and their files: the same bytes from the same results."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import NullLocator
+
+from deeplab_bench.report.marks import IMPLAUSIBLE, OUTDATED, RED, Marks
+from deeplab_bench.report.results import Results
+
+# Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
+# first 56 models look different from each other.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#767676")
+MARKERS = "osD^vphX"
+LINES = ("-", "--", ":", "-.")
+STYLE = {
+    "axes.edgecolor": "0.3",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.dpi": 100,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "font.size": 9,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "deeplab-bench",
+    "xtick.color": "0.3",
+    "xtick.labelcolor": "black",
+    "ytick.color": "0.3",
+    "ytick.labelcolor": "black",
+}
+
+
+def render_figure(name: str, draw: Callable[[], Figure]) -> dict[str, bytes]:
+    """Return the figure as SVG and PNG by file name, the labels of marked models in red."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figure = draw()
+        redden(find_labels(figure))
+        return {f"plots/{name}.{suffix}": encode(figure, suffix) for suffix in ("svg", "png")}
+
+
+def render_panel(draw: Callable[[], Figure], dpi: float) -> bytes:
+    """Return a figure of photographs as PNG."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figure = draw()
+        redden(find_labels(figure))
+        return encode(figure, "png", dpi)
+
+
+def encode(figure: Figure, suffix: str, dpi: float = 160) -> bytes:
+    buffer = BytesIO()
+    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+    figure.savefig(buffer, format=suffix, metadata=metadata, dpi=dpi)
+    return buffer.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def choose_look(results: Results, model: str) -> tuple[str, str, str]:
+    """Return a model's colour, marker and line style, the same in every figure and profile."""
+    index = list(results.params.models).index(model)
+    lines = LINES[index // len(COLOURS) % len(LINES)]
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], lines
+
+
+def find_labels(figure: Figure) -> Iterable[Text]:
+    """Yield the texts that may name a model: of ticks, titles, annotations and legends."""
+    for axes in figure.axes:
+        yield from (axes.title, *axes.texts)
+        for axis in (axes.xaxis, axes.yaxis):
+            yield from axis.get_ticklabels()
+    for legend in figure.legends:
+        yield from legend.get_texts()
+
+
+def redden(labels: Iterable[Text]) -> None:
+    """Colour the labels that have a mark."""
+    for label in labels:
+        if {IMPLAUSIBLE, OUTDATED} & set(label.get_text()):
+            label.set_color(RED)
+
+
+def explain_marks(marks: Marks) -> str:
+    """Return a line below an axis label that says what the marks mean."""
+    return f"\n{marks.describe()}" if marks else ""
+
+
+def slant_labels(axes: Axes) -> None:
+    """Turn long labels along the bottom."""
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+
+
+def set_log_ticks(axes: Axes, values: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def count_legend_columns(results: Results) -> int:
+    return math.ceil(len(results.models) / 20)

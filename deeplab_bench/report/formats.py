@@ -1,0 +1,191 @@
+"""A table and its three formats: CSV for machines, Markdown and LaTeX for people."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS
+from deeplab_bench.report.captions import Caption, join_sentences
+from deeplab_bench.report.marks import Marks, find_marks
+from deeplab_bench.report.results import Results
+from deeplab_bench.results.records import SIZES
+
+ROOT = "../../../"  # from the folder of the tables
+TRIMAPS = {f"trimap_{width}_px": width for width in TRIMAP_WIDTHS}
+HEADINGS = {
+    "model": "Model",
+    "other": "Over",
+    "architecture": "Architecture",
+    "seeds": "Seeds",
+    "hardware": "Hardware",
+    "input": "Input (px)",
+    "params_m": "Parameters (M)",
+    "gflops": "GFLOPs",
+    "miou_mean": "mIoU (%)",
+    "inference": "Inference",
+    "settings": "Settings",
+    "gain": "Gain (points)",
+    "interval": "95 % interval",
+    "interval_over_seeds": "95 % over seeds",
+    "rank": "Rank",
+    "pixel_accuracy_mean": "Pixel accuracy (%)",
+    "boundary_miou": "Boundary IoU (%)",
+    "rule": "Rule",
+    **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
+    "iteration": "Iteration",
+    "gain_mean": "Beyond the network",
+    **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
+    "latency_p50_ms": "Latency, p50 (ms)",
+    "latency_p90_ms": "p90 (ms)",
+    "latency_p99_ms": "p99 (ms)",
+    "latency_relative": "Latency (reference)",
+    "output_stride": "Output stride",
+    "images_per_second": "Images/s",
+    "batch_size": "Batch",
+    "peak_memory_mib": "Peak memory (MiB)",
+    "field_px": "Theoretical (px)",
+    "field_stride_px": "Stride (px)",
+    "field_share": "Seen (%)",
+    "effective_before_px": "Effective, before (px)",
+    "effective_after_px": "Effective, after (px)",
+    "effective_share": "Effective, after (%)",
+    "half_before_px": "Half, before (px)",
+    "half_after_px": "Half, after (px)",
+    "crf_seconds": "CRF (s)",
+    "crop": "Crop (px)",
+    "precision": "Precision",
+    "step_ms": "Step (ms)",
+    "step_relative": "Step (reference)",
+    "paper": "Paper",
+    "row": "Row",
+    "published": "Published (%)",
+    "published_difference": "Published (points)",
+    "difference": "Difference (points)",
+    "p_value": "p",
+    "p_holm": "p (Holm)",
+    "verdict": "Verdict",
+    "ordering": "Ordering",
+    "reason": "Because of",
+}
+LEFT_ALIGNED = {"model", "other", "architecture", "hardware", "paper", "row", "inference"}
+LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "rule"}
+HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
+LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
+LOWEST |= {"step_ms", "step_relative"}
+DECIMALS = {
+    "params_m": 3,
+    "gflops": 3,
+    "loss": 5,
+    "field_px": 0,
+    "crf_seconds": 3,
+    "p_value": 5,
+    "p_holm": 5,
+}
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "_%&#${}"} | {"≤": r"$\leq$", "√": r"$\surd$"}
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """``data`` goes to CSV, ``text`` to Markdown and LaTeX; cells are bold where ``bold``."""
+
+    title: str
+    data: pd.DataFrame
+    text: pd.DataFrame
+    bold: pd.DataFrame
+    caption: Caption
+
+
+def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
+    """Return the table in each format by file name, its models marked."""
+    marks = find_marks(results)
+    named = table.text.columns.intersection(["model", "other"])
+    marks = marks.select(name for column in named for name in table.text[column])
+    text = table.text.copy()
+    for column in named:
+        text[column] = [marks.add_to(name) for name in text[column]]
+    marked = replace(table, text=text)
+    return {
+        f"tables/{name}.csv": format_csv(table.data),
+        f"tables/{name}.md": format_markdown(marked, marks),
+        f"tables/{name}.tex": format_latex(marked, f"tab:{results.profile}-{name}", marks),
+    }
+
+
+def format_cells(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the values as strings, with the decimals of their column and NaN as nothing."""
+    text = data.astype(str)
+    for column in data.select_dtypes("float"):
+        digits = DECIMALS.get(str(column), 2)
+        text[column] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in data[column]]
+    return text
+
+
+def format_interval(text: pd.DataFrame) -> "pd.Series[str]":
+    """Return both ends of the interval, from formatted columns; nothing where they are empty."""
+    return (text["ci95_low"] + " to " + text["ci95_high"]).where(text["ci95_low"] != "", "")
+
+
+def merge_interval(text: pd.DataFrame) -> pd.DataFrame:
+    """Put mean and standard deviation in one formatted column, both ends in another."""
+    spread = (" ± " + text["miou_std"]).where(text["miou_std"] != "", "")
+    shown = text.assign(miou_mean=text["miou_mean"] + spread, miou_std=format_interval(text))
+    return shown.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
+
+
+def find_best(
+    data: pd.DataFrame, shown: Collection[str], highest: Collection[str] = HIGHEST
+) -> pd.DataFrame:
+    """Return which cells are the best of their column as printed; none if there is one row."""
+    best = mark_none(data, shown)
+    for column in shown if len(data) > 1 else ():
+        if column in highest:
+            best[column] = data[column].round(2) == data[column].round(2).max()
+        elif column in LOWEST:
+            best[column] = data[column].round(2) == data[column].round(2).min()
+    return best
+
+
+def mark_none(data: pd.DataFrame, shown: Collection[str]) -> pd.DataFrame:
+    """Return that no cell is the best."""
+    return pd.DataFrame(False, index=data.index, columns=pd.Index(shown))
+
+
+def format_csv(data: pd.DataFrame) -> str:
+    return format_cells(data).to_csv(index=False, lineterminator="\n")
+
+
+def format_markdown(table: Table, marks: Marks | None = None) -> str:
+    """Return the table between an alert and its caption; the alert is empty without marks."""
+    cells = table.text.mask(table.bold, "**" + table.text + "**").rename(columns=HEADINGS)
+    lines = cells.to_markdown(index=False, disable_numparse=True, colalign=list_alignments(table))
+    blocks = [lines, add_reasons(table.caption, marks).format_markdown(ROOT)]
+    if marks:
+        blocks.insert(0, marks.format_alert())
+    return "\n\n".join(blocks) + "\n"
+
+
+def format_latex(table: Table, label: str, marks: Marks | None = None) -> str:
+    cells = table.text.rename(columns=HEADINGS).map(lambda cell: cell.translate(LATEX))
+    cells = cells.mask(table.bold.to_numpy(), r"\textbf{" + cells + "}")
+    cells.columns = cells.columns.map(lambda name: name.translate(LATEX))
+    form = "".join(side[0] for side in list_alignments(table))
+    body = cells.style.hide(axis="index").to_latex(hrules=True, column_format=form)
+    caption = add_reasons(table.caption, marks).format_plain()
+    return (
+        "% \\usepackage{booktabs}\n\\begin{table}\n\\centering\\footnotesize\n"
+        f"\\caption{{{table.title.translate(LATEX)}}}\n\\label{{{label}}}\n"
+        f"\\setlength{{\\tabcolsep}}{{3pt}}\n{body}\n\\par\\smallskip\n"
+        f"{caption.translate(LATEX)}\n\\end{{table}}\n"
+    )
+
+
+def add_reasons(caption: Caption, marks: Marks | None) -> Caption:
+    reasons = marks.list_reasons() if marks else []
+    return caption._replace(text=join_sentences(caption.text, *reasons))
+
+
+def list_alignments(table: Table) -> list[str]:
+    return ["left" if column in LEFT_ALIGNED else "right" for column in table.text]

@@ -1,0 +1,65 @@
+"""Means, intervals and losses by model, from which tables and figures are made."""
+
+from collections.abc import Hashable, Mapping
+
+import pandas as pd
+
+from deeplab_bench.report import statistics
+from deeplab_bench.report.formats import TRIMAPS
+from deeplab_bench.report.results import Results
+from deeplab_bench.report.statistics import Source
+
+NEAR_BOUNDARIES = [*TRIMAPS, "boundary_miou"]
+
+
+def summarise(
+    scores: pd.DataFrame,
+    column: str,
+    by: str | list[str] = "model",
+    over_images: Mapping[Hashable, Source] | None = None,
+) -> pd.DataFrame:
+    """Compute ``mean``, ``std`` and the 95 % interval of a column for each group of ``by``.
+
+    The interval is over seeds. It is over images too where ``over_images`` has the variance of a
+    group's mean over resampled images.
+    """
+    images = over_images or {}
+    seeds = scores.groupby(by, sort=False)[column]
+    rows = [
+        statistics.estimate(group.dropna(), *([images[name]] if name in images else []))
+        for name, group in seeds
+    ]
+    columns = ["mean", "std", "ci95_low", "ci95_high"]
+    return pd.DataFrame(rows, index=seeds.size().index, columns=columns)
+
+
+def summarise_miou(results: Results) -> pd.DataFrame:
+    """Compute the mean mIoU of each model in percent, with its interval over seeds and images."""
+    over_images = statistics.estimate_over_images(results.resampled, results.images)
+    return summarise(results.scores(), "miou", over_images=over_images)
+
+
+def order_by_miou(scores: pd.DataFrame) -> list[str]:
+    """Return the models from the lowest to the highest mean mIoU."""
+    return list(summarise(scores, "miou").sort_values("mean", kind="stable").index)
+
+
+def average_classes(results: Results) -> pd.DataFrame:
+    """Return the mean IoU in percent (model, class), NaN for a class that no run could score."""
+    names = {f"iou_{name}": name for name in results.runs[0].classes}
+    means = results.scores().groupby("model", sort=False)[list(names)].mean()
+    return means.rename(columns=names)
+
+
+def average_near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return mIoU within each width, and boundary IoU, by model: percent, mean over seeds."""
+    return scores.groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
+
+
+def collect_losses(results: Results) -> pd.DataFrame:
+    """Return a row for each logged loss: ``model``, ``seed``, ``iteration``, ``loss``."""
+    parts = [
+        pd.DataFrame({"model": run.model, "seed": run.seed, **run.training.model_dump()})
+        for run in results.runs
+    ]
+    return pd.concat([part.astype({"loss": float}) for part in parts], ignore_index=True)

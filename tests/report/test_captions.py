@@ -1,0 +1,81 @@
+"""Captions are short, and their terms are in the glossary."""
+
+import re
+from pathlib import Path
+
+import pytest
+from test_report import declare, write_results
+
+from deeplab_bench.evaluation.protocol_audit import RULES
+from deeplab_bench.report import captions, page
+from deeplab_bench.report.captions import Caption, make_anchor
+from deeplab_bench.report.results import load_results
+
+GLOSSARY = (Path(__file__).resolve().parents[2] / captions.GLOSSARY).read_text(encoding="utf-8")
+HEADINGS = re.findall(r"(?m)^#+ (.+)$", GLOSSARY)
+# Hardware and versions, which follow the sentences.
+HARDWARE = re.compile(r" (Trained on|Up to [\d.]+ s|cpu:|CRF: one process) .*")
+
+
+def describe_all(seeds: int) -> dict[str, Caption]:
+    models = ("aspp", "image_pyramid")
+    params = declare(models, range(seeds), crf=["aspp"], audit=["aspp"])
+    write_results(params)
+    results = load_results(params, "quick")
+    described = {
+        "accuracy": captions.describe_accuracy,
+        "per_class": captions.describe_per_class,
+        "object_size": captions.describe_object_size,
+        "boundaries": captions.describe_boundaries,
+        "inference": captions.describe_inference,
+        "comparisons": captions.describe_comparisons,
+        "crf": captions.describe_crf,
+        "protocol_audit": captions.describe_protocol_audit,
+        "receptive_field": captions.describe_receptive_field,
+        "speed": captions.describe_speed,
+        "training_speed": captions.describe_training_speed,
+    }
+    found = {name: describe(results) for name, describe in described.items()}
+    found["values"] = captions.describe_paper_values(results, [])
+    found["orderings"] = captions.describe_paper_orderings(results, [])
+    return found | {"atrous": captions.describe_atrous()}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_two_sentences_and_known_terms(
+    seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, caption in describe_all(seeds).items():
+        text = HARDWARE.sub("", caption.text).removesuffix(" .")  # no papers
+        assert len(re.findall(r"\.(?= |$)", text)) <= 2, (name, text)
+        assert caption.text.endswith("."), name
+        assert caption.terms, name
+        assert set(caption.terms) <= set(HEADINGS), name
+
+
+def test_every_rule_of_the_audit_is_explained() -> None:
+    assert set(RULES) <= set(HEADINGS)
+
+
+def test_the_glossary_links_to_its_own_headings() -> None:
+    anchors = [make_anchor(heading) for heading in HEADINGS]
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r"\]\(#([^)]+)\)", GLOSSARY)) <= set(anchors)
+
+
+def test_links_lead_to_the_glossary() -> None:
+    caption = Caption("Some text.", ("p", "Higher and undecided"))
+    assert caption.format_markdown("../../") == (
+        "Some text.\n\nTerms: [p](../../docs/glossary.md#p), "
+        "[Higher and undecided](../../docs/glossary.md#higher-and-undecided)."
+    )
+    assert caption.format_plain() == "Some text. Terms: see the glossary."
+    assert Caption("Some text.").format_markdown("../../") == "Some text."
+    assert Caption("Some text.").format_plain() == "Some text."
+
+
+def test_the_page_has_the_figure_of_atrous_convolution() -> None:
+    heading, image, caption = page.show_atrous()
+    assert (heading, "](plots/atrous.svg)" in image) == ("## Atrous convolution", True)
+    assert "Figure 4" in caption

@@ -1,0 +1,136 @@
+"""Results of older code are marked in tables, in figures, on the page and in the README."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from test_report import declare, report, texts, write_results
+
+from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
+from deeplab_bench.report.figures import find_labels, redden
+from deeplab_bench.report.marks import RED, Marks, find_marks
+from deeplab_bench.report.results import Results, load_results
+
+OLD = {"aspp": ("train", "evaluate")}
+ALERT = (
+    "> [!CAUTION]\n> ‡ Results of older code: aspp (train, evaluate). "
+    "`make repro PROFILE=quick` makes them anew.\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def _outdated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Results, "outdated", OLD)
+
+
+def test_marks_of_one_model_and_their_reasons() -> None:
+    marks = Marks("quick", {"a": "seed 0: why"}, {"a": ("train",), "b": ("train",), "c": ("crf",)})
+    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †‡", "b, os8 ‡", "d"]
+    assert marks.describe() == "† implausible · ‡ results of older code"
+    assert marks.list_reasons() == [
+        "† Implausible: a (seed 0: why). The means include these runs.",
+        "‡ Results of older code: a, b (train); c (crf).",
+    ]
+    assert marks.format_alert().count("\n>\n") == 1
+    assert marks.select(["b, os8", "d"]) == Marks("quick", {}, {"b": ("train",)})
+
+
+def test_nothing_is_said_without_a_mark() -> None:
+    marks = Marks("quick", {}, {})
+    assert not marks
+    assert marks.add_to("a") == "a"
+    assert marks.describe() == marks.format_alert() == ""
+    assert marks.list_reasons() == []
+
+
+@pytest.mark.usefixtures("_outdated")
+def test_tables_say_so() -> None:
+    params = declare(crf=["aspp"], audit=["image_pyramid"])
+    write_results(params)
+    files = texts(params)
+    for name in ("accuracy", "per_class", "object_size", "boundaries", "speed", "crf"):
+        text = files[f"tables/{name}.md"]
+        assert text.startswith(f"{ALERT}\n|")
+        assert re.search(r"\| aspp ‡ +\|", text)
+        assert "image_pyramid ‡" not in text
+        assert "‡ Results of older code: aspp (train, evaluate)." in text.rpartition("|")[2]
+        latex = files[f"tables/{name}.tex"]
+        assert "aspp ‡ &" in latex
+        assert "‡ Results of older code: aspp (train, evaluate)." in latex
+        assert "‡" not in files[f"tables/{name}.csv"]
+    assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
+
+
+def test_no_table_says_so_without_a_reason() -> None:
+    write_results(declare())
+    assert not any("‡" in text or "CAUTION" in text for text in texts(declare()).values())
+
+
+@pytest.mark.usefixtures("_outdated")
+def test_page_and_readme_say_so() -> None:
+    report(declare())
+    text = Path("results/quick/README.md").read_text(encoding="utf-8")
+    assert text.index(ALERT) < text.index("## Accuracy")
+    tables = text.split("\n| Model ")[:-1]
+    assert len(tables) >= 7 and all(before.endswith(ALERT) for before in tables)
+    assert "`aspp` ‡: 72.0 %" in text
+    readme = Path("README.md")
+    readme.write_text(f"{page.BEGIN}\n{page.END}\n", encoding="utf-8")
+    page.update_readme(readme, Path("results"))
+    assert f"{ALERT}\n| Model " in readme.read_text(encoding="utf-8")
+
+
+def test_page_says_nothing_without_a_reason() -> None:
+    report(declare())
+    text = Path("results/quick/README.md").read_text(encoding="utf-8")
+    assert "‡" not in text and "CAUTION" not in text
+
+
+def draw_all(results: Results) -> Iterator[Figure]:
+    yield plots.draw_miou(results)
+    yield plots.draw_per_class(results)
+    yield plots.draw_object_size(results)
+    yield plots.draw_comparisons(results)
+    yield plots.draw_training_curves(results)
+    yield plots.draw_boundaries(results)
+    yield from (tradeoff.draw_tradeoff(results, expense) for expense in tradeoff.EXPENSES)
+    yield receptive_field.draw_receptive_field(results)
+    yield samples.draw_panel(results)
+
+
+@pytest.mark.usefixtures("_outdated")
+def test_figures_say_so_in_red() -> None:
+    write_results(declare())
+    for figure in draw_all(load_results(declare(), "quick")):
+        redden(find_labels(figure))
+        colours = {text.get_text(): text.get_color() for text in find_labels(figure)}
+        (marked,) = [to_hex(c).upper() for t, c in colours.items() if t.startswith("aspp")]
+        assert marked == RED and "aspp ‡" in colours
+        (other,) = [to_hex(c) for t, c in colours.items() if t.startswith("image_pyramid")]
+        assert other == "#000000"
+
+
+@pytest.mark.usefixtures("_outdated")
+def test_the_panel_of_a_crf_says_so_in_its_title() -> None:
+    write_results(declare(crf=["aspp", "image_pyramid"]))
+    results = load_results(declare(crf=["aspp", "image_pyramid"]), "quick")
+    titles = [samples.draw_crf_panel(results, model).get_suptitle() for model in results.models]
+    assert ["‡" in title for title in titles] == [True, False]
+
+
+def test_figures_say_nothing_without_a_reason() -> None:
+    write_results(declare())
+    results = load_results(declare(), "quick")
+    assert not find_marks(results)
+    files = figures.render_figure("miou", lambda: plots.draw_miou(results))
+    assert "results of older code" not in files["plots/miou.svg"].decode()
+    for figure in draw_all(results):
+        assert not any("‡" in text.get_text() for text in find_labels(figure))
