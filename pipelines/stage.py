@@ -41,8 +41,8 @@ def run(command: Sequence[str]) -> int:
             stage.add_argument(argument, type=parameter.annotation)
     chosen = vars(parser.parse_args(command))
     try:
-        with distributed.joined():
-            if distributed.processes() > 1 and command[0] not in SHARED:
+        with distributed.process_group():
+            if distributed.world_size() > 1 and command[0] not in SHARED:
                 raise UserError(f"{command[0]} runs in one process: run it without torchrun")
             chosen.pop("main")(**chosen)
     except UserError as error:

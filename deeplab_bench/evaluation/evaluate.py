@@ -63,12 +63,12 @@ class Scores:
     def over_processes(self) -> "Scores":
         """Of all images, where each process has scored a share of them."""
         return Scores(
-            distributed.total(self.per_image),
-            distributed.total(self.per_size),
+            distributed.all_reduce_sum(self.per_image),
+            distributed.all_reduce_sum(self.per_size),
             self.area_edges,
-            distributed.total(self.per_width),
-            distributed.total(self.boundary),
-            None if self.per_radius is None else distributed.total(self.per_radius),
+            distributed.all_reduce_sum(self.per_width),
+            distributed.all_reduce_sum(self.boundary),
+            None if self.per_radius is None else distributed.all_reduce_sum(self.per_radius),
         )
 
 
@@ -127,11 +127,13 @@ def score_checkpoint(
     make_deterministic(seed)
     model = trained_model(experiment, state, inference)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
-    share = range(distributed.rank(), len(split), distributed.processes())
+    share = range(distributed.rank(), len(split), distributed.world_size())
     shown: dict[int, Pixels] = {}
     predictions = keep_first(predict(model, split, share, title, inference), SAMPLES, shown)
     scores = score(split, predictions).over_processes()
-    firsts = {index: image for part in distributed.gathered(shown) for index, image in part.items()}
+    firsts = {
+        index: image for part in distributed.all_gather(shown) for index, image in part.items()
+    }
     settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
     result = {
         **run_record(experiment, seed, state, __name__),

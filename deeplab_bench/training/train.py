@@ -31,8 +31,8 @@ from deeplab_bench.results.provenance import environment, run_code_sha256, setti
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import default_workers, make_deterministic, pick_device
 from deeplab_bench.settings.schema import Experiment, Training
-from deeplab_bench.training.loss import class_weights, segmentation_loss, subsample
-from deeplab_bench.training.pretrained import load_weights, weights_sha256
+from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
+from deeplab_bench.training.pretrained import compute_weights_sha256, load_weights
 from deeplab_bench.writing import write_json
 
 SNAPSHOT_SECONDS = 120
@@ -79,7 +79,7 @@ def train(
             if number > 1:
                 model = rebuilt(model, experiment.architecture, phase.arguments, split.classes)
             model = model.to(device).to(memory_format=torch.channels_last)
-            weights = class_weights(split, training.class_balancing)
+            weights = compute_class_weights(split, training.class_balancing)
             trainer = Trainer(model, training, device, weights)
             snapshot = checkpoint.with_name(
                 f"{checkpoint.stem}.{digest_of(provenance)}.{number}.snapshot"
@@ -93,7 +93,7 @@ def train(
                 first_iteration=trainer.iteration,
                 workers=workers,
                 rank=distributed.rank(),
-                processes=distributed.processes(),
+                world_size=distributed.world_size(),
             )
             trainer.run(batches, snapshot, title)
             if phase is not experiment.phases[-1]:
@@ -110,7 +110,7 @@ def train(
             write_atomically(checkpoint, content)
             timing = {
                 "training_seconds": round(seconds, 2),
-                "environment": environment(device) | {"processes": distributed.processes()},
+                "environment": environment(device) | {"world_size": distributed.world_size()},
             }
             write_json(timing_beside(checkpoint), timing)
             for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
@@ -179,7 +179,7 @@ def training_provenance(experiment: Experiment, seed: int, data_folder: Path) ->
 
 def weights_provenance(experiment: Experiment) -> dict[str, str]:
     weights, backbone = experiment.training.weights, experiment.arguments.get("backbone", "")
-    digest = weights_sha256(weights, backbone)
+    digest = compute_weights_sha256(weights, backbone)
     return {} if digest is None else {"weights_sha256": digest}
 
 
@@ -194,15 +194,15 @@ class TrainingLoss(nn.Module):
         """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted sum of losses."""
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-            outputs = self.model.training_scores(normalise(images))
-        losses = [weight * self.loss(scores, labels.long()) for weight, scores in outputs]
+            outputs = self.model.training_logits(normalise(images))
+        losses = [weight * self.loss(logits, labels.long()) for weight, logits in outputs]
         return torch.stack(losses).sum()
 
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.settings.loss_resolution == "image":
-            logits = upsample_logits(scores, labels)
+            logits = upsample_logits(logits, labels)
         else:
-            logits, labels = scores.float(), subsample(labels, scores.shape[-2:])
+            logits, labels = logits.float(), subsample(labels, logits.shape[-2:])
         return segmentation_loss(logits, labels, self.class_weights)
 
 
@@ -219,7 +219,7 @@ class Trainer:
         self.model, self.training, self.device = model.train(), training, device
         set_batch_norm(model, training)
         weights = None if class_weights is None else class_weights.to(device)
-        loss = distributed.replicated(TrainingLoss(model, training, weights))
+        loss = distributed.wrap_data_parallel(TrainingLoss(model, training, weights))
         self.training_loss = torch.compile(loss) if training.compile else loss
         self.optimizer = torch.optim.SGD(
             parameter_groups(model, training),
@@ -251,7 +251,7 @@ class Trainer:
             self.require_finite_loss()
             bar.set_postfix(loss=f"{self.last_loss():.3f}")
             self.seconds = before + time.monotonic() - started
-            if distributed.of_the_first(time.monotonic() - saved > SNAPSHOT_SECONDS):
+            if distributed.broadcast_object(time.monotonic() - saved > SNAPSHOT_SECONDS):
                 self.save(snapshot)
                 saved = time.monotonic()
         self.require_finite_loss()
@@ -264,7 +264,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.losses[self.iteration] = distributed.mean(loss.detach())
+        self.losses[self.iteration] = distributed.all_reduce_mean(loss.detach())
         self.iteration += 1
 
     def last_loss(self) -> float:
@@ -290,7 +290,7 @@ class Trainer:
             "losses": self.losses,
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "random": distributed.gathered(random_state(self.device)),
+            "random": distributed.all_gather(random_state(self.device)),
         }
 
     def resume(self, snapshot: Path) -> None:
