@@ -40,8 +40,8 @@ def call(name: str, main: Callable[[], int | None]) -> int | None:
         return main()
     from deeplab_bench.runtime import distributed  # imports torch, which the tools do not need
 
-    with distributed.joined():
-        if distributed.processes() > 1 and not STAGES[name].distributed:
+    with distributed.process_group():
+        if distributed.world_size() > 1 and not STAGES[name].distributed:
             raise UserError(f"{name} runs in one process: run it without torchrun")
         return main()
 

@@ -203,7 +203,7 @@ def training_flops(case: Case) -> int:
         model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
         images = torch.empty(training.batch_size, 3, *training.crop_size)
         with FlopCounterMode(display=False) as counter:
-            model.training_scores(images)
+            model.training_logits(images)
     return 3 * int(counter.get_total_flops()) * training.iterations
 
 

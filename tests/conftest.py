@@ -107,13 +107,13 @@ def checkpoint(
 
 
 def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:
-    """Train, then shift the classes' scores to equal means: so little would predict one alone."""
+    """Train, then shift the classes' logits to equal means: so little would predict one alone."""
     training.train(experiment, 0, data_folder, path, workers=0)
     state = torch.load(path, map_location="cpu", weights_only=True)
     model = build_model(experiment.architecture, experiment.arguments, num_classes=6).eval()
     model.load_state_dict(state["model"])
     image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
     with torch.no_grad():
-        scores = model(normalise(image[None])).mean(dim=(0, 2, 3))
-    state["model"]["classifier.1.bias"] -= scores
+        logits = model(normalise(image[None])).mean(dim=(0, 2, 3))
+    state["model"]["classifier.1.bias"] -= logits
     training.write_atomically(path, state)

@@ -1,1 +1,1 @@
-"""Analyse networks: receptive fields and atrous convolution."""
+"""Analyses of networks: receptive fields and atrous convolution."""

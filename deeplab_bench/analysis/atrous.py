@@ -1,16 +1,16 @@
-"""Atrous convolution (DeepLabv1, Section 3.1; DeepLabv3, Section 3.1): a kernel with holes."""
+"""Properties of atrous convolution (DeepLabv1, Section 3.1; DeepLabv3, Section 3.1)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def extent(kernel_size: int, rate: int) -> int:
-    """The pixels along an axis that a kernel spans: (k - 1) r + 1."""
+    """Compute the length of an atrous kernel along an axis in pixels: (k - 1) r + 1."""
     return (kernel_size - 1) * rate + 1
 
 
 def with_holes(kernel: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
-    """The dense kernel that an atrous one is: (..., k, k) -> (..., n, n), zeros between taps."""
+    """Insert zeros between the taps of a kernel, (..., k, k) -> (..., n, n)."""
     rows, columns = (extent(taps, rate) for taps in kernel.shape[-2:])
     dense = np.zeros((*kernel.shape[:-2], rows, columns))
     dense[..., ::rate, ::rate] = kernel
@@ -18,10 +18,11 @@ def with_holes(kernel: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
 
 
 def valid_weights(side: int, rate: int) -> dict[int, float]:
-    """How many weights of a 3x3 kernel fall on the map, not on padding (DeepLabv3, Figure 4).
+    """Count the weights of a 3x3 kernel that are on the map, not on padding (DeepLabv3, Figure 4).
 
-    By their number the fraction of the positions of a square map of ``side``; at no rate are all
-    numbers found, and at ``side`` and beyond there is but the one weight in the middle.
+    The keys are numbers of weights, 1 to 9. The values are the fractions of the positions of a
+    square map (side, side) with that number of weights. If the rate is ``side`` or more, only the
+    middle weight is on the map.
     """
     three = max(side - 2 * rate, 0)
     one = min(max(2 * rate - side, 0), side)

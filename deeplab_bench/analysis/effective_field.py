@@ -76,7 +76,7 @@ def theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
     with torch.device("meta"):
         arguments = experiment.phases[-1].arguments
         model = build_model(experiment.architecture, arguments, num_classes=1).eval()
-    field, seen = theoretical_field(model.scores), seen_pixels(model, height, width)
+    field, seen = theoretical_field(model.logits), seen_pixels(model, height, width)
     spans = [(seen.rows, height // 2), (seen.columns, width // 2)]
     first = [int(span.first[middle]) for span, middle in spans]
     last = [int(span.last[middle]) for span, middle in spans]

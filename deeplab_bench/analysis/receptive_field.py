@@ -1,10 +1,10 @@
-"""The theoretical receptive field: the pixels of the image that an output can depend on.
+"""Theoretical receptive field: the pixels of the image on which an output can depend.
 
-A network is run on tensors without values, and through each operation that it calls are carried,
-for every position along an axis of a map, the first and the last pixel that the position sees. It
-is exact at borders, too, where taps fall on padding. Away from them it is the recurrence of Araujo,
-Norris and Sim (Computing Receptive Fields of Convolutional Neural Networks, Distill 2019), of
-parallel branches the union.
+The network runs on tensors without values. For every position along each axis of a map, the first
+and the last pixel that the position sees are traced through each operation that the network calls.
+The result is exact at the image's borders, too, where taps are on padding. Away from borders it
+equals the recurrence of Araujo, Norris and Sim (Computing Receptive Fields of Convolutional Neural
+Networks, Distill 2019). The field of parallel branches is their union.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,29 +20,31 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.models.layers import averaging_matrix
+from deeplab_bench.models.layers import build_averaging_matrix
 
 Network = Callable[[Tensor], Tensor]
 Pair = int | tuple[int, int]
 
-# Of two squares in which a field is looked for; no network of params.yaml sees as much of one.
+# Sides of two square images. A field whose size differs between both grows with the image: all
+# other fields of the networks in params.yaml are smaller than these sides.
 SIDES = (1 << 14, 1 << 15)
-BEYOND = np.iinfo(np.int64).max
+UNSEEN = np.iinfo(np.int64).max
 
 Axis = Literal[-2, -1]
 
 
 class ReceptiveFieldError(UserError):
-    """A network calls an operation whose receptive field is not known; the message names it."""
+    """A network calls an operation that has no rule here; the message names the operation."""
 
 
 class ReceptiveField(NamedTuple):
-    """In pixels along an axis, by the names of Araujo et al.
+    """A receptive field along one axis, in pixels, with the terms of Araujo et al.
 
-    ``stride`` parts the positions of the map, ``padding`` is how far the field of the first
-    reaches beyond the image, ``centre`` where its middle lies. Where maps are resized, fields
-    differ from position to position: ``size`` and ``padding`` are the largest, ``centre`` is the
-    mean. All but the stride are None where the field grows with the image, as under global pooling.
+    ``stride`` is the distance between neighbouring positions of the map. ``padding`` is how far the
+    field of the first position extends beyond the image, and ``centre`` is the middle of that
+    field. If maps are resized, fields differ between positions: ``size`` and ``padding`` are
+    maxima, ``centre`` is a mean. If the field grows with the image, as with global pooling, all
+    except ``stride`` are None.
     """
 
     size: int | None
@@ -53,7 +55,7 @@ class ReceptiveField(NamedTuple):
 
 @dataclass(frozen=True)
 class Span:
-    """For every position along one axis the first and the last pixel seen, inclusive, (n,)."""
+    """The first and the last pixel (n,), inclusive, that each of n positions on an axis sees."""
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
@@ -64,37 +66,42 @@ class Span:
     def __getitem__(self, positions: slice) -> "Span":
         return Span(self.first[positions], self.last[positions])
 
-    def seen_by(self, used: NDArray[np.bool_], taps: Any = ...) -> "Span":
-        """The union over the ``taps`` (m, k) of each of m positions, where they are ``used``."""
-        first = np.where(used, self.first[taps], BEYOND).min(axis=1)
+    def unite_taps(self, used: NDArray[np.bool_], taps: Any = ...) -> "Span":
+        """Unite the spans of k ``taps`` (m, k) for m positions, where ``used`` (m, k) is true."""
+        first = np.where(used, self.first[taps], UNSEEN).min(axis=1)
         return Span(first, np.where(used, self.last[taps], -1).max(axis=1))
 
-    def spread(self, size: int) -> "Span":
+    def broadcast(self, size: int) -> "Span":
         return Span(np.broadcast_to(self.first, size), np.broadcast_to(self.last, size))
 
 
 @dataclass(frozen=True)
 class Field:
+    """The spans of a map's rows and columns."""
+
     rows: Span
     columns: Span
 
-    def along(self, axis: Axis, change: Callable[[Span], Span]) -> "Field":
-        """This field, of which one axis is another."""
+    def with_axis(self, axis: Axis, change: Callable[[Span], Span]) -> "Field":
+        """Return this field with one axis changed."""
         if axis == -2:
             return Field(change(self.rows), self.columns)
         return Field(self.rows, change(self.columns))
 
 
 def theoretical_field(network: Network) -> ReceptiveField:
-    """Of a position of the map that ``network`` makes of images (N, 3, H, W) on torch's ``meta``.
+    """Compute the receptive field of a position of the network's output map.
+
+    Args:
+        network: maps images (N, 3, H, W) to a map (N, C, h, w), both on the device ``meta``.
 
     Raises:
-        ReceptiveFieldError: the network calls an operation that is not known.
+        ReceptiveFieldError: the network calls an operation that has no rule.
     """
     smaller, larger = (seen_pixels(network, side, side).rows for side in SIDES)
     count = len(larger)
-    stride, size = SIDES[-1] // count, largest_size(larger)
-    if size != largest_size(smaller):
+    stride, size = SIDES[-1] // count, compute_largest_size(larger)
+    if size != compute_largest_size(smaller):
         return ReceptiveField(None, stride)
     away_from_borders = slice(count // 4, -count // 4)
     position = stride * np.arange(count)[away_from_borders]
@@ -103,15 +110,15 @@ def theoretical_field(network: Network) -> ReceptiveField:
     return ReceptiveField(size, stride, int((position - first).max()), centre)
 
 
-def largest_size(span: Span) -> int:
+def compute_largest_size(span: Span) -> int:
     return int((span.last - span.first).max()) + 1
 
 
 def seen_pixels(network: Network, height: int, width: int) -> Field:
-    """What every position of the network's map sees of an image of this size.
+    """Find the pixels that every position of the network's map sees in an image of this size.
 
     Raises:
-        ReceptiveFieldError: the network calls an operation that is not known.
+        ReceptiveFieldError: the network calls an operation that has no rule.
     """
     images = torch.empty(1, 3, height, width, device="meta")
     with torch.no_grad(), Tracing() as tracing:
@@ -120,7 +127,7 @@ def seen_pixels(network: Network, height: int, width: int) -> Field:
 
 
 class Tracing(TorchFunctionMode):
-    """Keeps what is seen from every tensor that is made of the image."""
+    """Traces the field of every tensor that is computed from the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,58 +137,60 @@ class Tracing(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.arange:  # Positions keep their values, of which matrices are made.
+        if func is torch.arange:  # A pooling matrix is made from these, so they need values.
             return func(*args, **kwargs | {"device": "cpu"})
         leaves = tree_leaves((args, kwargs))
-        if not any(self.traced(x) for x in leaves):
+        if not any(self.is_traced(x) for x in leaves):
             return func(*args, **kwargs)
-        result = func(*tree_map(on_meta, args), **tree_map(on_meta, kwargs))
+        result = func(*tree_map(move_to_meta, args), **tree_map(move_to_meta, kwargs))
         if any(isinstance(x, Tensor) for x in tree_leaves(result)):
-            args, kwargs = tree_map(self.field_or_itself, (args, kwargs))
-            self.fields[result] = field_of(func.__name__, result.shape, args, kwargs)
+            args, kwargs = tree_map(self.replace_by_field, (args, kwargs))
+            self.fields[result] = trace_operation(func.__name__, result.shape, args, kwargs)
         return result
 
-    def traced(self, x: Any) -> bool:
+    def is_traced(self, x: Any) -> bool:
         return isinstance(x, Tensor) and x in self.fields
 
-    def field_or_itself(self, x: Any) -> Any:
-        return self.fields[x] if self.traced(x) else x
+    def replace_by_field(self, x: Any) -> Any:
+        return self.fields[x] if self.is_traced(x) else x
 
 
-def on_meta(x: Any) -> Any:
+def move_to_meta(x: Any) -> Any:
     return x.to("meta") if isinstance(x, Tensor) else x
 
 
-def field_of(name: str, shape: torch.Size, args: Any, kwargs: dict[str, Any]) -> Field:
-    """Of the result of an operation, given its arguments with fields in place of what has one.
+def trace_operation(name: str, shape: torch.Size, args: Any, kwargs: dict[str, Any]) -> Field:
+    """Compute the field of an operation's result.
 
-    One without a rule is taken to keep every position to itself, if it keeps height and width.
+    ``args`` and ``kwargs`` are the operation's arguments, with fields instead of the tensors that
+    have one. An operation without a rule is assumed to work on every position alone if it keeps
+    height and width.
     """
     if name in RULES:
         return RULES[name](shape, *args, **kwargs)
     try:
-        return position_wise(shape, args, kwargs)
+        return unite_positions(shape, args, kwargs)
     except ValueError:
         raise ReceptiveFieldError(
             f"the receptive field of torch's {name} is not known: "
-            "deeplab_bench.analysis.receptive_field.RULES needs a line for it"
+            "add a rule to RULES in deeplab_bench/analysis/receptive_field.py"
         ) from None
 
 
-def position_wise(shape: Sequence[int], *operands: Any) -> Field:
+def unite_positions(shape: Sequence[int], *operands: Any) -> Field:
     fields = [x for x in tree_leaves(operands) if isinstance(x, Field)]
     return Field(
-        union([field.rows.spread(shape[-2]) for field in fields]),
-        union([field.columns.spread(shape[-1]) for field in fields]),
+        unite([field.rows.broadcast(shape[-2]) for field in fields]),
+        unite([field.columns.broadcast(shape[-1]) for field in fields]),
     )
 
 
-def union(spans: Sequence[Span]) -> Span:
+def unite(spans: Sequence[Span]) -> Span:
     first = np.minimum.reduce([span.first for span in spans])
     return Span(first, np.maximum.reduce([span.last for span in spans]))
 
 
-def convolution(
+def trace_convolution(
     shape: Sequence[int],
     x: Field,
     weight: Tensor,
@@ -191,14 +200,14 @@ def convolution(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Field:
-    rates, kernel = pair(dilation), weight.shape[-2:]
+    rates, kernel = make_pair(dilation), weight.shape[-2:]
     if isinstance(padding, str):
         total = [rate * (taps - 1) for rate, taps in zip(rates, kernel, strict=True)]
         padding = (total[0] // 2, total[1] // 2) if padding == "same" else 0
-    return windows(shape, x, kernel, pair(stride), pair(padding), rates)
+    return trace_kernel(shape, x, kernel, make_pair(stride), make_pair(padding), rates)
 
 
-def max_pool(
+def trace_max_pool(
     shape: Sequence[int],
     x: Field,
     kernel_size: Pair,
@@ -207,104 +216,120 @@ def max_pool(
     dilation: Pair = 1,
     **_: bool,
 ) -> Field:
-    kernel = pair(kernel_size)
-    return windows(
-        shape, x, kernel, kernel if stride is None else pair(stride), pair(padding), pair(dilation)
+    kernel = make_pair(kernel_size)
+    return trace_kernel(
+        shape,
+        x,
+        kernel,
+        kernel if stride is None else make_pair(stride),
+        make_pair(padding),
+        make_pair(dilation),
     )
 
 
-def windows(shape: Sequence[int], x: Field, *layout: Sequence[int]) -> Field:
-    """Of kernels, from their sizes, strides, paddings and rates, (rows, columns) each."""
+def trace_kernel(shape: Sequence[int], x: Field, *layout: Sequence[int]) -> Field:
+    """Trace a kernel; ``layout`` is its size, stride, padding and rate, each (rows, columns)."""
     rows, columns = zip(*layout, strict=True)
-    return Field(window(shape[-2], x.rows, *rows), window(shape[-1], x.columns, *columns))
+    return Field(trace_taps(shape[-2], x.rows, *rows), trace_taps(shape[-1], x.columns, *columns))
 
 
-def window(size: int, span: Span, taps: int, stride: int, padding: int, rate: int) -> Span:
+def trace_taps(size: int, span: Span, taps: int, stride: int, padding: int, rate: int) -> Span:
+    """Trace a kernel along one axis; ``size`` is the length of its output."""
     inputs = np.arange(size)[:, None] * stride - padding + np.arange(taps) * rate
     inside = (inputs >= 0) & (inputs < len(span))
-    return span.seen_by(inside, inputs.clip(0, len(span) - 1))
+    return span.unite_taps(inside, inputs.clip(0, len(span) - 1))
 
 
-def resized(shape: Sequence[int], x: Field, *_: Any, mode: str, **options: Any) -> Field:
+def trace_interpolation(
+    shape: Sequence[int], x: Field, *_: Any, mode: str, **options: Any
+) -> Field:
     if mode != "bilinear" or options.get("align_corners"):
-        raise ReceptiveFieldError(f"the receptive field of interpolation {mode!r} is not known")
-    return Field(neighbours(shape[-2], x.rows), neighbours(shape[-1], x.columns))
+        raise ReceptiveFieldError(
+            f"the receptive field of interpolation {mode!r} is not known: use 'bilinear' without "
+            "align_corners"
+        )
+    return Field(trace_bilinear(shape[-2], x.rows), trace_bilinear(shape[-1], x.columns))
 
 
-def neighbours(size: int, span: Span) -> Span:
-    """The positions on either side of a new one, but one alone where it lies on it."""
+def trace_bilinear(size: int, span: Span) -> Span:
+    """Trace bilinear interpolation along one axis to ``size`` positions.
+
+    A new position sees its two neighbours, or only one if it is exactly on it.
+    """
     count = len(span)
     position, remainder = np.divmod(
         ((2 * np.arange(size) + 1) * count - size).clip(0, None), 2 * size
     )
     both = np.stack([position, (position + 1).clip(None, count - 1)], axis=1)
-    return span.seen_by(np.stack([remainder >= 0, remainder > 0], axis=1), both)
+    return span.unite_taps(np.stack([remainder >= 0, remainder > 0], axis=1), both)
 
 
-def average_pool(shape: Sequence[int], x: Field, *_: Any) -> Field:
+def trace_average_pool(shape: Sequence[int], x: Field, *_: Any) -> Field:
     return Field(
         *(
-            through(averaging_matrix(cells, len(span), torch.empty(0)), span)
+            trace_matrix(build_averaging_matrix(cells, len(span), torch.empty(0)), span)
             for cells, span in zip(shape[-2:], (x.rows, x.columns), strict=True)
         )
     )
 
 
-def product(shape: Sequence[int], left: Field | Tensor, right: Field | Tensor) -> Field:
-    """Of a matrix and a map: from the left it mixes rows, from the right columns."""
+def trace_product(shape: Sequence[int], left: Field | Tensor, right: Field | Tensor) -> Field:
+    """Trace the product of a matrix and a map: from the left it mixes rows, else columns."""
     if isinstance(left, Tensor) and isinstance(right, Field):
-        return right.along(-2, lambda span: through(left, span))
+        return right.with_axis(-2, lambda span: trace_matrix(left, span))
     if isinstance(left, Field) and isinstance(right, Tensor):
-        return left.along(-1, lambda span: through(right.T, span))
-    raise ReceptiveFieldError("the receptive field of a product of two maps is not known")
+        return left.with_axis(-1, lambda span: trace_matrix(right.T, span))
+    raise ReceptiveFieldError(
+        "the receptive field of a product of two maps is not known: use a matrix and a map"
+    )
 
 
-def through(matrix: Tensor, span: Span) -> Span:
-    return span.seen_by(matrix.numpy() != 0)
+def trace_matrix(matrix: Tensor, span: Span) -> Span:
+    return span.unite_taps(matrix.numpy() != 0)
 
 
-def narrowed(shape: Sequence[int], x: Field, dim: int, start: int, length: int) -> Field:
-    axis = spatial(dim, len(shape))
-    return x if axis is None else x.along(axis, lambda span: span[start : start + length])
+def trace_narrow(shape: Sequence[int], x: Field, dim: int, start: int, length: int) -> Field:
+    axis = find_axis(dim, len(shape))
+    return x if axis is None else x.with_axis(axis, lambda span: span[start : start + length])
 
 
-def largest(shape: Sequence[int], x: Field, dim: int, keepdim: bool = False) -> Field:
-    axis = spatial(dim, len(shape) + (not keepdim))
+def trace_maximum(shape: Sequence[int], x: Field, dim: int, keepdim: bool = False) -> Field:
+    axis = find_axis(dim, len(shape) + (not keepdim))
     if axis is None:
-        return position_wise(shape, x)
-    return x.along(axis, lambda span: span.seen_by(np.ones((1, len(span)), dtype=bool)))
+        return unite_positions(shape, x)
+    return x.with_axis(axis, lambda span: span.unite_taps(np.ones((1, len(span)), dtype=bool)))
 
 
-def joined(shape: Sequence[int], fields: Sequence[Field], dim: int = 0) -> Field:
-    axis = spatial(dim, len(shape))
+def trace_concatenation(shape: Sequence[int], fields: Sequence[Field], dim: int = 0) -> Field:
+    axis = find_axis(dim, len(shape))
     if axis is None:
-        return position_wise(shape, fields)
+        return unite_positions(shape, fields)
     spans = [field.rows if axis == -2 else field.columns for field in fields]
     ends = Span(np.concatenate([s.first for s in spans]), np.concatenate([s.last for s in spans]))
-    others = union([field.columns if axis == -2 else field.rows for field in fields])
+    others = unite([field.columns if axis == -2 else field.rows for field in fields])
     return Field(ends, others) if axis == -2 else Field(others, ends)
 
 
-def spatial(dim: int, dims: int) -> Axis | None:
-    """The axis of a map that a dimension of a tensor is, if it is one."""
+def find_axis(dim: int, dims: int) -> Axis | None:
+    """Find the axis of a map for a dimension of a tensor; None if it is not height or width."""
     axes: dict[int, Axis] = {-2: -2, -1: -1}
     return axes.get(dim if dim < 0 else dim - dims)
 
 
-def pair(value: Pair) -> tuple[int, int]:
+def make_pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
 RULES: dict[str, Callable[..., Field]] = {
-    "conv2d": convolution,
-    "max_pool2d": max_pool,
-    "adaptive_avg_pool2d": average_pool,
-    "interpolate": resized,
-    "matmul": product,
-    "__matmul__": product,
-    "__rmatmul__": product,
-    "narrow": narrowed,
-    "amax": largest,
-    "stack": joined,
-    "cat": joined,
+    "conv2d": trace_convolution,
+    "max_pool2d": trace_max_pool,
+    "adaptive_avg_pool2d": trace_average_pool,
+    "interpolate": trace_interpolation,
+    "matmul": trace_product,
+    "__matmul__": trace_product,
+    "__rmatmul__": trace_product,
+    "narrow": trace_narrow,
+    "amax": trace_maximum,
+    "stack": trace_concatenation,
+    "cat": trace_concatenation,
 }

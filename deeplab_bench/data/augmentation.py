@@ -48,14 +48,14 @@ class Positions:
     training: Training
     first_iteration: int
     rank: int
-    processes: int
+    world_size: int
 
     def __len__(self) -> int:
         return self.training.iterations - self.first_iteration
 
     def __iter__(self) -> Iterator[list[int]]:
         size = self.training.batch_size
-        share = size // self.processes
+        share = size // self.world_size
         for iteration in range(self.first_iteration, self.training.iterations):
             first = iteration * size + self.rank * share
             yield list(range(first, first + share))

@@ -28,7 +28,7 @@ def training_batches(
     first_iteration: int = 0,
     workers: int = 0,
     rank: int = 0,
-    processes: int = 1,
+    world_size: int = 1,
 ) -> DataLoader[tuple[Tensor, Tensor]] | DeviceBatches:
     """Batches of every iteration from ``first_iteration`` on.
 
@@ -43,12 +43,12 @@ def training_batches(
     Raises:
         BatchError: the processes cannot share a batch evenly.
     """
-    if training.batch_size % processes:
+    if training.batch_size % world_size:
         raise BatchError(
-            f"training.batch_size {training.batch_size} cannot be shared by {processes} processes: "
-            "make it a multiple of their number"
+            f"training.batch_size {training.batch_size} cannot be shared by {world_size} "
+            "processes: make it a multiple of their number"
         )
-    positions = Positions(training, first_iteration, rank, processes)
+    positions = Positions(training, first_iteration, rank, world_size)
     on_gpu = device.type == "cuda"
     if on_gpu and fits(split, device):
         return DeviceBatches(split, training, seed, positions, device)

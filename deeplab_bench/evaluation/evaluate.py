@@ -26,12 +26,14 @@ def evaluate(
     make_deterministic(seed)
     model = checkpoint.build_model(experiment, inference)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
-    share = range(distributed.rank(), len(split), distributed.processes())
+    share = range(distributed.rank(), len(split), distributed.world_size())
     shown: dict[int, Pixels] = {}
     predictions = keep_first(predict(model, split, share, title, inference), SAMPLES, shown)
     records = measure_predictions(split, predictions)
     images = records.pop("images")  # by far the longest entry: it stands last in the file
-    firsts = {index: image for part in distributed.gathered(shown) for index, image in part.items()}
+    firsts = {
+        index: image for part in distributed.all_gather(shown) for index, image in part.items()
+    }
     settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
     result = {
         "architecture": experiment.architecture,
@@ -67,6 +69,6 @@ def measure_predictions(split: Split, predictions: Iterable[tuple[int, Pixels]])
             measure.update(index, label, prediction)
     records: dict[str, Any] = {}
     for measure in measures:
-        measure.merge(distributed.total)
+        measure.merge(distributed.all_reduce_sum)
         records |= measure.record()
     return records

@@ -1,9 +1,9 @@
-"""The architectures, a file each: ``fcn.py`` defines the architecture ``fcn``.
+"""Architectures, one in each file: ``fcn.py`` defines the architecture ``fcn``.
 
-An architecture is a ``Segmenter`` whose keyword-only constructor is its schema: the names that
-``params.yaml`` may give are the names of its arguments. It maps images (N, 3, H, W), normalised,
-to logits (N, num_classes, H, W). ``registry`` lists them. Nothing here imports them all: what one
-of them is made of does not change with the others.
+An architecture is a ``Segmenter``: it maps normalised images (N, 3, H, W) to logits
+(N, num_classes, H, W). Its keyword-only constructor is also its schema: ``params.yaml`` uses the
+names of the arguments. ``registry`` lists the architectures. This package does not import them
+all, so that a change of one architecture does not make the results of the others stale.
 """
 
 import inspect
@@ -18,11 +18,12 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 def module_of(architecture: str) -> str:
+    """Return the name of the module that defines the architecture."""
     return f"{__name__}.{architecture}"
 
 
-def network_class(architecture: str) -> type[Segmenter]:
-    """The one ``Segmenter`` that the architecture's file defines."""
+def find_network_class(architecture: str) -> type[Segmenter]:
+    """Return the only ``Segmenter`` that the architecture's file defines."""
     module = import_module(module_of(architecture))
     (network,) = (
         member
@@ -33,22 +34,23 @@ def network_class(architecture: str) -> type[Segmenter]:
 
 
 def arguments_of(architecture: str) -> dict[str, inspect.Parameter]:
-    """What params.yaml may say of an architecture: its arguments, but for the number of classes."""
-    parameters = dict(inspect.signature(network_class(architecture)).parameters)
+    """List the arguments that ``params.yaml`` may set, all except the number of classes."""
+    parameters = dict(inspect.signature(find_network_class(architecture)).parameters)
     del parameters["num_classes"]
     return parameters
 
 
 def build_model(architecture: str, arguments: Mapping[str, Any], *, num_classes: int) -> Segmenter:
-    """
+    """Build an architecture with random weights.
+
     Raises:
-        ValueError: the architecture cannot have these arguments.
+        ValueError: the architecture does not allow these arguments.
     """
-    return network_class(architecture)(num_classes=num_classes, **arguments)
+    return find_network_class(architecture)(num_classes=num_classes, **arguments)
 
 
 def check_arguments(architecture: str, arguments: Mapping[str, Any]) -> None:
-    """Raise the ``ValueError`` that ``build_model`` would, without making any weights."""
+    """Raise the same ``ValueError`` as ``build_model``, without allocating weights."""
     with torch.device("meta"):
         build_model(architecture, arguments, num_classes=1)
 

@@ -11,13 +11,13 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 class ASPP(Segmenter):
-    """Parallel atrous convolutions over the last feature map, concatenated and projected.
+    """Parallel atrous convolutions on the last feature map, concatenated and projected.
 
     Args:
-        atrous_rates: of the 3x3 branches; the paper's (6, 12, 18) belong to ``output_stride`` 16
-            and double at 8.
+        atrous_rates: rates of the 3x3 branches. The paper uses (6, 12, 18) at ``output_stride`` 16
+            and doubles them at 8.
         image_pooling: add the branch of image-level features.
-        multi_grid: unit rates within block4.
+        multi_grid: unit rates within block4 (Section 3.2.1).
     """
 
     def __init__(
@@ -41,12 +41,15 @@ class ASPP(Segmenter):
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         return self.classifier(self.pyramid(self.backbone(images)[-1]))
 
 
 class AtrousPyramid(nn.Module):
-    """1x1 convolution, a 3x3 one for every rate, image-level features; 1x1 projection."""
+    """Atrous spatial pyramid pooling: parallel branches and a 1x1 projection.
+
+    The branches are a 1x1 convolution, a 3x3 convolution for each rate and image-level features.
+    """
 
     def __init__(
         self, in_channels: int, channels: int, atrous_rates: Sequence[Rate], image_pooling: bool
@@ -68,7 +71,7 @@ class AtrousPyramid(nn.Module):
 
 
 class ImageLevelFeatures(nn.Sequential):
-    """Global average pooling, 1x1 convolution, spread over the whole map."""
+    """Global average pooling and a 1x1 convolution, repeated at every position."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Parallel atrous classifiers whose scores are summed: ASPP as in DeepLabv2, Section 3.2."""
+"""Atrous spatial pyramid pooling with summed logits (DeepLabv2, Section 3.2, Figure 7)."""
 
 from collections.abc import Sequence
 
@@ -6,24 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import scores_layer
+from deeplab_bench.models.layers import logits_layer
 from deeplab_bench.models.multi_scale import align, check_scales, rescale
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
 
 
 class ASPPSum(Segmenter):
-    """A branch for every rate: on VGG-16 its own fc6, fc7 and fc8, on ResNet one convolution.
+    """One classifier for each atrous rate; the logits of all branches are summed.
 
-    As published: no batch normalisation in the branches, no image pooling.
+    On VGG-16, a branch has its own fc6, fc7 and fc8; on a ResNet, it is one convolution. As in the
+    paper, the branches have no batch normalisation, and there is no image pooling.
 
     Args:
-        atrous_rates: of the 3x3 convolution of each branch, at ``output_stride`` 8 (2, 4, 8, 12)
-            for ASPP-S and (6, 12, 18, 24) for ASPP-L.
-        kernel_size: of that convolution.
-        channels: filters of fc6 and fc7; VGG-16 alone.
-        batch_norm: of ``VGG16``; ResNets always have it.
-        scales: of the input, the last of them 1; the scores are the largest over them.
+        atrous_rates: rate of the atrous convolution of each branch. The paper uses, at
+            ``output_stride`` 8, (2, 4, 8, 12) for ASPP-S and (6, 12, 18, 24) for ASPP-L.
+        kernel_size: kernel size of the atrous convolutions.
+        channels: filters of fc6 and fc7. Only VGG-16 uses it.
+        batch_norm: add batch normalisation to VGG-16. ResNets always have it.
+        scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
+
+    Raises:
+        ValueError: ``atrous_rates`` is empty, or ``scales`` does not end with 1.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class ASPPSum(Segmenter):
         super().__init__()
         check_scales(scales)
         if not atrous_rates:
-            raise ValueError("atrous_rates [] leaves no branch")
+            raise ValueError("atrous_rates [] gives no branch: give at least one rate")
         self.scales = tuple(scales)
         if backbone == "vgg16":
             self.backbone = VGG16(
@@ -53,25 +57,25 @@ class ASPPSum(Segmenter):
                 width=width,
                 batch_norm=batch_norm,
             )
-            classifiers = [scores_layer(channels, num_classes) for _ in atrous_rates]
+            classifiers = [logits_layer(channels, num_classes) for _ in atrous_rates]
         else:
             self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
             classifiers = [
-                scores_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
+                logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
             ]
         self.classifiers = nn.ModuleList(classifiers)
 
-    def scores(self, images: Tensor) -> Tensor:
-        scores = [self.scores_at_one_scale(rescale(images, scale)) for scale in self.scales]
-        return torch.stack(align(scores)).amax(dim=0)
+    def logits(self, images: Tensor) -> Tensor:
+        logits = [self.logits_at_one_scale(rescale(images, scale)) for scale in self.scales]
+        return torch.stack(align(logits)).amax(dim=0)
 
-    def scores_at_one_scale(self, images: Tensor) -> Tensor:
+    def logits_at_one_scale(self, images: Tensor) -> Tensor:
         branches = zip(self.classifiers, self.branch_features(images), strict=True)
         return torch.stack([classify(features) for classify, features in branches]).sum(dim=0)
 
     def branch_features(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> for every branch, what it classifies"""
+        """Compute the input (N, C, h, w) of each branch's classifier from images (N, 3, H, W)."""
         features, branches = self.backbone(images), len(self.classifiers)
         if isinstance(self.backbone, VGG16):
             return features[-branches:]

@@ -1,6 +1,6 @@
-"""ResNet made atrous: the backbone of every architecture (DeepLabv3, Section 3).
+"""ResNet with atrous convolution, a backbone for every architecture (DeepLabv3, Section 3).
 
-``vgg`` has the other one, of FCN and of the first DeepLabs.
+The other backbone, VGG-16 for FCN and DeepLabv1 and v2, is in ``vgg``.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 STAGE_PLANES = (64, 128, 256, 512)
-# torch 2.15 corrupts memory in the strided 1x1 convolution of 8 or 12 channels, channels last, on
-# a CPU (its oneDNN).
-LEAST_CHANNELS = 16
+# On a CPU, oneDNN in torch 2.15 corrupts memory in a strided 1x1 convolution of 8 or 12 channels in
+# the memory format channels last.
+MIN_CHANNELS = 16
 
-# What an architecture's constructor may be given; the settings are checked against these.
+# The types of constructor arguments; the settings are validated against them.
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16"]
 OutputStride = Literal[8, 16, 32, 64, 128, 256]
 Positive = Annotated[float, Gt(0)]
@@ -30,26 +30,27 @@ Count = Annotated[int, Ge(1)]
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet without its classifier, at any output stride.
+    """torchvision's ResNet without its classifier, at any output stride (DeepLabv3, Section 3).
 
-    Parameters carry torchvision's names, so that its weights load. A stage that would step beyond
-    ``output_stride`` keeps its resolution and doubles the atrous rate instead. The stride is in a
-    stage's first unit, as in torchvision; the paper has it in the last one.
+    Parameters have torchvision's names, so its weights can be loaded. Once ``output_stride`` is
+    reached, a stage keeps the resolution and doubles the atrous rate instead. The stride is in the
+    first unit of a stage, as in torchvision; in the paper it is in the last unit.
 
     Args:
-        name: one of ``DEPTHS``.
-        output_stride: input resolution over that of the last feature map, a power of two from 8
-            to 32, doubled for every cascaded block.
-        width: factor on the number of channels of every layer, a quarter or more.
-        multi_grid: unit rates of the last stage and of every cascaded block, one for each of their
-            residual units (further ones are ignored: ResNet-18 has two units where the paper's
-            networks have three). ``None`` leaves them at 1 and, as torchvision does, lets the
-            convolution that lost its stride keep the rate of the stage before; that is the exact
-            atrous form of the classification network.
-        cascaded_blocks: replicas of the last stage appended to it: 3 for the paper's block5-7.
+        name: a key of ``DEPTHS``.
+        output_stride: ratio of the input resolution to the resolution of the last feature map: 8,
+            16 or 32, and up to 32 * 2**n with n cascaded blocks.
+        width: factor on the number of channels of every layer, at least 0.25.
+        multi_grid: unit rates of the last stage and of every cascaded block, one for each residual
+            unit (Section 3.2.1). Additional rates are ignored: ResNet-18 has two units, the paper's
+            networks have three. ``None`` means rate 1 for all units. Then, as in torchvision, the
+            convolution whose stride was removed keeps the rate of the stage before, and the network
+            is the exact atrous form of the classification network.
+        cascaded_blocks: number of copies of the last stage after it; 3 gives the paper's block5 to
+            block7 (Section 3.2).
 
     Raises:
-        ValueError: an argument is outside what is said above.
+        ValueError: an argument is outside its range above.
     """
 
     def __init__(
@@ -71,20 +72,21 @@ class ResNet(nn.Module):
             )
         if output_stride > 32 * 2**cascaded_blocks:
             raise ValueError(
-                f"output_stride {output_stride} is beyond {32 * 2**cascaded_blocks}, which is "
-                f"what {name} reaches with {cascaded_blocks} cascaded blocks"
+                f"output_stride {output_stride} is above {32 * 2**cascaded_blocks}, the largest "
+                f"of {name} with {cascaded_blocks} cascaded blocks"
             )
         unit, depths = DEPTHS[name]
         if multi_grid is not None and len(multi_grid) < depths[-1]:
             raise ValueError(
-                f"multi_grid {list(multi_grid)} needs a unit rate for each of the "
-                f"{depths[-1]} residual units of {name}'s last stage"
+                f"multi_grid {list(multi_grid)} needs one unit rate for each of the "
+                f"{depths[-1]} residual units in the last stage of {name}"
             )
 
         channels = round(STAGE_PLANES[0] * width)
-        if channels < LEAST_CHANNELS:
+        if channels < MIN_CHANNELS:
             raise ValueError(
-                f"width {width} leaves {channels} channels in the stem, {LEAST_CHANNELS} are least"
+                f"width {width} gives {channels} channels in conv1: at least {MIN_CHANNELS} are "
+                "needed"
             )
         self.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -115,7 +117,10 @@ class ResNet(nn.Module):
         he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> the feature map of every stage, from stride 4 to ``output_stride``."""
+        """Compute the feature maps of all stages, from stride 4 to ``output_stride``.
+
+        (N, 3, H, W) -> (N, C, h, w) each
+        """
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = []
         for name in self.stages:
@@ -127,10 +132,10 @@ class ResNet(nn.Module):
 def residual_stage(
     unit: type[BasicBlock | Bottleneck], in_channels: int, planes: int, *, depth: int, stride: int
 ) -> nn.Sequential:
-    """``depth`` residual units, the first of which takes the stride (torchvision's placement).
+    """Stack ``depth`` residual units; the first unit has the stride, as in torchvision.
 
-    Where the channels stay as they are, as in cascaded blocks, a strided shortcut only subsamples:
-    the parameters are the same at every output stride (so in the authors' code).
+    If the number of channels does not change, as in cascaded blocks, a strided shortcut only
+    subsamples. So the parameters are the same at every output stride, as in the authors' code.
     """
     out_channels = planes * unit.expansion
     shortcut: nn.Module | None = None
@@ -148,21 +153,21 @@ def residual_stage(
 def set_atrous_rates(
     stage: nn.Sequential, unit_rates: Sequence[int], entry_rate: int | None = None
 ) -> None:
-    """Give the 3x3 convolutions of each unit its rate, and the stage's first one ``entry_rate``."""
+    """Set the rate of the 3x3 convolutions in each unit, and ``entry_rate`` for the first one."""
     for unit, rate in zip(stage, unit_rates, strict=True):
-        for conv in spatial_convolutions(unit):
+        for conv in list_3x3_convolutions(unit):
             conv.dilation = conv.padding = (rate, rate)
     if entry_rate is not None:
-        entry = spatial_convolutions(stage)[0]
+        entry = list_3x3_convolutions(stage)[0]
         entry.dilation = entry.padding = (entry_rate, entry_rate)
 
 
-def spatial_convolutions(module: nn.Module) -> list[nn.Conv2d]:
+def list_3x3_convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
 def he_initialise(module: nn.Module) -> None:
-    """He initialisation of convolutions (fan out), as torchvision's ResNet and VGG."""
+    """Initialise convolutions as torchvision does (He et al., ICCV 2015, with fan-out)."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")

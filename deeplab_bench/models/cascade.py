@@ -1,4 +1,4 @@
-"""Deeper with atrous convolution: block5-7 in cascade (DeepLabv3, Section 3.2, Figure 2c)."""
+"""Cascaded atrous modules, block5 to block7 (DeepLabv3, Section 3.2, Figures 2c and 3b)."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,12 +11,12 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 class Cascade(Segmenter):
-    """Replicas of block4 after it, the atrous rate doubling at each where the stride is held.
+    """Copies of block4 in a row; the atrous rate doubles at each one that has no stride.
 
     Args:
-        cascaded_blocks: 3 reaches block7; 0 is the plain network to block4.
-        multi_grid: unit rates within block4 and its replicas (Section 3.2.1); (1, 2, 1) is the best
-            of Table 3.
+        cascaded_blocks: number of copies: 3 for block7, 0 for the plain network up to block4.
+        multi_grid: unit rates within block4 and its copies (Section 3.2.1). (1, 2, 1) is the best
+            in Table 3.
     """
 
     def __init__(
@@ -39,5 +39,5 @@ class Cascade(Segmenter):
         )
         self.classifier = nn.Conv2d(self.backbone.stage_channels[-1], num_classes, kernel_size=1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         return self.classifier(self.backbone(images)[-1])

@@ -1,4 +1,4 @@
-"""DeepLabv3+: ASPP with a decoder (Chen et al., ECCV 2018, Section 3.1)."""
+"""DeepLabv3+: ASPP with a decoder (Chen et al., ECCV 2018, Section 3.1, Figure 2)."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,17 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 class DeepLabV3Plus(Segmenter):
-    """The pyramid's features at stride 4, beside those of the first stage, through two 3x3s.
+    """A decoder that joins the pyramid with low-level features at stride 4.
+
+    The pyramid is upsampled, concatenated with the reduced features of the first stage, and two 3x3
+    convolutions follow.
 
     Args:
-        atrous_rates: as in ``ASPP``, whose image-level features are always there.
-        head_channels: of the pyramid and the decoder; the paper's are 256.
-        low_level_channels: that the first stage's features are reduced to; 48 is the best of
-            Table 1.
-        multi_grid: unit rates within block4.
+        atrous_rates: as in ``ASPP``; image-level features are always used.
+        head_channels: channels of the pyramid and of the decoder; 256 in the paper.
+        low_level_channels: channels after the reduction of the first stage's features; 48 is the
+            best in Table 1.
+        multi_grid: unit rates within block4 (DeepLabv3, Section 3.2.1).
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class DeepLabV3Plus(Segmenter):
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         low, *_, high = self.backbone(images)
         context = resize_like(self.pyramid(high), low)
         return self.classifier(self.decoder(torch.cat([context, self.reduce(low)], dim=1)))

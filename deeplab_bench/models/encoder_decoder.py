@@ -1,4 +1,4 @@
-"""Encoder-decoder: resolution recovered through skip connections (DeepLabv3, Figure 2b)."""
+"""Encoder-decoder with skip connections that are added (DeepLabv3, Figure 2b)."""
 
 from torch import Tensor, nn
 
@@ -8,10 +8,10 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 class EncoderDecoder(Segmenter):
-    """From the last feature map back to stride 4, adding the encoder's map at every stage.
+    """A decoder from the last feature map to stride 4 that adds the encoder's map of each stage.
 
-    Lateral 1x1 convolutions bring every stage to ``head_channels``; a 3x3 convolution follows
-    each sum (the plain form of U-Net, RefineNet and the FCN skips).
+    A lateral 1x1 convolution reduces every stage to ``head_channels``, and a 3x3 convolution
+    follows each sum. This is the common form of U-Net, RefineNet and the skips of FCN.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class EncoderDecoder(Segmenter):
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         stages = zip(self.backbone(images), self.laterals, self.merges, strict=True)
         (deepest, lateral, merge), *shallower = reversed(list(stages))
         x = merge(lateral(deepest))

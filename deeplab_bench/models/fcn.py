@@ -1,26 +1,28 @@
-"""Fully convolutional network: the baseline without context (Long et al., CVPR 2015)."""
+"""Fully convolutional network, the baseline without context (Long et al., CVPR 2015)."""
 
 from typing import Literal
 
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import classifier_head, resize_like, scores_layer
+from deeplab_bench.models.layers import classifier_head, logits_layer, resize_like
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
 
 
 class FCN(Segmenter):
-    """Classify the last feature map and upsample: FCN-32s where ``output_stride`` is 32.
+    """Classification of the last feature map, then upsampling (Section 4).
 
-    On VGG-16 fc6 and fc7 are those of the classification network, as published; the head of a
-    ResNet is torchvision's ``FCNHead`` without its dropout. Upsampling is bilinear throughout; the
-    paper starts the inner steps so and learns them.
+    ``output_stride`` 32 gives FCN-32s. On VGG-16, fc6 and fc7 are those of the classification
+    network, as in the paper. On a ResNet, the head is torchvision's ``FCNHead`` without dropout.
+    All upsampling is bilinear and fixed; the paper learns the inner upsampling, starting from
+    bilinear.
 
     Args:
-        skips: of FCN-32s, FCN-16s and FCN-8s: add the scores of none, one or two shallower maps,
-            those of pool4 and pool3, or of a ResNet's third and second stage.
-        batch_norm: of ``VGG16``; ResNets always have it.
+        skips: number of shallower maps whose logits are added: 0 for FCN-32s, 1 for FCN-16s, 2 for
+            FCN-8s. The maps are pool4 and pool3 of VGG-16, or the third and the second stage of a
+            ResNet.
+        batch_norm: add batch normalisation to VGG-16. ResNets always have it.
     """
 
     def __init__(
@@ -43,20 +45,20 @@ class FCN(Segmenter):
                 width=width,
                 batch_norm=batch_norm,
             )
-            self.classifier: nn.Module = scores_layer(self.backbone.stage_channels[-1], num_classes)
+            self.classifier: nn.Module = logits_layer(self.backbone.stage_channels[-1], num_classes)
         else:
             self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
             self.classifier = classifier_head(channels, channels // 4, num_classes)
         *shallower, _ = self.backbone.stage_channels
         self.skips = nn.ModuleList(
-            scores_layer(channels, num_classes) for channels in shallower[::-1][:skips]
+            logits_layer(channels, num_classes) for channels in shallower[::-1][:skips]
         )
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         *shallower, deepest = self.backbone(images)
-        scores = self.classifier(deepest)
+        logits = self.classifier(deepest)
         for classify, features in zip(self.skips, reversed(shallower), strict=False):
             skipped = classify(features)
-            scores = resize_like(scores, skipped) + skipped
-        return scores
+            logits = resize_like(logits, skipped) + skipped
+        return logits

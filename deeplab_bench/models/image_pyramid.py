@@ -1,4 +1,4 @@
-"""Image pyramid: one network over several input scales (DeepLabv3, Figure 2a)."""
+"""Image pyramid: one network on several scales of the input (DeepLabv3, Figure 2a)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,12 +13,16 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 class ImagePyramid(Segmenter):
-    """The same weights see the image at every scale; their score maps are fused.
+    """The same weights at every scale of the image; the logits of all scales are fused.
 
     Args:
-        scales: of the input, the last of them 1.
-        fusion: ``max`` over scales (DeepLabv2, Section 3.2), their ``mean``, or ``attention``,
-            a softmax over scales learned from their features (Chen et al., CVPR 2016).
+        scales: scales of the input; the last must be 1.
+        fusion: the maximum over scales, ``max`` (DeepLabv2, Section 3.2), the ``mean`` over scales,
+            or ``attention``, a sum weighted by a softmax over scales that is learned from their
+            features (Chen et al., CVPR 2016, Section 3.2).
+
+    Raises:
+        ValueError: ``scales`` does not end with 1.
     """
 
     def __init__(
@@ -43,12 +47,12 @@ class ImagePyramid(Segmenter):
                 channels * len(scales), head_channels, num_classes=len(scales)
             )
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         features = [self.backbone(rescale(images, scale))[-1] for scale in self.scales]
-        scores = torch.stack(align([self.classifier(x) for x in features]))
+        logits = torch.stack(align([self.classifier(x) for x in features]))
         if self.fusion == "max":
-            return scores.amax(dim=0)
+            return logits.amax(dim=0)
         if self.fusion == "mean":
-            return scores.mean(dim=0)
+            return logits.mean(dim=0)
         weights = self.attention(torch.cat(align(features), dim=1)).softmax(dim=1)
-        return torch.einsum("snchw,nshw->nchw", scores, weights)
+        return torch.einsum("snchw,nshw->nchw", logits, weights)

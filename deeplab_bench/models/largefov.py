@@ -1,4 +1,4 @@
-"""One atrous classifier with a large field of view (DeepLabv1, Section 3.2; v2, Table 1)."""
+"""Atrous classifier with a large field of view (DeepLabv1, Section 3.2; DeepLabv2, Table 1)."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,30 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.aspp_sum import ASPPSum
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate
-from deeplab_bench.models.layers import scores_layer
+from deeplab_bench.models.layers import logits_layer
 
 SIDE_CHANNELS = 128
 
 
 class LargeFOV(ASPPSum):
-    """fc6 with ``kernel_size`` and ``rate``, fc7, fc8 on VGG-16; a single convolution on ResNet.
+    """``ASPPSum`` with one branch, optionally with features of lower layers.
 
-    On VGG-16 the papers have (kernel_size, rate, channels) of (7, 4, 4096), (4, 4, 4096),
-    (4, 8, 4096) and, named LargeFOV, (3, 12, 1024). On ResNet kernel_size 1 is the plain network.
+    The papers use, on VGG-16, (``kernel_size``, ``rate``, ``channels``) of (7, 4, 4096),
+    (4, 4, 4096), (4, 8, 4096) and, called LargeFOV, (3, 12, 1024). On a ResNet, ``kernel_size`` 1
+    gives the plain network.
 
     Args:
-        multi_scale_features: classify with fc7 what two convolutions make of the image and of
-            each of the first four pools (DeepLab-MSc; v1, Section 4.3); VGG-16 alone.
-        scales: of the input, as in ``ASPPSum``.
+        kernel_size: kernel size of fc6 on VGG-16, or of the only convolution on a ResNet.
+        rate: atrous rate of that convolution.
+        channels: filters of fc6 and fc7. Only VGG-16 uses it.
+        batch_norm: add batch normalisation to VGG-16. ResNets always have it.
+        multi_scale_features: concatenate fc7 with features of the image and of the first four
+            pools, each after two convolutions (DeepLab-MSc; DeepLabv1, Section 4.3). Only for
+            VGG-16.
+        scales: scales of the input, as in ``ASPPSum``.
 
     Raises:
-        ValueError: the backbone has no such layers, or no such output stride.
+        ValueError: as in ``ASPPSum``, or ``multi_scale_features`` is used with a ResNet.
     """
 
     def __init__(
@@ -55,15 +61,17 @@ class LargeFOV(ASPPSum):
         self.sides = nn.ModuleList()
         if multi_scale_features:
             if backbone != "vgg16":
-                raise ValueError(f"multi_scale_features are of backbone vgg16, not {backbone}")
+                raise ValueError(
+                    f"multi_scale_features needs backbone vgg16, but the backbone is {backbone}"
+                )
             planes = [3, *self.backbone.stage_channels[:4]]
             strides = [1, *self.backbone.stage_strides[:4]]
             self.sides.extend(
-                side_features(c, stride=output_stride // s)
+                side_layers(c, stride=output_stride // s)
                 for c, s in zip(planes, strides, strict=True)
             )
-            everything = channels + SIDE_CHANNELS * len(self.sides)
-            self.classifiers = nn.ModuleList([scores_layer(everything, num_classes)])
+            in_channels = channels + SIDE_CHANNELS * len(self.sides)
+            self.classifiers = nn.ModuleList([logits_layer(in_channels, num_classes)])
 
     def branch_features(self, images: Tensor) -> list[Tensor]:
         if not self.sides:
@@ -73,8 +81,8 @@ class LargeFOV(ASPPSum):
         return [torch.cat([fc7, *(side(x) for side, x in sides)], dim=1)]
 
 
-def side_features(in_channels: int, stride: int) -> nn.Sequential:
-    """Two convolutions, of which the first takes the ``stride`` to the map of fc7."""
+def side_layers(in_channels: int, stride: int) -> nn.Sequential:
+    """Make two convolutions; the first has the ``stride`` that leads to the size of fc7's map."""
     return nn.Sequential(
         nn.Conv2d(in_channels, SIDE_CHANNELS, kernel_size=3, stride=stride, padding=1),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""What several architectures are made of."""
+"""Layers that several architectures share."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Cell = TypeVar("Cell", int, Tensor)
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, rate: int = 1) -> nn.Module:
-    """Convolution that keeps the resolution, batch normalisation, ReLU."""
+    """Make a convolution that keeps the resolution, batch normalisation and ReLU."""
     padding = rate * (kernel_size // 2)
     return nn.Sequential(
         nn.Conv2d(
@@ -22,17 +22,17 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, rate: in
 
 
 def classifier_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
-    """3x3 convolution with its normalisation, 1x1 convolution to the classes."""
+    """Make ``conv_bn_relu`` with a 3x3 kernel, then a 1x1 convolution to the classes."""
     return nn.Sequential(
         conv_bn_relu(in_channels, channels, kernel_size=3),
         nn.Conv2d(channels, num_classes, kernel_size=1),
     )
 
 
-def scores_layer(
+def logits_layer(
     in_channels: int, num_classes: int, kernel_size: int = 1, rate: int = 1
 ) -> nn.Conv2d:
-    """Convolution to the classes, started near zero as DeepLab's fc8: Gaussian, deviation 0.01."""
+    """Make a convolution to the classes with DeepLab's initialisation of fc8: normal, std 0.01."""
     conv = nn.Conv2d(in_channels, num_classes, kernel_size, padding="same", dilation=rate)
     nn.init.normal_(conv.weight, std=0.01)
     if conv.bias is not None:
@@ -41,47 +41,47 @@ def scores_layer(
 
 
 def resize_like(x: Tensor, reference: Tensor) -> Tensor:
-    """Bilinear, (N, C, h, w) -> (N, C, H, W) where H and W are those of ``reference``."""
+    """Resize bilinearly, (N, C, h, w) -> (N, C, H, W), to the size of ``reference``."""
     if x.shape[-2:] == reference.shape[-2:]:
         return x
     return F.interpolate(x, size=reference.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def upsample_logits(logits: Tensor, images: Tensor) -> Tensor:
-    """(N, C, h, w) -> float32 (N, C, H, W), the size of the images, whatever the precision."""
+    """Resize logits to the size of the images, (N, C, h, w) -> float32 (N, C, H, W)."""
     return resize_like(logits.float(), images)
 
 
-def average_over_grid(x: Tensor, cells: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, cells, cells): ``nn.AdaptiveAvgPool2d``, as two matrix products.
+def adaptive_average_pool(x: Tensor, cells: int) -> Tensor:
+    """Compute ``nn.AdaptiveAvgPool2d`` as two matrix products.
 
-    On a GPU its gradient is the same every time, which torch's is not.
+    (N, C, H, W) -> (N, C, cells, cells). On a GPU its gradient is deterministic; torch's is not.
     """
-    rows, columns = (averaging_matrix(cells, size, x) for size in x.shape[-2:])
+    rows, columns = (build_averaging_matrix(cells, size, x) for size in x.shape[-2:])
     return rows @ x @ columns.T
 
 
-def averaging_matrix(cells: int, size: int, like: Tensor) -> Tensor:
-    """(cells, size), whose rows average the stretch of positions that belongs to each cell."""
+def build_averaging_matrix(cells: int, size: int, like: Tensor) -> Tensor:
+    """Build a matrix (cells, size) whose rows average the positions of each cell."""
     position = torch.arange(size, device=like.device)
     cell = torch.arange(cells, device=like.device)[:, None]
-    start, end = stretch_of(cell, cells, size)
+    start, end = compute_cell_bounds(cell, cells, size)
     inside = (position >= start) & (position < end)
     return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
 
 
-def maximum_over_grid(x: Tensor, cells: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, cells, cells): ``nn.AdaptiveMaxPool2d``, rows first, then columns.
+def adaptive_max_pool(x: Tensor, cells: int) -> Tensor:
+    """Compute ``nn.AdaptiveMaxPool2d``, first along rows, then along columns.
 
-    On a GPU its gradient is the same every time, which torch's is not.
+    (N, C, H, W) -> (N, C, cells, cells). On a GPU its gradient is deterministic; torch's is not.
     """
     for dim in (-2, -1):
-        stretches = [stretch_of(cell, cells, x.shape[dim]) for cell in range(cells)]
-        maxima = [x.narrow(dim, start, end - start).amax(dim) for start, end in stretches]
+        bounds = [compute_cell_bounds(cell, cells, x.shape[dim]) for cell in range(cells)]
+        maxima = [x.narrow(dim, start, end - start).amax(dim) for start, end in bounds]
         x = torch.stack(maxima, dim)
     return x
 
 
-def stretch_of(cell: Cell, cells: int, size: int) -> tuple[Cell, Cell]:
-    """Start and end of the positions that belong to a cell; neighbours may share some."""
+def compute_cell_bounds(cell: Cell, cells: int, size: int) -> tuple[Cell, Cell]:
+    """Compute the first position of a cell and the one after its last; cells may overlap."""
     return cell * size // cells, -(-(cell + 1) * size // cells)

@@ -1,4 +1,4 @@
-"""Pyramid pooling (PSPNet; Zhao et al., CVPR 2017, Section 3.2)."""
+"""Pyramid scene parsing network, PSPNet (Zhao et al., CVPR 2017, Section 3.2, Figure 3)."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -9,24 +9,28 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
 from deeplab_bench.models.layers import (
-    average_over_grid,
+    adaptive_average_pool,
+    adaptive_max_pool,
     classifier_head,
     conv_bn_relu,
-    maximum_over_grid,
     resize_like,
 )
 from deeplab_bench.models.segmenter import Segmenter
 
-POOLING = {"average": average_over_grid, "max": maximum_over_grid}
+POOLING = {"average": adaptive_average_pool, "max": adaptive_max_pool}
 
 
 class PSP(Segmenter):
-    """Pools over ever finer grids of the last feature map, concatenated with it.
+    """Pooling over grids of several sizes, concatenated with the last feature map.
 
     Args:
-        bins: cells per side of every level's grid.
-        auxiliary_weight: of the loss on the scores of the third stage (Section 3.3; the paper's
-            is 0.4), which training alone computes; 0 for none.
+        bins: cells on each side of the grid, one number for each level.
+        pooling: how the positions of a cell are pooled.
+        auxiliary_weight: weight of the auxiliary loss on the third stage (Section 4); 0.4 in the
+            paper, 0 for no auxiliary loss. Its logits are only computed in training.
+
+    Raises:
+        ValueError: ``bins`` is empty, or has more levels than the feature map has channels.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class PSP(Segmenter):
         *_, before, channels = self.backbone.stage_channels
         reduced = channels // max(1, len(bins))
         if not bins or not reduced:
-            raise ValueError(f"bins {list(bins)} cannot share {channels} channels")
+            raise ValueError(
+                f"bins {list(bins)} must have 1 to {channels} levels, the channels of the backbone"
+            )
         self.bins, self.pool = tuple(bins), POOLING[pooling]
         self.reductions = nn.ModuleList(
             conv_bn_relu(channels, reduced, kernel_size=1) for _ in bins
@@ -58,20 +64,20 @@ class PSP(Segmenter):
         if auxiliary_weight:
             self.auxiliary = classifier_head(before, before // 4, num_classes)
 
-    def scores(self, images: Tensor) -> Tensor:
-        return self.pyramid_scores(self.backbone(images)[-1])
+    def logits(self, images: Tensor) -> Tensor:
+        return self.pyramid_logits(self.backbone(images)[-1])
 
-    def training_scores(self, images: Tensor) -> list[tuple[float, Tensor]]:
+    def training_logits(self, images: Tensor) -> list[tuple[float, Tensor]]:
         if not self.auxiliary_weight:
-            return super().training_scores(images)
+            return super().training_logits(images)
         *_, before, features = self.backbone(images)
         return [
-            (1.0, self.pyramid_scores(features)),
+            (1.0, self.pyramid_logits(features)),
             (self.auxiliary_weight, self.auxiliary(before)),
         ]
 
-    def pyramid_scores(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, num_classes, h, w)"""
+    def pyramid_logits(self, features: Tensor) -> Tensor:
+        """Compute logits (N, num_classes, h, w) from the last feature map (N, C, h, w)."""
         levels = [
             resize_like(reduce(self.pool(features, cells)), features)
             for cells, reduce in zip(self.bins, self.reductions, strict=True)

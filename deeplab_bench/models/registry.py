@@ -1,4 +1,4 @@
-"""The architectures that ``params.yaml`` may name."""
+"""List of the architectures that ``params.yaml`` may use."""
 
 ARCHITECTURES = (
     "fcn",

@@ -1,4 +1,4 @@
-"""What every architecture is: a network over a backbone that scores the classes on a map."""
+"""Base class of every architecture."""
 
 from collections.abc import Iterator
 
@@ -10,24 +10,27 @@ from deeplab_bench.models.vgg import VGG16
 
 
 class Segmenter(nn.Module):
-    """An architecture gives ``backbone`` and ``scores``; the rest follows from them."""
+    """A backbone and a head. An architecture defines ``backbone`` and ``logits``."""
 
     backbone: ResNet | VGG16
 
-    def scores(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, num_classes, h, w), at the network's own resolution."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Compute logits at the network's resolution, (N, 3, H, W) -> (N, num_classes, h, w)."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> float32 logits (N, num_classes, H, W)"""
-        return upsample_logits(self.scores(images), images)
+        """Compute float32 logits of every pixel, (N, 3, H, W) -> (N, num_classes, H, W)."""
+        return upsample_logits(self.logits(images), images)
 
-    def training_scores(self, images: Tensor) -> list[tuple[float, Tensor]]:
-        """What training supervises: weights of the losses, and the ``scores`` of each."""
-        return [(1.0, self.scores(images))]
+    def training_logits(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        """Compute the logits (N, num_classes, h, w) of every loss, each with the loss's weight.
+
+        An architecture with auxiliary losses overrides this.
+        """
+        return [(1.0, self.logits(images))]
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """Those that no pretrained network initialises: all outside of the backbone."""
+        """Iterate over the parameters outside the backbone, which have no pretrained weights."""
         for name, parameter in self.named_parameters():
             if not name.startswith("backbone."):
                 yield parameter

@@ -1,4 +1,4 @@
-"""U-Net's decoder over a ResNet (Ronneberger et al., MICCAI 2015, Figure 1)."""
+"""Decoder of U-Net on a ResNet (Ronneberger et al., MICCAI 2015, Section 2, Figure 1)."""
 
 from itertools import pairwise
 
@@ -11,10 +11,11 @@ from deeplab_bench.models.segmenter import Segmenter
 
 
 class UNet(Segmenter):
-    """From the last feature map back to stride 4, concatenated with the encoder's at every stage.
+    """A decoder from the last feature map to stride 4 that concatenates the encoder's maps.
 
-    Two 3x3 convolutions after each concatenation leave as many channels as the encoder's map has.
-    Upsampling is bilinear, where the paper learns it, and ends at the first residual stage.
+    At each stage, two 3x3 convolutions follow the concatenation; their output has as many channels
+    as the encoder's map. Upsampling is bilinear; the paper learns it. The decoder ends at the first
+    residual stage; the paper's ends at the size of the image.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class UNet(Segmenter):
         )
         self.classifier = nn.Conv2d(channels[0], num_classes, kernel_size=1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         *skips, x = self.backbone(images)
         for merge, skip in reversed(list(zip(self.merges, skips, strict=True))):
             x = merge(torch.cat([skip, resize_like(x, skip)], dim=1))

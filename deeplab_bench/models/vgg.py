@@ -1,4 +1,4 @@
-"""VGG-16 made fully convolutional and atrous: the backbone of FCN and of DeepLabv1 and v2."""
+"""Fully convolutional VGG-16 with atrous convolution, for FCN and DeepLabv1 and v2."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,31 +7,31 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import OutputStride, Positive, he_initialise
 
-# Convolutions before each pool, and their filters.
+# Number of convolutions before each pool, and of their filters.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-LEAST_CHANNELS = 8
+MIN_CHANNELS = 8
 
 
 class VGG16(nn.Module):
-    """torchvision's VGG-16 with fc6 and fc7 as convolutions, at any output stride.
+    """torchvision's VGG-16 with fc6 and fc7 as convolutions (DeepLabv1, Section 3.1 and 3.2).
 
-    The convolutions carry torchvision's names, so that its weights load. At ``output_stride`` 32
-    it is the classification network. Below, the pools are DeepLab's, 3x3, and one that would step
-    beyond ``output_stride`` keeps its resolution and doubles the atrous rate instead. The released
-    Caffe pools round sizes up, these as ``ResNet`` does; for the papers' 32k - 31 pixels they
-    agree.
+    The convolutions have torchvision's names, so its weights can be loaded. At ``output_stride`` 32
+    the network is the classification network. At 8 and 16 it has DeepLab's 3x3 pools, and once
+    ``output_stride`` is reached, a pool keeps the resolution and doubles the atrous rate instead.
+    Map sizes are rounded as in ``ResNet``; the pools of the released Caffe models round up. Both
+    agree for the papers' image sizes of 32k - 31 pixels.
 
     Args:
-        output_stride: 8, 16 or 32; DeepLab's is 8, with rate 2 in conv5.
-        kernel_size: of fc6, 7 in the classification network.
-        rates: of fc6, which with fc7 is repeated for each.
+        output_stride: 8, 16 or 32. DeepLab uses 8, with rate 2 in conv5.
+        kernel_size: kernel size of fc6; 7 in the classification network.
+        rates: atrous rates of fc6. There is one fc6 and one fc7 for each rate.
         channels: filters of fc6 and of fc7.
-        width: factor on the number of channels of every other layer.
-        batch_norm: in place of every convolution's bias, for training from scratch; the published
-            networks have none.
+        width: factor on the number of channels of all other layers, at least 0.125.
+        batch_norm: batch normalisation instead of a bias after every convolution, for training from
+            scratch. The published networks have none.
 
     Raises:
-        ValueError: an argument is outside what is said above.
+        ValueError: an argument is outside its range above.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class VGG16(nn.Module):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride {output_stride} of vgg16 is not one of 8, 16, 32")
-        if round(STAGES[0][1] * width) < LEAST_CHANNELS:
+        if round(STAGES[0][1] * width) < MIN_CHANNELS:
             raise ValueError(
-                f"width {width} leaves {round(STAGES[0][1] * width)} channels in conv1, "
-                f"{LEAST_CHANNELS} are least"
+                f"width {width} gives {round(STAGES[0][1] * width)} channels in conv1: at least "
+                f"{MIN_CHANNELS} are needed"
             )
         layers: list[nn.Module] = []
         last, stride, rate = 3, 1, 1
@@ -82,7 +82,10 @@ class VGG16(nn.Module):
         he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> the maps of pool1 to pool4, then that of fc7 for every rate."""
+        """Compute the maps of pool1 to pool4, then the map of fc7 for every rate.
+
+        (N, 3, H, W) -> (N, C, h, w) each
+        """
         x, pools = images, []
         for layer in self.features:
             x = layer(x)
@@ -94,7 +97,7 @@ class VGG16(nn.Module):
 def fc6_fc7(
     in_channels: int, channels: int, kernel_size: int, rate: int, batch_norm: bool
 ) -> nn.Sequential:
-    """(N, in_channels, h, w) -> (N, channels, h, w): convolutions that keep the resolution."""
+    """Make fc6 and fc7 as convolutions that keep the resolution, each with ReLU and dropout."""
     bias = not batch_norm
     fc6 = nn.Conv2d(in_channels, channels, kernel_size, padding="same", dilation=rate, bias=bias)
     fc7 = nn.Conv2d(channels, channels, kernel_size=1, bias=bias)

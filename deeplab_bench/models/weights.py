@@ -1,4 +1,7 @@
-"""ImageNet weights of torchvision's classification networks, taken over by the backbones."""
+"""Initialisation of a backbone with the weights of torchvision's classification network.
+
+``training.pretrained`` reads the weights from a file; this module copies them into a model.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +13,9 @@ from deeplab_bench.models.backbone import BackboneName
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
 
-# A count of BatchNorm's that nothing here reads; torchvision's older files lack it.
+# A counter of batch normalisation. It is not used here, and torchvision's older files lack it.
 UNUSED = "num_batches_tracked"
-# torchvision's names of VGG-16's linear layers, and the convolutions that they are.
+# torchvision's names of VGG-16's linear layers, and their weights' shapes as convolutions.
 LINEAR = {
     "fc6": ("classifier.0", (4096, 512, 7, 7)),
     "fc7": ("classifier.3", (4096, 4096, 1, 1)),
@@ -20,20 +23,20 @@ LINEAR = {
 
 
 def imagenet_weights(backbone: BackboneName) -> WeightsEnum:
-    """torchvision's weights from plain training, nearest to what the papers start from."""
+    """Return torchvision's first ImageNet weights, the nearest to those of the papers."""
     return get_model_weights(backbone)["IMAGENET1K_V1"]
 
 
 def initialise(model: Segmenter, state: Mapping[str, Tensor]) -> None:
-    """Start a model's backbone from the state of torchvision's classification network.
+    """Initialise a model's backbone with the state of torchvision's classification network.
 
-    The classifier is left out. Cascaded blocks start from the last stage, which they replicate;
-    VGG-16's fc6 and fc7 from those of the classifier, of which smaller ones take every k-th tap
-    and filter.
+    The last linear layer is not used. Cascaded blocks get the weights of the last stage. VGG-16's
+    fc6 and fc7 get those of the linear layers; if they are smaller, every k-th weight along each
+    dimension (DeepLabv1, Section 3.2).
 
     Raises:
-        ValueError: the state is of another network, or the backbone is not of full width or has
-            layers that the network has not (``batch_norm``).
+        ValueError: the state belongs to another network, the backbone's width is not 1, or the
+            backbone has additional layers (``batch_norm``).
     """
     backbone = model.backbone
     expected = {key: x for key, x in backbone.state_dict().items() if not key.endswith(UNUSED)}
@@ -43,26 +46,29 @@ def initialise(model: Segmenter, state: Mapping[str, Tensor]) -> None:
         if not key.startswith(("fc.", "classifier.")) and not key.endswith(UNUSED)
     }
     if isinstance(backbone, VGG16):
-        given |= fully_convolutional(state, expected)
+        given |= convert_linear_layers(state, expected)
     else:
-        given |= replicas(given, expected, backbone.stages[4:])
+        given |= replicate_last_stage(given, expected, backbone.stages[4:])
 
     refuse("lack {}", [key for key in expected if key not in given])
-    refuse("have {}, which the backbone has not", [key for key in given if key not in expected])
     refuse(
-        "have {} in other shapes than the backbone: it needs width 1, and vgg16 a kernel_size of "
-        "3, 4 or 7 and for channels every k-th of 4096",
+        "have {}, which the backbone does not have", [key for key in given if key not in expected]
+    )
+    refuse(
+        "have {} in other shapes than the backbone: set width to 1; for vgg16, set kernel_size to "
+        "3, 4 or 7 and channels to 4096 divided by an integer",
         [key for key, x in expected.items() if given[key].shape != x.shape],
     )
     backbone.load_state_dict(given, strict=False)
 
 
-def replicas(
+def replicate_last_stage(
     given: Mapping[str, Tensor], expected: Iterable[str], blocks: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The last stage's state under the names of the cascaded ``blocks``.
+    """Copy the last stage's state to the names of the cascaded ``blocks``.
 
-    The first unit of each starts from the stage's second: its first takes fewer channels.
+    The first unit of a block gets the weights of the last stage's second unit, since the stage's
+    first unit has fewer input channels.
     """
     state = {}
     for key in expected:
@@ -75,26 +81,28 @@ def replicas(
     return state
 
 
-def fully_convolutional(
+def convert_linear_layers(
     given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The state of VGG-16's first two linear layers under the names of every fc6 and fc7."""
+    """Convert VGG-16's first two linear layers to the state of every fc6 and fc7."""
     state = {}
     for name, (linear, shape) in LINEAR.items():
         weight, bias = f"{linear}.weight", f"{linear}.bias"
         refuse("lack {}", [key for key in (weight, bias) if key not in given])
         if given[weight].numel() != math.prod(shape):
-            raise ValueError(f"the weights' {weight} is {tuple(given[weight].shape)}, not VGG-16's")
+            raise ValueError(
+                f"the weights' {weight} has shape {tuple(given[weight].shape)}, not that of VGG-16"
+            )
         values = {"weight": given[weight].reshape(shape), "bias": given[bias]}
         for key, x in expected.items():
             *_, layer, kind = key.split(".")
             if layer == name:
-                state[key] = decimated(values[kind], x.shape)
+                state[key] = decimate(values[kind], x.shape)
     return state
 
 
-def decimated(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Every k-th entry along each dimension, from the first (DeepLabv1, Section 3.2)."""
+def decimate(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Take every k-th entry along each dimension, from the first (DeepLabv1, Section 3.2)."""
     for dim, wanted in enumerate(shape):
         k = -(-x.shape[dim] // wanted)
         x = x[(slice(None),) * dim + (slice(None, None, k),)]
@@ -102,7 +110,7 @@ def decimated(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def refuse(problem: str, keys: Sequence[str]) -> None:
-    """Raise ``ValueError`` if there are such keys, the first of them in place of ``{}``."""
+    """Raise ``ValueError`` if ``keys`` is not empty; the first keys replace ``{}``."""
     if keys:
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise ValueError(f"the weights {problem.format(', '.join(keys[:3]) + more)}")

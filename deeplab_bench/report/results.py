@@ -68,11 +68,6 @@ class Results:
         return {model: tuple(stages) for model, stages in found.items() if stages}
 
     @property
-    def outdated(self) -> dict[str, tuple[str, ...]]:
-        """The stages whose results come from older code, by model."""
-        return {}
-
-    @property
     def models(self) -> tuple[str, ...]:
         return self.params.run.models
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from deeplab_bench.data.packed import data_sha256
 from deeplab_bench.models import module_of
 from deeplab_bench.settings.schema import Experiment
-from deeplab_bench.training.pretrained import weights_sha256
+from deeplab_bench.training.pretrained import compute_weights_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 # No result changes with the place where it lies.
@@ -48,7 +48,7 @@ def provenance_of_training(experiment: Experiment, seed: int, data_folder: Path)
     return Provenance(
         settings_sha256=settings_sha256(experiment, seed),
         data_sha256=data_sha256(data_folder),
-        weights_sha256=weights_sha256(experiment.training.weights, backbone),
+        weights_sha256=compute_weights_sha256(experiment.training.weights, backbone),
         code_sha256={"train": code_sha256("train", experiment.architecture)},
     )
 

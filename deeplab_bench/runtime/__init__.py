@@ -1,1 +1,1 @@
-"""Where and how torch computes: device and processes."""
+"""Devices and processes that torch uses."""

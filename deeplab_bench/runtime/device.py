@@ -1,4 +1,4 @@
-"""Where and how torch computes."""
+"""Device, worker processes and determinism."""
 
 import os
 
@@ -12,13 +12,16 @@ def pick_device() -> torch.device:
 
 
 def default_workers(device: torch.device) -> int:
-    """Processes that make batches; on a CPU one suffices, and more would take cores from it."""
-    cpus = len(os.sched_getaffinity(0)) // distributed.processes_of_this_machine()
+    """Return the number of worker processes that make batches.
+
+    On a CPU it is 1, since more workers would take cores from training.
+    """
+    cpus = len(os.sched_getaffinity(0)) // distributed.local_world_size()
     return max(1, min(8, cpus)) if device.type == "cuda" else 1
 
 
 def make_deterministic(seed: int) -> None:
-    """Same seed, same machine, same bits."""
+    """Make results the same bit for bit for the same seed on the same machine."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

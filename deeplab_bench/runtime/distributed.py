@@ -1,6 +1,7 @@
-"""Several processes on one run, a GPU each, as ``torchrun`` starts them.
+"""Communication between the processes of a run that ``torchrun`` starts, one for each GPU.
 
-In one process alone everything here gives back what it is given.
+Without ``torchrun`` there is one process, and every function returns its argument, or what equals
+it.
 """
 
 import os
@@ -19,8 +20,8 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """With the other processes, where ``torchrun`` started this one."""
+def process_group() -> Iterator[None]:
+    """Join the process group of ``torchrun``, if it started this process."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
@@ -33,21 +34,23 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def processes() -> int:
+def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Of this process; the first, 0, is the one that writes files."""
+    """Return the index of this process. Process 0 writes the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def processes_of_this_machine() -> int:
+def local_world_size() -> int:
+    """Return the number of processes on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_initialized() else 1
 
 
-def mean(value: Tensor) -> Tensor:
-    """Over the processes, element by element; no gradient flows through it."""
+def all_reduce_mean(value: Tensor) -> Tensor:
+    """Average a tensor over the processes, element by element, without gradient."""
     if dist.is_initialized():
         value = value.detach().clone()
         dist.all_reduce(value)
@@ -55,51 +58,52 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
-def total(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Over the processes, element by element."""
-    return np.sum(gathered(counts), axis=0)
+def all_reduce_sum(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sum an array over the processes, element by element."""
+    return np.sum(all_gather(counts), axis=0)
 
 
-def gathered(item: Item) -> list[Item]:
-    """Every process's, by rank."""
-    items: list[Any] = [item] * processes()
+def all_gather(item: Item) -> list[Item]:
+    """Collect the objects of all processes, ordered by rank."""
+    items: list[Any] = [item] * world_size()
     if dist.is_initialized():
         dist.all_gather_object(items, item)
     return items
 
 
-def of_the_first(item: Item) -> Item:
-    return gathered(item)[0]
+def broadcast_object(item: Item) -> Item:
+    """Return the object of process 0 in all processes."""
+    return all_gather(item)[0]
 
 
-def replicated(module: nn.Module) -> nn.Module:
-    """The module over all processes, which share its gradients, their mean."""
+def wrap_data_parallel(module: nn.Module) -> nn.Module:
+    """Wrap a module so that its gradients are averaged over the processes."""
     if not dist.is_initialized():
         return module
     return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:
-    """Normalise by the statistics of the batches of all processes together."""
+    """Make batch normalisation use the statistics of the whole batch of all processes."""
     if not dist.is_initialized():
         return
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, _synchronised(child))
+                setattr(parent, name, _synchronise_layer(child))
 
 
-def _synchronised(layer: nn.BatchNorm2d) -> nn.Module:
+def _synchronise_layer(layer: nn.BatchNorm2d) -> nn.Module:
     if layer.weight.is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(layer)
-    other = SynchronisedBatchNorm(layer.num_features, layer.eps, layer.momentum)
-    other.load_state_dict(layer.state_dict())
-    other.weight, other.bias = layer.weight, layer.bias
-    return other.train(layer.training)
+    synchronised = SynchronisedBatchNorm(layer.num_features, layer.eps, layer.momentum)
+    synchronised.load_state_dict(layer.state_dict())
+    synchronised.weight, synchronised.bias = layer.weight, layer.bias
+    return synchronised.train(layer.training)
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """``nn.SyncBatchNorm``, which has no kernels for a CPU; every process has an equal share."""
+    """``nn.SyncBatchNorm`` for CPUs. All processes must have batches of the same size."""
 
     momentum: float
     running_mean: Tensor
@@ -110,10 +114,10 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         values = x.float()
-        mean = _Sum.apply(values.mean(dim=(0, 2, 3))) / processes()
+        mean = _Sum.apply(values.mean(dim=(0, 2, 3))) / world_size()
         centred = values - mean[:, None, None]
-        variance = _Sum.apply(centred.square().mean(dim=(0, 2, 3))) / processes()
-        pixels = processes() * x.numel() / self.num_features
+        variance = _Sum.apply(centred.square().mean(dim=(0, 2, 3))) / world_size()
+        pixels = world_size() * x.numel() / self.num_features
         unbiased = variance * pixels / (pixels - 1)
         for statistic, found in ((self.running_mean, mean), (self.running_var, unbiased)):
             statistic.lerp_(found.detach(), self.momentum)
@@ -123,7 +127,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """Over the processes, forward and backward."""
+    """The sum over the processes, both forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class Training(Settings):
     every ``step_iterations``. ``head_lr_multiplier`` is for layers that no pretrained network
     initialises. ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay
     of 0.9997 is 0.0003. The loss compares at the size of the image or, the labels subsampled, at
-    that of the network's ``scores``; ``class_balancing`` weighs each class in it by the median of
+    that of the network's ``logits``; ``class_balancing`` weighs each class in it by the median of
     all classes' frequencies over its own, to this power: 0 is no weight, 1 what SegNet does on
     CamVid. ``weights`` is ``none``, ``imagenet``, or the path of a classification network's state
     dict. ``compile``: network and loss by ``torch.compile``.
@@ -63,7 +63,7 @@ class Training(Settings):
     batch_norm: Literal["train", "frozen"] = "train"
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
     weights: str = "none"
-    loss_resolution: Literal["image", "scores"] = "image"
+    loss_resolution: Literal["image", "logits"] = "image"
     class_balancing: Annotated[float, Field(ge=0, le=1)] = 0.0
     random_scale: tuple[PositiveFloat, PositiveFloat]
     horizontal_flip: bool

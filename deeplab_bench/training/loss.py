@@ -1,4 +1,4 @@
-"""The loss of training: cross-entropy over the valid pixels, classes perhaps weighed."""
+"""Training loss: cross-entropy over the valid pixels, optionally with class weights."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,26 @@ from deeplab_bench.runtime import distributed
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy, the mean over the valid pixels of the batch; zero where there are none.
+    """Compute the mean cross-entropy over the valid pixels of a batch; zero if there are none.
 
-    Logits (N, C, H, W), labels int64 (N, H, W) with void 255, ``weights`` of the classes (C,) in
-    the mean. Where several processes have a share of the batch each, the mean of their losses is
-    that of the batch. Spelt out because on a GPU the gradient of torch's own is not deterministic
-    for images.
+    If several processes share a batch, the mean of their losses is the loss of the batch. This does
+    not use ``F.cross_entropy`` because its gradient for images is not deterministic on a GPU.
+
+    Args:
+        logits: (N, C, H, W).
+        labels: int64 (N, H, W); void is 255.
+        weights: class weights (C,) of a weighted mean.
     """
     valid = labels != VOID
     index = labels.where(valid, 0)
     losses = -F.log_softmax(logits, dim=1).gather(1, index.unsqueeze(1)).squeeze(1)
     counted = valid.float() if weights is None else weights[index] * valid
     smallest = torch.finfo(counted.dtype).tiny
-    return (losses * counted).sum() / distributed.mean(counted.sum()).clamp(min=smallest)
+    return (losses * counted).sum() / distributed.all_reduce_mean(counted.sum()).clamp(min=smallest)
 
 
 def subsample(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """int64 (N, H, W) -> (N, h, w): the label under the centre of every cell."""
+    """Take the label at the centre of every cell, int64 (N, H, W) -> (N, h, w)."""
     rows, columns = (
         (2 * torch.arange(cells, device=labels.device) + 1) * side // (2 * cells)
         for side, cells in zip(labels.shape[-2:], size, strict=True)
@@ -38,16 +41,19 @@ def subsample(labels: Tensor, size: Sequence[int]) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
-def class_weights(split: Split, power: float) -> Tensor | None:
-    """float32 (C,), zero for a class that no image shows; None for a power of 0.
+def compute_class_weights(split: Split, power: float) -> Tensor | None:
+    """Compute weights by median frequency balancing (Eigen and Fergus, ICCV 2015).
 
-    A class's frequency is its share of the valid pixels of those images that show it: median
-    frequency balancing (Eigen and Fergus, ICCV 2015), to this power.
+    A weight is the median of all classes' frequencies divided by the class's frequency, raised to
+    ``power``. The frequency is the class's share of the valid pixels of the images with this class.
+
+    Returns:
+        float32 (C,), zero for a class without pixels; None if ``power`` is 0.
     """
     if power == 0:
         return None
     shown = torch.zeros(2, len(split.classes), dtype=torch.float64)
-    for index in tqdm(range(len(split)), desc="weighing classes", unit="image"):
+    for index in tqdm(range(len(split)), desc="count classes", unit="image"):
         label = torch.from_numpy(np.array(split.label(index)))
         pixels = torch.bincount(label[label != VOID], minlength=len(split.classes))
         shown += torch.stack([pixels, (pixels > 0) * pixels.sum()])

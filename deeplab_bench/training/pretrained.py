@@ -1,4 +1,7 @@
-"""Weights that training starts from: torchvision's for ImageNet, or a file of the user's."""
+"""Files of pretrained weights: torchvision's ImageNet weights or the user's own file.
+
+``models.weights`` copies the weights into a model.
+"""
 
 import hashlib
 from pathlib import Path
@@ -14,38 +17,38 @@ from deeplab_bench.models.weights import imagenet_weights
 
 
 class WeightsError(UserError):
-    """Pretrained weights cannot be used; the message says why and what to do."""
+    """Pretrained weights cannot be used. The message says why and what to do."""
 
 
 def load_weights(weights: str, backbone: str) -> Any:
-    """The state dict of a classification network, fetched first if it has to be.
+    """Read the state dict of a classification network; download the ImageNet weights if needed.
 
     Args:
-        weights: ``imagenet``, or the path of a state dict.
+        weights: ``imagenet`` or the path of a file with a state dict.
 
     Raises:
-        DownloadError: torchvision's file cannot be had, or is not the published one.
-        WeightsError: there is no such file, or it holds no state dict.
+        DownloadError: torchvision's file cannot be downloaded or has another SHA-256.
+        WeightsError: the file does not exist, cannot be read or contains no state dict.
     """
     path = fetch(archive_of(backbone), DOWNLOADS) if weights == "imagenet" else Path(weights)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(
-            f"training.weights: {path} is not there: give a file, 'imagenet' or 'none'"
+            f"training.weights: {path} does not exist: give a file, 'imagenet' or 'none'"
         ) from None
-    except Exception as error:  # torch.load raises what the damage leads to
+    except Exception as error:  # A damaged file raises almost any exception in torch.load.
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"training.weights: {path} cannot be read: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(
-            f"training.weights: {path} holds no state dict: save one's tensors alone"
+            f"training.weights: {path} contains no state dict: save a model's state_dict() to it"
         )
     return state
 
 
-def weights_sha256(weights: str, backbone: str) -> str | None:
-    """The digest of the weights, of ImageNet's the part that torchvision publishes."""
+def compute_weights_sha256(weights: str, backbone: str) -> str | None:
+    """Compute the SHA-256 of the weights; for ImageNet, the start that torchvision publishes."""
     if weights == "none":
         return None
     if weights == "imagenet":
@@ -53,14 +56,14 @@ def weights_sha256(weights: str, backbone: str) -> str | None:
     path = Path(weights)
     if not path.is_file():
         raise WeightsError(
-            f"training.weights: {path} is not there: give a file, 'imagenet' or 'none'"
+            f"training.weights: {path} does not exist: give a file, 'imagenet' or 'none'"
         )
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def archive_of(backbone: str) -> Archive:
-    """torchvision's file of a backbone, whose name ends with the start of its SHA-256."""
+    """Describe torchvision's file for a backbone. Its name ends with the start of its SHA-256."""
     url = imagenet_weights(cast(BackboneName, backbone)).url
     filename = Path(urlsplit(url).path).name
     digest = filename.removesuffix(".pth").rpartition("-")[2]

@@ -24,7 +24,7 @@ from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import default_workers, make_deterministic, pick_device
 from deeplab_bench.runtime.environment import environment
 from deeplab_bench.settings.schema import Experiment
-from deeplab_bench.training.loss import class_weights
+from deeplab_bench.training.loss import compute_class_weights
 from deeplab_bench.training.pretrained import load_weights
 from deeplab_bench.training.trainer import Trainer, TrainingError
 from deeplab_bench.writing import write_json, write_tensors
@@ -61,7 +61,7 @@ def train(
             if number > 1:
                 model = rebuild(model, experiment.architecture, phase.arguments, split.classes)
             model = model.to(device).to(memory_format=torch.channels_last)
-            weights = class_weights(split, phase.training.class_balancing)
+            weights = compute_class_weights(split, phase.training.class_balancing)
             trainer = Trainer(model, phase.training, device, weights)
             snapshot = snapshot_file(checkpoint, provenance, number)
             trainer.resume(snapshot)
@@ -73,7 +73,7 @@ def train(
                 first_iteration=trainer.iteration,
                 workers=default_workers(device) if workers is None else workers,
                 rank=distributed.rank(),
-                processes=distributed.processes(),
+                world_size=distributed.world_size(),
             )
             title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
             trainer.run(batches, snapshot, title)
@@ -91,7 +91,7 @@ def train(
             write_tensors(checkpoint, content)
             timing = {
                 "training_seconds": round(seconds, 2),
-                "environment": environment(device) | {"processes": distributed.processes()},
+                "environment": environment(device) | {"world_size": distributed.world_size()},
             }
             write_json(timing_file(checkpoint), timing)
             for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):

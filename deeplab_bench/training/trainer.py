@@ -40,15 +40,15 @@ class TrainingLoss(nn.Module):
         """Map images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted loss."""
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-            outputs = self.model.training_scores(normalise(images))
-        losses = [weight * self.loss(scores, labels.long()) for weight, scores in outputs]
+            outputs = self.model.training_logits(normalise(images))
+        losses = [weight * self.loss(logits, labels.long()) for weight, logits in outputs]
         return torch.stack(losses).sum()
 
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.settings.loss_resolution == "image":
-            logits = upsample_logits(scores, labels)
+            logits = upsample_logits(logits, labels)
         else:
-            logits, labels = scores.float(), subsample(labels, scores.shape[-2:])
+            logits, labels = logits.float(), subsample(labels, logits.shape[-2:])
         return segmentation_loss(logits, labels, self.class_weights)
 
 
@@ -65,7 +65,7 @@ class Trainer:
         self.model, self.training, self.device = model.train(), training, device
         set_batch_norm(model, training)
         weights = None if class_weights is None else class_weights.to(device)
-        loss = distributed.replicated(TrainingLoss(model, training, weights))
+        loss = distributed.wrap_data_parallel(TrainingLoss(model, training, weights))
         self.training_loss = torch.compile(loss) if training.compile else loss
         self.optimizer = torch.optim.SGD(
             build_parameter_groups(model, training),
@@ -97,7 +97,7 @@ class Trainer:
             self.require_finite_loss()
             bar.set_postfix(loss=f"{self.last_loss():.3f}")
             self.seconds = before + time.monotonic() - started
-            if distributed.of_the_first(time.monotonic() - saved > SNAPSHOT_SECONDS):
+            if distributed.broadcast_object(time.monotonic() - saved > SNAPSHOT_SECONDS):
                 self.save(snapshot)
                 saved = time.monotonic()
         self.require_finite_loss()
@@ -110,7 +110,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.losses[self.iteration] = distributed.mean(loss.detach())
+        self.losses[self.iteration] = distributed.all_reduce_mean(loss.detach())
         self.iteration += 1
 
     def last_loss(self) -> float:
@@ -136,7 +136,7 @@ class Trainer:
             "losses": self.losses,
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "random": distributed.gathered(get_random_state(self.device)),
+            "random": distributed.all_gather(get_random_state(self.device)),
         }
 
     def resume(self, snapshot: Path) -> None:

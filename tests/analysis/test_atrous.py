@@ -1,4 +1,4 @@
-"""Atrous convolution beside a dense one, and its weights on a finite map, counted."""
+"""Tests of atrous convolution against a dense one, and of its weights on a finite map."""
 
 from collections import Counter
 
@@ -41,7 +41,7 @@ def test_parameters_and_operations_are_the_same_at_every_rate() -> None:
 
 @pytest.mark.parametrize("side", [1, 2, 5, 8, 65])
 def test_valid_weights_are_those_on_the_map(side: int) -> None:
-    """Counted by a convolution of ones with ones, as padding is zero."""
+    """A convolution of ones with ones counts the weights, since padding is zero."""
     for rate in [*range(1, 10), 32, 33, 64, 65, 70]:
         ones = torch.ones(1, 1, side, side), torch.ones(1, 1, 3, 3)
         counted = Counter(F.conv2d(*ones, padding=rate, dilation=rate).int().flatten().tolist())

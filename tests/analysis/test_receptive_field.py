@@ -1,4 +1,4 @@
-"""Theoretical receptive fields beside published ones and beside gradients."""
+"""Tests of theoretical receptive fields against published ones and against gradients."""
 
 from functools import partial
 from typing import Any
@@ -78,7 +78,7 @@ def test_published_fields_of_fc6(kernel_size: int, size: int) -> None:
 
 @pytest.mark.parametrize("depths", RESNET_BLOCKS)
 def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
-    """TF-slim has a block's stride in the 3x3 of its last unit, the paper in the first 1x1."""
+    """The stride of a block is in the 3x3 convolution of its last unit, as in TF-slim."""
     stem = [nn.Conv2d(3, 16, 7, stride=2, padding=3), nn.MaxPool2d(3, stride=2, padding=1)]
     layers, channels, found = nn.Sequential(*stem), 16, []
     with torch.device("meta"):
@@ -93,9 +93,9 @@ def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
 
 
 def test_resnet_with_strides_in_the_first_units() -> None:
-    """As in torchvision and here: they come earlier, so that further convolutions see more.
+    """The strides come earlier than in TF-slim, so later convolutions see more.
 
-    7 for the stem's convolution, 11 with its pool; then 2 pixels times the stride for every 3x3.
+    The size is 7 after conv1 and 11 after its pool. Each 3x3 convolution adds twice its stride.
     """
     network = build_on_meta(
         "cascade",
@@ -106,23 +106,23 @@ def test_resnet_with_strides_in_the_first_units() -> None:
         multi_grid=(1, 1, 1),
     )
     size = 11 + 2 * (3 * 4 + (4 + 3 * 8) + (8 + 5 * 16) + (16 + 2 * 32))
-    assert theoretical_field(network.scores) == (size, 32, (size - 1) // 2, 0.0)
+    assert theoretical_field(network.logits) == (size, 32, (size - 1) // 2, 0.0)
 
 
 @pytest.mark.parametrize("architecture", ["aspp", "psp", "deeplabv3plus"])
 def test_global_pooling_sees_the_whole_image(architecture: str) -> None:
     model = small_model(architecture).to("meta")
-    assert theoretical_field(model.scores).size is None
+    assert theoretical_field(model.logits).size is None
 
 
 def test_a_field_within_the_largest_side() -> None:
-    """No model of params.yaml has a larger one: block7 with unit rates 1, 2 and 4."""
+    """block7 with unit rates 1, 2 and 4 has the largest limited field in params.yaml."""
     network = build_on_meta(
         "cascade", backbone="resnet101", width=1.0, output_stride=16, multi_grid=(1, 2, 4)
     )
     blocks = 2 * 16 * 7 * (2 + 4 + 8 + 16)
     size = 11 + 2 * (3 * 4 + (4 + 3 * 8) + (8 + 22 * 16)) + blocks
-    assert theoretical_field(network.scores).size == size
+    assert theoretical_field(network.logits).size == size
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -154,15 +154,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def test_what_is_seen_is_what_has_a_gradient(
     architecture: str, overrides: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """Of a network that is linear in its weights, all positive: no path to a pixel is lost."""
+    """Positive weights in a linear network give every pixel that is seen a gradient."""
     model = positive(small_model(architecture, **overrides))
     height, width = size
     images = torch.rand(1, 3, height, width, dtype=torch.float64, requires_grad=True)
-    scores = linear(model, images)
-    field = seen_pixels(model.to("meta").float().scores, height, width)
-    for row, column in [(0, 0), (scores.shape[-2] // 2, scores.shape[-1] // 2), (-1, -1)]:
+    logits = linear_logits(model, images)
+    field = seen_pixels(model.to("meta").float().logits, height, width)
+    for row, column in [(0, 0), (logits.shape[-2] // 2, logits.shape[-1] // 2), (-1, -1)]:
         (gradient,) = torch.autograd.grad(
-            scores[0, :, row, column].sum(), images, retain_graph=True
+            logits[0, :, row, column].sum(), images, retain_graph=True
         )
         seen = gradient[0].sum(dim=0).numpy() > 0
         for axis, span, position in ((1, field.rows, row), (0, field.columns, column)):
@@ -176,7 +176,7 @@ def seen_rows(network: Network, height: int) -> list[tuple[int, int]]:
 
 
 def test_taps_on_padding_see_nothing() -> None:
-    """DeepLabv3, Section 3.3: at a high rate a 3x3 convolution is a 1x1."""
+    """At a high rate, a 3x3 convolution is a 1x1 convolution (DeepLabv3, Section 3.3)."""
     kernel = torch.empty(1, 3, 3, 3, device="meta")
     for rate, expected in {
         2: [(0, 2), (1, 3), (0, 2), (1, 3)],
@@ -205,12 +205,12 @@ def positive(model: nn.Module) -> Any:
     return model
 
 
-def linear(model: Any, images: Tensor) -> Tensor:
-    """Means in place of maxima, which let a gradient through to one pixel alone."""
+def linear_logits(model: Any, images: Tensor) -> Tensor:
+    """Replace maxima by means, since the gradient of a maximum reaches only one pixel."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "max_pool2d", mean_pool)
         patch.setattr(Tensor, "amax", Tensor.mean)
-        return model.scores(images)
+        return model.logits(images)
 
 
 def mean_pool(

@@ -207,13 +207,13 @@ def test_continues_the_same_stream(first: int) -> None:
     assert_same(continued, batches_of(split, settings)[first:])
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 6])
-def test_shares_of_several_processes_are_the_batch(processes: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_shares_of_several_processes_are_the_batch(world_size: int) -> None:
     split = random_split(5)
     settings = training(batch_size=6, random_scale=(0.5, 2.0), horizontal_flip=True)
     shares = [
-        batches_of(split, settings, first_iteration=2, rank=rank, processes=processes)
-        for rank in range(processes)
+        batches_of(split, settings, first_iteration=2, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     joined = [
         [torch.cat(parts) for parts in zip(*batch, strict=True)]
@@ -226,7 +226,7 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(
         BatchError, match=r"^training\.batch_size 4 .* 3 processes: make it [^\n]*$"
     ):
-        training_batches(random_split(2), training(batch_size=4), 0, processes=3)
+        training_batches(random_split(2), training(batch_size=4), 0, world_size=3)
 
 
 def test_an_order_is_drawn_once_an_epoch() -> None:

@@ -24,9 +24,9 @@ MEAN_PIXEL = (124, 116, 104)
 
 
 def device_batches_of(
-    split: Split, settings: Training, first: int = 0, rank: int = 0, processes: int = 1
+    split: Split, settings: Training, first: int = 0, rank: int = 0, world_size: int = 1
 ) -> list[list[Tensor]]:
-    positions = Positions(settings, first, rank, processes)
+    positions = Positions(settings, first, rank, world_size)
     return [list(batch) for batch in DeviceBatches(split, settings, 0, positions, CPU)]
 
 
@@ -130,15 +130,15 @@ def test_continues_the_same_stream(first: int) -> None:
     assert_same(continued, device_batches_of(split, settings)[first:])
 
 
-@pytest.mark.parametrize("processes", [2, 6])
-def test_shares_of_several_processes_are_the_batch(processes: int) -> None:
+@pytest.mark.parametrize("world_size", [2, 6])
+def test_shares_of_several_processes_are_the_batch(world_size: int) -> None:
     split = noise(np.random.default_rng(0), longest=60)
     settings = training(
         batch_size=6, crop_size=(40, 50), random_scale=(0.3, 2.0), horizontal_flip=True
     )
     shares = [
-        device_batches_of(split, settings, rank=rank, processes=processes)
-        for rank in range(processes)
+        device_batches_of(split, settings, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     joined = [
         [torch.cat(parts) for parts in zip(*batch, strict=True)]

@@ -1,4 +1,4 @@
-"""The atrous ResNet beside torchvision's, and beside what DeepLabv3 says of it."""
+"""Tests of the atrous ResNet against torchvision's ResNet and the text of DeepLabv3."""
 
 import math
 import re
@@ -20,13 +20,13 @@ PUBLISHED_PARAMETERS = {
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
 }
-# torchvision's way to say an output stride: which of layer2-4 are dilated instead.
+# torchvision's argument for an output stride: which of layer2 to layer4 are dilated instead.
 DILATED = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Maps this small are slower on several threads, by far on a busy machine."""
+    """Use one thread: for maps this small, several are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def random_torchvision_state(name: str) -> dict[str, Tensor]:
 
 
 def randomise_batch_norm(model: nn.Module) -> None:
-    """Make every statistic matter, as in a trained network."""
+    """Set random batch statistics, as a trained network has."""
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
             for tensor in (m.weight, m.running_var):
@@ -83,7 +83,7 @@ def on_meta(name: Any, **arguments: Any) -> ResNet:
 
 
 def geometry(model: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """What the layers do, by name, but for their weights."""
+    """List the settings of the layers by name, without their weights."""
     layers: dict[str, tuple[Any, ...]] = {}
     for name, m in model.named_modules():
         if isinstance(m, nn.Conv2d):
@@ -96,7 +96,7 @@ def geometry(model: nn.Module) -> dict[str, tuple[Any, ...]]:
 
 
 def rates_of_units(model: ResNet, layer: str) -> list[list[int]]:
-    """The atrous rates of the 3x3 convolutions, a list for every residual unit."""
+    """List the atrous rates of the 3x3 convolutions of every residual unit."""
     units = [
         [m for m in unit.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
         for unit in model.get_submodule(layer).children()
@@ -233,7 +233,7 @@ def test_cascade_doubles_the_rate_at_every_block(
 def test_cascaded_blocks_stride_on_to_the_output_stride(
     output_stride: int, strides: tuple[int, ...], rates: tuple[int, ...], size: tuple[int, int]
 ) -> None:
-    """Figure 3, (a) at 256 and (b) at 16; inputs may be smaller than the stride."""
+    """DeepLabv3, Figure 3: (a) at 256, (b) at 16. Inputs may be smaller than the stride."""
     model = on_meta(
         "resnet50", output_stride=output_stride, multi_grid=(1, 1, 1), cascaded_blocks=3
     )
@@ -247,7 +247,7 @@ def test_cascaded_blocks_stride_on_to_the_output_stride(
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_atrous_cascade_subsampled_is_the_strided_one(name: Any) -> None:
-    """With one state dict, so that a network can be evaluated at any output stride."""
+    """Both have the same state dict: a network can be evaluated at any output stride."""
     torch.manual_seed(0)
     strided = ResNet(name, output_stride=128, width=0.25, cascaded_blocks=2).double().eval()
     randomise_batch_norm(strided)
@@ -307,25 +307,25 @@ def test_initialisation_is_he_with_fan_out() -> None:
         (
             "resnet18",
             {"output_stride": 64},
-            "output_stride 64 is beyond 32, which is what resnet18 reaches with 0 cascaded blocks",
+            "output_stride 64 is above 32, the largest of resnet18 with 0 cascaded blocks",
         ),
         (
             "resnet50",
             {"output_stride": 256, "cascaded_blocks": 2},
-            "output_stride 256 is beyond 128, which is what resnet50 reaches with 2 cascaded",
+            "output_stride 256 is above 128, the largest of resnet50 with 2 cascaded",
         ),
         (
             "resnet50",
             {"multi_grid": (1, 2)},
-            "multi_grid [1, 2] needs a unit rate for each of the 3 residual units of resnet50's",
+            "multi_grid [1, 2] needs one unit rate for each of the 3 residual units in",
         ),
         (
             "resnet18",
             {"multi_grid": ()},
-            "multi_grid [] needs a unit rate for each of the 2 residual units of resnet18's",
+            "multi_grid [] needs one unit rate for each of the 2 residual units in",
         ),
     ],
 )
-def test_refuses_what_it_cannot_be(name: str, arguments: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         on_meta(name, **arguments)

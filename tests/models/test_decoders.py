@@ -1,4 +1,4 @@
-"""The decoders of DeepLabv3+ and U-Net beside their definitions."""
+"""Tests of the decoders of DeepLabv3+ and U-Net against their definitions."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def _no_gradients() -> Any:
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int) -> int:
-    """Parameters of a convolution with its normalisation."""
+    """Count the parameters of a convolution with batch normalisation."""
     return in_channels * out_channels * kernel**2 + 2 * out_channels
 
 
@@ -43,10 +43,10 @@ def test_deeplabv3plus_decoder_equals_its_definition(size: tuple[int, int]) -> N
     for layer in model.decoder:
         x = layer(x)
     expected = model.classifier(x)
-    torch.testing.assert_close(model.scores(images), expected)
+    torch.testing.assert_close(model.logits(images), expected)
     # Both ends matter.
     nn.init.zeros_(model.reduce[0].weight)
-    assert (model.scores(images) - expected).abs().max() > 1e-3
+    assert (model.logits(images) - expected).abs().max() > 1e-3
 
 
 def test_deeplabv3plus_adds_the_papers_decoder_to_deeplabv3() -> None:
@@ -73,7 +73,7 @@ def test_unet_equals_its_definition_over_torchvisions_resnet() -> None:
         x = second(first(torch.cat([skip, up], dim=1)))
         assert x.shape == skip.shape
     assert x.shape[-2:] == (17, 25)
-    torch.testing.assert_close(model.scores(images), model.classifier(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.logits(images), model.classifier(x), rtol=1e-4, atol=1e-4)
 
 
 def test_unet_has_two_convolutions_at_every_step() -> None:

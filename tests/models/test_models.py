@@ -1,4 +1,4 @@
-"""One contract for every architecture, and each beside an independent implementation."""
+"""Tests of what all architectures share, and of each against an independent implementation."""
 
 import inspect
 import math
@@ -30,13 +30,13 @@ from deeplab_bench.models import (
     build_model,
     check_arguments,
     count_parameters,
-    network_class,
+    find_network_class,
 )
 from deeplab_bench.models.aspp import AtrousPyramid
 from deeplab_bench.models.layers import (
-    average_over_grid,
+    adaptive_average_pool,
+    adaptive_max_pool,
     conv_bn_relu,
-    maximum_over_grid,
     resize_like,
 )
 from deeplab_bench.models.registry import ARCHITECTURES
@@ -72,7 +72,7 @@ every_variant = pytest.mark.parametrize(("architecture", "overrides"), VARIANTS)
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Maps this small are slower on several threads, by far on a busy machine."""
+    """Use one thread: for maps this small, several are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -102,12 +102,12 @@ def torchvision_resnet50(
     return cast(nn.Module, model)
 
 
-# The contract
+# All architectures
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_constructor_is_the_schema(architecture: str) -> None:
-    parameters = inspect.signature(network_class(architecture)).parameters
+    parameters = inspect.signature(find_network_class(architecture)).parameters
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert all(p.annotation is not p.empty for p in parameters.values())
     assert parameters.keys() >= {"num_classes", "backbone", "width", "output_stride"}
@@ -142,8 +142,8 @@ def test_gradients_reach_every_parameter(architecture: str, overrides: dict[str,
     images = random_images(4, 65, 97)
     labels = torch.randint(NUM_CLASSES, (4, 65, 97), generator=torch.Generator().manual_seed(2))
     losses = [
-        weight * F.cross_entropy(F.interpolate(scores, size=labels.shape[-2:]), labels)
-        for weight, scores in model.training_scores(images)
+        weight * F.cross_entropy(F.interpolate(logits, size=labels.shape[-2:]), labels)
+        for weight, logits in model.training_logits(images)
     ]
     torch.stack(losses).sum().backward()
     for name, p in model.named_parameters():
@@ -218,15 +218,15 @@ def test_vgg_is_no_backbone_of_later_architectures(architecture: str) -> None:
 
 @every_variant
 @torch.no_grad()
-def test_logits_are_the_scores_upsampled(architecture: str, overrides: dict[str, Any]) -> None:
-    """And training supervises those scores, at weight 1."""
+def test_forward_upsamples_the_logits(architecture: str, overrides: dict[str, Any]) -> None:
+    """Training supervises the same logits, at weight 1."""
     model, images = small_model(architecture, **overrides), random_images(2, 50, 71)
-    scores = model.scores(images)
-    expected = F.interpolate(scores, size=(50, 71), mode="bilinear", align_corners=False)
+    logits = model.logits(images)
+    expected = F.interpolate(logits, size=(50, 71), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model(images), expected)
-    weight, supervised = model.training_scores(images)[0]
+    weight, supervised = model.training_logits(images)[0]
     assert weight == 1
-    torch.testing.assert_close(supervised, scores)
+    torch.testing.assert_close(supervised, logits)
 
 
 @every_variant
@@ -272,7 +272,7 @@ def test_resize_like_is_bilinear_between_pixel_centres() -> None:
 
 
 def bilinear_weights(source: int, target: int) -> np.ndarray:
-    """(target, source): every target pixel's centre between the two nearest source centres."""
+    """Compute weights (target, source) of the two source centres nearest to each target centre."""
     weights = np.zeros((target, source))
     for i in range(target):
         centre = min(max((i + 0.5) * source / target - 0.5, 0), source - 1)
@@ -282,7 +282,7 @@ def bilinear_weights(source: int, target: int) -> np.ndarray:
     return weights
 
 
-# Beside torchvision
+# Against torchvision
 
 
 @pytest.mark.parametrize("rates", [(6, 12, 18), (12, 24, 36), (1, 2)])
@@ -418,8 +418,8 @@ def published(name: str) -> int:
 # Pyramid pooling
 
 
-def adaptive_average(features: np.ndarray, bins: int) -> np.ndarray:
-    """(N, C, H, W) -> (N, C, bins, bins), cell by cell."""
+def average_cells(features: np.ndarray, bins: int) -> np.ndarray:
+    """Average each cell, (N, C, H, W) -> (N, C, bins, bins)."""
     height, width = features.shape[-2:]
     pooled = np.empty((*features.shape[:2], bins, bins), dtype=features.dtype)
     for i, j in np.ndindex(bins, bins):
@@ -431,20 +431,20 @@ def adaptive_average(features: np.ndarray, bins: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(7, 10), (12, 6), (6, 9), (4, 2), (1, 1)])
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
-def test_average_over_grid_is_adaptive_average_pooling(size: tuple[int, int], bins: int) -> None:
+def test_adaptive_average_pool_equals_its_definition(size: tuple[int, int], bins: int) -> None:
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    expected = torch.from_numpy(adaptive_average(x.numpy(), bins))
-    torch.testing.assert_close(average_over_grid(x, bins), expected)
+    expected = torch.from_numpy(average_cells(x.numpy(), bins))
+    torch.testing.assert_close(adaptive_average_pool(x, bins), expected)
     torch.testing.assert_close(nn.AdaptiveAvgPool2d(bins)(x), expected)
 
 
 @pytest.mark.parametrize("size", [(7, 10), (12, 6), (6, 9), (4, 2), (1, 1)])
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
-def test_maximum_over_grid_is_adaptive_max_pooling(size: tuple[int, int], bins: int) -> None:
-    """Values and, where no two positions tie, gradients."""
+def test_adaptive_max_pool_equals_torchs(size: tuple[int, int], bins: int) -> None:
+    """Values are equal, and gradients too, if no two positions have the same value."""
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
     results = []
-    for pool in (nn.AdaptiveMaxPool2d(bins), lambda x: maximum_over_grid(x, bins)):
+    for pool in (nn.AdaptiveMaxPool2d(bins), lambda x: adaptive_max_pool(x, bins)):
         pooled = pool(x)
         weights = torch.arange(pooled.numel(), dtype=torch.float32).view_as(pooled)
         results.append((pooled, *torch.autograd.grad((pooled * weights).sum(), x)))
@@ -452,7 +452,7 @@ def test_maximum_over_grid_is_adaptive_max_pooling(size: tuple[int, int], bins: 
 
 
 @torch.no_grad()
-def test_psp_pools_maxima_if_asked() -> None:
+def test_psp_with_max_pooling() -> None:
     average, maximum = (small_model("psp", bins=(1, 3), pooling=p) for p in ("average", "max"))
     maximum.load_state_dict(average.state_dict())
     images = random_images(2, 97, 145)
@@ -462,7 +462,7 @@ def test_psp_pools_maxima_if_asked() -> None:
         pooled = reduce(F.adaptive_max_pool2d(features[0], bins))
         features.append(F.interpolate(pooled, size=features[0].shape[-2:], mode="bilinear"))
     torch.testing.assert_close(
-        maximum.scores(images), maximum.classifier(torch.cat(features, dim=1))
+        maximum.logits(images), maximum.classifier(torch.cat(features, dim=1))
     )
 
 
@@ -470,18 +470,18 @@ def test_psp_pools_maxima_if_asked() -> None:
 def test_psp_supervises_the_third_stage() -> None:
     model = small_model("psp", auxiliary_weight=0.4)
     images = random_images(2, 65, 97)
-    (_, scores), (weight, auxiliary) = model.training_scores(images)
+    (_, logits), (weight, auxiliary) = model.training_logits(images)
     assert weight == 0.4
     expected = model.auxiliary(model.backbone(images)[2])
     torch.testing.assert_close(auxiliary, expected)
     assert auxiliary.shape[:2] == (2, NUM_CLASSES) and auxiliary.std() > 1e-3
 
     plain = small_model("psp")
-    assert len(plain.training_scores(images)) == 1
+    assert len(plain.training_logits(images)) == 1
     kept = {key: value for key, value in model.state_dict().items() if key[:9] != "auxiliary"}
     plain.load_state_dict(kept)
     torch.testing.assert_close(plain(images), model(images))
-    torch.testing.assert_close(plain.scores(images), scores)
+    torch.testing.assert_close(plain.logits(images), logits)
 
 
 @pytest.mark.parametrize("size", [(97, 145), (65, 80)])
@@ -492,7 +492,7 @@ def test_psp_equals_pooling_cell_by_cell(size: tuple[int, int]) -> None:
     features = model.backbone(images)[-1]
     context = [features]
     for reduce, bins in zip(model.reductions, (1, 2, 3, 6), strict=True):
-        pooled = reduce(torch.from_numpy(adaptive_average(features.numpy(), bins)))
+        pooled = reduce(torch.from_numpy(average_cells(features.numpy(), bins)))
         # "the dimension ... to 1/N of the original one if the level size of pyramid is N"
         assert pooled.shape[1] == features.shape[1] // 4
         context.append(F.interpolate(pooled, size=features.shape[-2:], mode="bilinear"))
@@ -514,12 +514,12 @@ def test_psp_adds_to_the_fcn_what_the_paper_says() -> None:
 
 
 @torch.no_grad()
-def scores_by_hand(model: Any, images: Tensor, scales: Sequence[float]) -> list[Tensor]:
-    """A pass of the FCN at every scale, its scores brought to the size of the last one's."""
+def logits_by_hand(model: Any, images: Tensor, scales: Sequence[float]) -> list[Tensor]:
+    """Compute logits at every scale and resize them to the size of the last scale's."""
     sides = [[round(side * scale) for side in images.shape[-2:]] for scale in scales]
     inputs = [F.interpolate(images, size=size, mode="bilinear") for size in sides]
-    scores = [model.classifier(model.backbone(x)[-1]) for x in inputs]
-    return [F.interpolate(x, size=scores[-1].shape[-2:], mode="bilinear") for x in scores]
+    logits = [model.classifier(model.backbone(x)[-1]) for x in inputs]
+    return [F.interpolate(x, size=logits[-1].shape[-2:], mode="bilinear") for x in logits]
 
 
 @pytest.mark.parametrize("scales", [(0.5, 0.75, 1.0), (1.5, 1.0), (1.0,)])
@@ -530,12 +530,12 @@ def test_image_pyramid_fuses_passes_made_by_hand(fusion: str, scales: tuple[floa
         small_model("image_pyramid", fusion=fusion, scales=scales),
         random_images(2, 64, 96),
     )
-    scores = np.stack([x.numpy() for x in scores_by_hand(model, images, scales)])
-    fused = torch.from_numpy(scores.max(axis=0) if fusion == "max" else scores.mean(axis=0))
+    logits = np.stack([x.numpy() for x in logits_by_hand(model, images, scales)])
+    fused = torch.from_numpy(logits.max(axis=0) if fusion == "max" else logits.mean(axis=0))
     expected = F.interpolate(fused, size=(64, 96), mode="bilinear")
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
     if len(scales) > 1:
-        single = F.interpolate(torch.from_numpy(scores[-1]), size=(64, 96), mode="bilinear")
+        single = F.interpolate(torch.from_numpy(logits[-1]), size=(64, 96), mode="bilinear")
         assert (expected - single).abs().max() > 0.01
 
 
@@ -566,8 +566,8 @@ def test_attention_may_choose_one_scale(chosen: int) -> None:
     nn.init.zeros_(model.attention[-1].weight)
     model.attention[-1].bias.copy_(100.0 * F.one_hot(torch.tensor(chosen), 3))
     images = random_images(2, 64, 96)
-    scores = scores_by_hand(model, images, (0.5, 0.75, 1.0))[chosen]
-    expected = F.interpolate(scores, size=(64, 96), mode="bilinear")
+    logits = logits_by_hand(model, images, (0.5, 0.75, 1.0))[chosen]
+    expected = F.interpolate(logits, size=(64, 96), mode="bilinear")
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -578,7 +578,7 @@ def test_attention_weights_sum_to_one_and_vary() -> None:
     mean = small_model("image_pyramid", fusion="mean")
     mean.load_state_dict(model.state_dict(), strict=False)
     assert (model(images) - mean(images)).abs().max() > 0.01
-    # Scores that agree at every scale and place are their own weighted sum.
+    # Logits that agree at every scale and place are their own weighted sum.
     nn.init.zeros_(model.classifier[-1].weight)
     expected = model.classifier[-1].bias[None, :, None, None].expand(2, -1, 65, 97)
     torch.testing.assert_close(model(images), expected)

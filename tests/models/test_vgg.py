@@ -1,4 +1,4 @@
-"""VGG-16 and the architectures over it, beside torchvision's and the papers' numbers."""
+"""Tests of VGG-16 and its architectures against torchvision and the papers' numbers."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -65,7 +65,7 @@ def test_output_stride_32_is_torchvisions_classification_network() -> None:
 
 
 def test_deeplab_form_equals_its_layers_written_out() -> None:
-    """Pools of 3x3, the last two of stride 1, conv5 at rate 2, fc6 at its own."""
+    """The pools are 3x3, the last two have stride 1, conv5 has rate 2, fc6 has its own rate."""
     model, images = small_vgg(8, kernel_size=3, rates=(4,)), random_images(2, 65, 97)
 
     def stage(channels: list[int], rate: int, stride: int) -> list[nn.Module]:
@@ -107,11 +107,11 @@ def test_every_map_has_the_stride_and_channels_it_states(
 
 
 def test_atrous_convolutions_subsampled_are_the_strided_ones() -> None:
-    """Between the strides of 3x3 pools, which see the same whichever stride they take."""
+    """Compare output strides 8 and 16: their 3x3 pools differ only in the stride."""
     strided, atrous = small_vgg(16).double(), small_vgg(8).double()
     atrous.load_state_dict(strided.state_dict())
     images = random_images(1, 97, 129).double()
-    # pool5 of the dense one sees neighbours that the strided one skips, so that conv5 is compared.
+    # Compare conv5: pool5 of the atrous network sees positions that the strided network skips.
     strided.features[-1] = atrous.features[-1] = nn.Identity()
     coarse, dense = pool5(strided, images), pool5(atrous, images)
     torch.testing.assert_close(dense[..., ::2, ::2], coarse)
@@ -155,10 +155,10 @@ def test_dropout_is_half_after_fc6_and_fc7() -> None:
     ("arguments", "message"),
     [
         ({"output_stride": 64}, "output_stride 64 of vgg16 is not one of 8, 16, 32"),
-        ({"width": 0.1}, "width 0.1 leaves 6 channels in conv1, 8 are least"),
+        ({"width": 0.1}, "width 0.1 gives 6 channels in conv1: at least 8 are needed"),
     ],
 )
-def test_vgg_refuses_what_it_cannot_be(arguments: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_vgg(**{"output_stride": 8, **arguments})
 
@@ -205,18 +205,18 @@ def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
     (classify,) = model.classifiers
     assert classify.in_channels == 8 + 640
     expected = classify(torch.cat([fc7, *sides], dim=1))
-    torch.testing.assert_close(model.scores(images), expected)
+    torch.testing.assert_close(model.logits(images), expected)
 
 
 def test_side_features_are_vggs() -> None:
     with pytest.raises(
-        ValueError, match="multi_scale_features are of backbone vgg16, not resnet18"
+        ValueError, match="multi_scale_features needs backbone vgg16, but the backbone is resnet18"
     ):
         small_model("largefov", multi_scale_features=True)
 
 
 def test_largefov_on_a_resnet_is_one_convolution() -> None:
-    """And with kernel_size 1 the plain network."""
+    """With kernel_size 1 it is the plain network."""
     for kernel_size, rate in [(3, 12), (1, 1)]:
         model = small_model("largefov", output_stride=8, kernel_size=kernel_size, rate=rate)
         images = random_images(2, 65, 97)
@@ -229,14 +229,14 @@ def test_largefov_on_a_resnet_is_one_convolution() -> None:
             dilation=rate,
         )
         assert conv.weight.shape[-1] == kernel_size
-        torch.testing.assert_close(model.scores(images), expected)
+        torch.testing.assert_close(model.logits(images), expected)
 
 
 # Summed ASPP
 
 
 @pytest.mark.parametrize("rates", [(2, 4, 8, 12), (6, 12, 18, 24)])
-def test_aspp_on_vgg_sums_the_scores_of_largefovs(rates: tuple[int, ...]) -> None:
+def test_aspp_on_vgg_sums_the_logits_of_largefovs(rates: tuple[int, ...]) -> None:
     """DeepLabv2, Figure 7: each branch is a LargeFOV of its rate."""
     model = small_model("aspp_sum", **SMALL, channels=8, atrous_rates=rates)
     images, total = random_images(2, 65, 97), torch.zeros(())
@@ -245,8 +245,8 @@ def test_aspp_on_vgg_sums_the_scores_of_largefovs(rates: tuple[int, ...]) -> Non
         branch.backbone.features.load_state_dict(model.backbone.features.state_dict())
         copy_in_order(model.backbone.fully_connected[index], branch.backbone.fully_connected[0])
         copy_in_order(model.classifiers[index], branch.classifiers[0])
-        total = total + branch.scores(images)
-    torch.testing.assert_close(model.scores(images), total)
+        total = total + branch.logits(images)
+    torch.testing.assert_close(model.logits(images), total)
     assert total.std() > 1e-3
 
 
@@ -260,11 +260,11 @@ def test_aspp_on_resnet_sums_convolutions_of_the_last_map() -> None:
         F.conv2d(features, conv.weight, conv.bias, padding=rate, dilation=rate)
         for conv, rate in zip(model.classifiers, rates, strict=True)
     )
-    torch.testing.assert_close(model.scores(images), expected)
+    torch.testing.assert_close(model.logits(images), expected)
 
 
 def test_aspp_needs_a_rate() -> None:
-    with pytest.raises(ValueError, match=r"atrous_rates \[\] leaves no branch"):
+    with pytest.raises(ValueError, match=r"atrous_rates \[\] gives no branch"):
         small_model("aspp_sum", atrous_rates=())
 
 
@@ -276,7 +276,7 @@ def test_aspp_needs_a_rate() -> None:
         ("largefov", {**SMALL, "channels": 8, "rate": 2}),
     ],
 )
-def test_several_scales_give_the_largest_score(
+def test_several_scales_give_the_largest_logit(
     architecture: str, overrides: dict[str, Any]
 ) -> None:
     scales = (0.5, 0.75, 1.0)
@@ -284,14 +284,14 @@ def test_several_scales_give_the_largest_score(
     model = small_model(architecture, **overrides, scales=scales)
     model.load_state_dict(single.state_dict())
     images = random_images(2, 64, 96)
-    maps = [single.scores(rescale(images, scale)) for scale in scales]
+    maps = [single.logits(rescale(images, scale)) for scale in scales]
     assert [x.shape[-2:] for x in maps] == [(4, 6), (6, 9), (8, 12)]
     aligned = [F.interpolate(x, size=(8, 12), mode="bilinear") for x in maps]
-    torch.testing.assert_close(model.scores(images), torch.stack(aligned).max(dim=0).values)
-    assert (model.scores(images) - maps[-1]).abs().max() > 1e-3
-    ((weight, supervised),) = model.training_scores(images)
+    torch.testing.assert_close(model.logits(images), torch.stack(aligned).max(dim=0).values)
+    assert (model.logits(images) - maps[-1]).abs().max() > 1e-3
+    ((weight, supervised),) = model.training_logits(images)
     assert weight == 1
-    torch.testing.assert_close(supervised, model.scores(images))
+    torch.testing.assert_close(supervised, model.logits(images))
 
 
 @pytest.mark.parametrize("architecture", ["largefov", "aspp_sum"])
@@ -314,7 +314,7 @@ def test_fcn_on_vgg_has_the_published_parameters() -> None:
 
 
 def test_fcn_on_vgg_is_the_classifier_at_every_window() -> None:
-    """At a 224 pixel image the centre of fc6 sees what the classifier's first layer sees."""
+    """At 224 x 224 pixels, the centre of fc6 has the same input as the first linear layer."""
     torch.manual_seed(0)
     arguments = {"backbone": "vgg16", "width": 0.125, "output_stride": 32}
     model = build_model("fcn", arguments, num_classes=10).eval()
@@ -324,24 +324,24 @@ def test_fcn_on_vgg_is_the_classifier_at_every_window() -> None:
     torch.testing.assert_close(fc6(pooled)[..., 3, 3], linear, rtol=1e-4, atol=1e-4)
 
 
-def fcn_scores_by_hand(
+def fcn_logits_by_hand(
     features: list[Tensor], deepest: Callable[[Tensor], Tensor], skips: Any
 ) -> Tensor:
-    """FCN-32s, -16s or -8s: as many steps back as there are layers of scores in ``skips``."""
-    scores = deepest(features[-1])
+    """Compute the logits of FCN-32s, FCN-16s or FCN-8s, for 0, 1 or 2 layers in ``skips``."""
+    logits = deepest(features[-1])
     if len(skips) > 0:
         at_16 = skips[0](features[-2])
-        scores = at_16 + F.interpolate(scores, size=at_16.shape[-2:], mode="bilinear")
+        logits = at_16 + F.interpolate(logits, size=at_16.shape[-2:], mode="bilinear")
     if len(skips) > 1:
         at_8 = skips[1](features[-3])
-        scores = at_8 + F.interpolate(scores, size=at_8.shape[-2:], mode="bilinear")
-    return scores
+        logits = at_8 + F.interpolate(logits, size=at_8.shape[-2:], mode="bilinear")
+    return logits
 
 
 @pytest.mark.parametrize("skips", [0, 1, 2])
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
 @pytest.mark.parametrize("size", [(65, 97), (64, 50)])
-def test_fcn_skips_add_scores_step_by_step(
+def test_fcn_skips_add_logits_step_by_step(
     backbone: str, skips: int, size: tuple[int, int]
 ) -> None:
     model = small_model(
@@ -349,16 +349,16 @@ def test_fcn_skips_add_scores_step_by_step(
     )
     assert len(model.skips) == skips
     images = random_images(2, *size)
-    expected = fcn_scores_by_hand(model.backbone(images), model.classifier, model.skips)
+    expected = fcn_logits_by_hand(model.backbone(images), model.classifier, model.skips)
     stride = {0: 32, 1: 16, 2: 8}[skips]
     assert expected.shape[-2:] == tuple(-(-side // stride) for side in size)
-    torch.testing.assert_close(model.scores(images), expected)
+    torch.testing.assert_close(model.logits(images), expected)
 
 
 @pytest.mark.parametrize(
     ("backbone", "channels"), [("vgg16", [512, 256]), ("resnet50", [1024, 512])]
 )
-def test_fcn_scores_pool4_and_pool3(backbone: str, channels: list[int]) -> None:
+def test_fcn_classifies_pool4_and_pool3(backbone: str, channels: list[int]) -> None:
     model = build_on_meta("fcn", backbone=backbone, width=1.0, output_stride=32, skips=2)
     assert [conv.in_channels for conv in model.skips] == channels
 

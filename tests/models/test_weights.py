@@ -1,4 +1,4 @@
-"""Starting from torchvision's ImageNet weights, here random ones under its names."""
+"""Tests of the initialisation with torchvision's weights, here made up under its names."""
 
 import re
 from typing import Any
@@ -12,13 +12,13 @@ from torchvision.models._utils import IntermediateLayerGetter
 
 from deeplab_bench.models import arguments_of, build_model
 from deeplab_bench.models.segmenter import Segmenter
-from deeplab_bench.models.weights import decimated, imagenet_weights, initialise
+from deeplab_bench.models.weights import decimate, imagenet_weights, initialise
 
 FULL: dict[str, Any] = {**SETTINGS, "width": 1.0, "output_stride": 32}
 
 
 def full_model(architecture: str, **overrides: Any) -> Any:
-    """Of full width, -1 everywhere."""
+    """Build a model of width 1 with -1 in all weights."""
     known = arguments_of(architecture)
     arguments = {key: value for key, value in FULL.items() if key in known} | overrides
     with torch.device("meta"):
@@ -29,7 +29,7 @@ def full_model(architecture: str, **overrides: Any) -> Any:
 
 
 def counting_state(name: str) -> dict[str, Tensor]:
-    """Of torchvision's network, neighbours and tensors differing from each other, at no cost."""
+    """Make a state for torchvision's network; neighbours and tensors differ. It takes no memory."""
     with torch.device("meta"):
         shapes = torchvision_models.get_model(name, weights=None).state_dict()
     count, steps = torch.arange(100_000.0), (31, 7, 3, 1)
@@ -74,7 +74,7 @@ def test_features_are_torchvisions_thereafter() -> None:
 def test_cascaded_blocks_start_from_block4(
     resnet18_state: dict[str, Tensor], output_stride: int
 ) -> None:
-    """Their first unit from its second one, as block4's first widens."""
+    """The first unit of a block gets the weights of block4's second unit."""
     model = full_model("cascade", output_stride=output_stride)
     initialise(model, resnet18_state)
     for block in ("layer5", "layer6", "layer7"):
@@ -104,14 +104,14 @@ def test_files_without_batch_counts_are_good(resnet18_state: dict[str, Tensor]) 
 # VGG-16
 
 
-def test_decimation_takes_every_so_many_th() -> None:
+def test_decimation_takes_every_kth_entry() -> None:
     x = torch.arange(8 * 4 * 7 * 7).view(8, 4, 7, 7)
-    assert torch.equal(decimated(x, (8, 4, 7, 7)), x)
+    assert torch.equal(decimate(x, (8, 4, 7, 7)), x)
     three, four = torch.tensor([0, 3, 6]), torch.tensor([0, 2, 4, 6])
     rows = torch.tensor([0, 4])
     expected = x[rows][:, :, three][..., three]
-    assert torch.equal(decimated(x, (2, 4, 3, 3)), expected)
-    assert torch.equal(decimated(x, (8, 4, 4, 4)), x[:, :, four][..., four])
+    assert torch.equal(decimate(x, (2, 4, 3, 3)), expected)
+    assert torch.equal(decimate(x, (8, 4, 4, 4)), x[:, :, four][..., four])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,8 @@ def test_every_branch_starts_alike(vgg16_state: dict[str, Tensor]) -> None:
 # Refusals
 
 
-def refused(model: Segmenter, state: dict[str, Tensor]) -> str:
+def catch_refusal(model: Segmenter, state: dict[str, Tensor]) -> str:
+    """Return the message of the refusal; the model must not change."""
     before = {key: x.clone() for key, x in model.state_dict().items()}
     with pytest.raises(ValueError) as caught:
         initialise(model, state)
@@ -160,20 +161,22 @@ def refused(model: Segmenter, state: dict[str, Tensor]) -> str:
 
 
 def test_refuses_a_narrow_backbone(resnet18_state: dict[str, Tensor]) -> None:
-    message = refused(full_model("fcn", width=0.5), resnet18_state)
+    message = catch_refusal(full_model("fcn", width=0.5), resnet18_state)
     expected = r"the weights have conv1.weight, bn1.weight, bn1.bias and \d+ more in other shapes"
-    assert re.match(expected, message) and "it needs width 1" in message
+    assert re.match(expected, message) and "set width to 1" in message
 
 
 def test_refuses_another_network(resnet18_state: dict[str, Tensor]) -> None:
-    message = refused(full_model("fcn", backbone="resnet34"), resnet18_state)
+    message = catch_refusal(full_model("fcn", backbone="resnet34"), resnet18_state)
     assert message.startswith("the weights lack layer1.2.conv1.weight, layer1.2.bn1.weight, ")
     kept = {k: x for k, x in resnet18_state.items() if k != "bn1.bias"}
-    assert refused(full_model("fcn"), kept) == "the weights lack bn1.bias"
+    assert catch_refusal(full_model("fcn"), kept) == "the weights lack bn1.bias"
     more = resnet18_state | {"layer9.weight": torch.zeros(1)}
-    message = refused(full_model("fcn"), more)
-    assert message == "the weights have layer9.weight, which the backbone has not"
-    message = refused(full_model("cascade"), {k: x for k, x in kept.items() if "layer4" not in k})
+    message = catch_refusal(full_model("fcn"), more)
+    assert message == "the weights have layer9.weight, which the backbone does not have"
+    message = catch_refusal(
+        full_model("cascade"), {k: x for k, x in kept.items() if "layer4" not in k}
+    )
     assert message.startswith("the weights lack bn1.bias, layer4.0.conv1.weight")
 
 
@@ -182,12 +185,14 @@ def test_refuses_what_is_no_vgg16(
 ) -> None:
     settings = {"backbone": "vgg16", "output_stride": 8, "channels": 64}
     model = full_model("largefov", **settings)
-    assert refused(model, resnet18_state).startswith("the weights lack classifier.0.weight")
+    assert catch_refusal(model, resnet18_state).startswith("the weights lack classifier.0.weight")
     small = vgg16_state | {"classifier.0.weight": torch.zeros(4096, 512)}
-    assert "classifier.0.weight is (4096, 512), not VGG-16's" in refused(model, small)
-    message = refused(full_model("largefov", **settings, batch_norm=True), vgg16_state)
+    assert "classifier.0.weight has shape (4096, 512), not that of VGG-16" in catch_refusal(
+        model, small
+    )
+    message = catch_refusal(full_model("largefov", **settings, batch_norm=True), vgg16_state)
     assert message.startswith("the weights lack features.1.weight")
-    message = refused(full_model("largefov", **settings, kernel_size=5), vgg16_state)
+    message = catch_refusal(full_model("largefov", **settings, kernel_size=5), vgg16_state)
     assert "fully_connected.0.fc6.weight in other shapes" in message
-    message = refused(full_model("largefov", **settings | {"channels": 120}), vgg16_state)
-    assert "for channels every k-th of 4096" in message
+    message = catch_refusal(full_model("largefov", **settings | {"channels": 120}), vgg16_state)
+    assert "channels to 4096 divided by an integer" in message

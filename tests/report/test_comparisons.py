@@ -60,7 +60,7 @@ def results(seeds: int = 3, models: tuple[str, ...] = MODELS) -> Results:
             found = sum(entry[1] for entries in images.values() for entry in entries)
             runs.append(run(model, seed, images, found / (40 * 3 * 1000)))
     params = declare(models=models, seeds=range(seeds), hardware=[])
-    timing = Timing(training_seconds=1.0, evaluation_seconds=1.0, environment={"device": "A"})
+    timing = TimingRecord(training_seconds=1.0, evaluation_seconds=1.0, environment={"device": "A"})
     return Results(params, "quick", runs, [timing] * len(runs))
 
 

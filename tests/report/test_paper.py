@@ -121,7 +121,7 @@ def results(
 
 
 def made(model: str, seed: int, miou: float) -> EvaluationRecord:
-    return Run(
+    return EvaluationRecord(
         profile="p",
         model=model,
         seed=seed,

@@ -34,7 +34,7 @@ OTHER_SCHEDULE = {
     "batch_norm": "frozen",
     "batch_norm_momentum": 0.0003,
     "weights": "imagenet",
-    "loss_resolution": "scores",
+    "loss_resolution": "logits",
     "class_balancing": 0.5,
     "compile": True,
     "momentum": 0.8,

@@ -1,4 +1,4 @@
-"""Two processes on one run do what one does."""
+"""Tests that two processes give the results of one."""
 
 import copy
 import json
@@ -23,10 +23,10 @@ from deeplab_bench.training.train import train
 from deeplab_bench.writing import write_json
 
 
-def torchrun(folder: Path, *command: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*launcher, f"--nproc-per-node={processes}", "-m", "pipelines", *command],
+        [*launcher, f"--nproc-per-node={world_size}", "-m", "pipelines", *command],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -36,7 +36,7 @@ def torchrun(folder: Path, *command: str, processes: int = 2) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def balanced(experiment: Experiment) -> Experiment:
-    """Of which each process has two crops, with other numbers of valid pixels."""
+    """An experiment with two crops a process; their numbers of valid pixels differ."""
     changes = {"batch_size": 4, "class_balancing": 0.5}
     training = experiment.training.model_copy(update=changes)
     return experiment.model_copy(update={"training": training})
@@ -46,7 +46,7 @@ def balanced(experiment: Experiment) -> Experiment:
 def project(
     balanced: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Where two processes have trained and scored a network."""
+    """A project folder in which two processes have trained and evaluated a network."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(data_folder, folder / "data/toy")
     settings = {"settings": balanced.model_dump(mode="json")}
@@ -64,7 +64,7 @@ def load(checkpoint: Path) -> Any:
 def test_training_is_that_of_one_process(
     project: Path, balanced: Experiment, data_folder: Path, tmp_path: Path
 ) -> None:
-    """The loss curve, every weight, every statistic of batch normalisation."""
+    """Compare the losses, all weights and all statistics of batch normalisation."""
     train(balanced, 0, data_folder, tmp_path / "plain-0.pt", workers=0)
     ours = load(project / "checkpoints/toy/plain-0.pt")
     alone = load(tmp_path / "plain-0.pt")
@@ -73,7 +73,7 @@ def test_training_is_that_of_one_process(
     for name, value in alone["model"].items():
         torch.testing.assert_close(ours["model"][name], value, rtol=1e-3, atol=1e-4, msg=name)
     timing = json.loads((project / "checkpoints/toy/plain-0.timing.json").read_text())
-    assert timing["environment"]["processes"] == 2
+    assert timing["environment"]["world_size"] == 2
 
 
 def test_every_image_is_scored_once(
@@ -94,7 +94,7 @@ def test_other_stages_are_refused(project: Path) -> None:
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:
-    """Of this process alone."""
+    """A process group of this process only."""
     where = (tmp_path / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
     yield

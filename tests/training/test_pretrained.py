@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 
 from deeplab_bench.data.archives import DOWNLOADS, Archive, DownloadError
 from deeplab_bench.training import pretrained
-from deeplab_bench.training.pretrained import archive_of, load_weights, weights_sha256
+from deeplab_bench.training.pretrained import archive_of, compute_weights_sha256, load_weights
 
 PUBLISHED = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -32,7 +32,7 @@ def test_the_archive_is_torchvision_s(backbone: str) -> None:
     digest = name.removesuffix(".pth").partition("-")[2]
     url = f"https://download.pytorch.org/models/{name}"
     assert archive == Archive(name, (url,), size_bytes=None, digest=f"sha256:{digest}")
-    assert weights_sha256("imagenet", backbone) == digest
+    assert compute_weights_sha256("imagenet", backbone) == digest
 
 
 def test_another_file_under_its_name_is_refused() -> None:
@@ -55,4 +55,4 @@ def test_a_file_that_lies_there_is_used_without_network(monkeypatch: pytest.Monk
 
 
 def test_from_scratch_there_is_no_digest() -> None:
-    assert weights_sha256("none", "resnet18") is None
+    assert compute_weights_sha256("none", "resnet18") is None

@@ -21,7 +21,7 @@ from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.settings.schema import Experiment, Phase, Training
 from deeplab_bench.training import train as training
-from deeplab_bench.training.loss import class_weights, segmentation_loss, subsample
+from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
 from deeplab_bench.training.train import (
     Trainer,
@@ -48,7 +48,7 @@ class PixelClassifier(Segmenter):
         super().__init__()
         self.classifier = nn.Conv2d(3, num_classes, 1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         return self.classifier(images)
 
 
@@ -283,11 +283,11 @@ class TestLoss:
             / sum((label != VOID).sum() for label in labels if (label == c).any())
             for c in range(5)
         ]
-        weights = class_weights(split, power)
+        weights = compute_class_weights(split, power)
         assert weights is not None
         expected = [*(np.median(frequencies) / frequencies) ** power, 0.0]
         np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
-        assert class_weights(split, 0.0) is None
+        assert compute_class_weights(split, 0.0) is None
 
     def test_training_weighs_the_classes(self, experiment: Experiment) -> None:
         weights, batch = torch.tensor([0.0, 1.0]), random_batch(2, 2)
@@ -296,12 +296,12 @@ class TestLoss:
         plain = Trainer(PixelClassifier(2), settings, CPU)
         torch.manual_seed(0)
         weighted = Trainer(PixelClassifier(2), settings, CPU, weights)
-        scores = plain.model(by_hand_normalised(batch[0]).float())
+        logits = plain.model(by_hand_normalised(batch[0]).float())
         labels = batch[1].long()
         plain.step(*batch)
         weighted.step(*batch)
         only_second = labels.where(labels == 1, VOID)
-        expected = F.cross_entropy(scores, only_second, ignore_index=VOID)
+        expected = F.cross_entropy(logits, only_second, ignore_index=VOID)
         assert weighted.losses[0].item() == pytest.approx(expected.item(), rel=1e-4)
         assert weighted.losses[0] != plain.losses[0]
 
@@ -513,25 +513,25 @@ class TestOptimisation:
 
 
 class TestSupervision:
-    def test_loss_at_the_scores(self, experiment: Experiment) -> None:
+    def test_loss_at_the_logits(self, experiment: Experiment) -> None:
         """At output_stride 16, a label in 16 x 16 is compared."""
         model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
         images, labels = random_batch(2, 4)
-        settings = changed(experiment, loss_resolution="scores").training
+        settings = changed(experiment, loss_resolution="logits").training
         with torch.no_grad():
-            scores = model.scores(normalise(images))
-        few = F.interpolate(labels[:, None].float(), scores.shape[-2:], mode="nearest-exact")
-        expected = F.cross_entropy(scores, few[:, 0].long(), ignore_index=VOID)
-        loss = TrainingLoss(model, settings, None).loss(scores, labels.long())
+            logits = model.logits(normalise(images))
+        few = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
+        expected = F.cross_entropy(logits, few[:, 0].long(), ignore_index=VOID)
+        loss = TrainingLoss(model, settings, None).loss(logits, labels.long())
         assert loss.item() == pytest.approx(expected.item())
 
     def test_loss_at_the_image(self, experiment: Experiment) -> None:
         labels = random_batch(2, 4)[1].long()
-        scores = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+        logits = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
         training_loss = TrainingLoss(PixelClassifier(4), experiment.training, None)
-        upsampled = F.interpolate(scores, labels.shape[-2:], mode="bilinear")
+        upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
         expected = F.cross_entropy(upsampled, labels, ignore_index=VOID)
-        assert training_loss.loss(scores, labels).item() == pytest.approx(expected.item())
+        assert training_loss.loss(logits, labels).item() == pytest.approx(expected.item())
 
     @pytest.mark.parametrize("size", [(4, 5), (5, 3), (16, 11), (33, 41)])
     def test_subsampled_labels_are_those_under_the_cells_centres(
@@ -547,16 +547,16 @@ class TestSupervision:
         model = PixelClassifier(4)
 
         def two(images: Tensor) -> list[tuple[float, Tensor]]:
-            return [(1.0, model.scores(images)), (0.4, 2 * model.scores(images))]
+            return [(1.0, model.logits(images)), (0.4, 2 * model.logits(images))]
 
-        monkeypatch.setattr(model, "training_scores", two)
+        monkeypatch.setattr(model, "training_logits", two)
         images, labels = random_batch(2, 4)
         trainer = Trainer(model, experiment.training, CPU)
         with torch.no_grad():
-            scores = model.scores(normalise(images))
+            logits = model.logits(normalise(images))
         main, extra = (
             F.cross_entropy(s, labels.long(), ignore_index=VOID).item()
-            for s in (scores, 2 * scores)
+            for s in (logits, 2 * logits)
         )
         trainer.step(images, labels)
         assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)
@@ -643,11 +643,11 @@ class TestPretrained:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (None, "is not there"),
+            (None, "does not exist"),
             (b"", "cannot be read"),
             (b"no weights", "cannot be read"),
-            ({"model": {"a": torch.zeros(1)}}, "holds no state dict"),
-            ([1], "holds no state dict"),
+            ({"model": {"a": torch.zeros(1)}}, "contains no state dict"),
+            ([1], "contains no state dict"),
         ],
     )
     def test_files_that_are_no_weights(
