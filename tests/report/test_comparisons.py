@@ -16,7 +16,7 @@ from test_report import declare, frame, run_record
 from deeplab_bench.report import comparisons, page, plausibility, plots, tables
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import resampled_miou
-from deeplab_bench.results.records import EvaluationRecord, History
+from deeplab_bench.results.records import EvaluationRecord, History, TimingRecord
 
 MODELS = ("fcn", "psp", "aspp")
 BETTER = {"fcn": 0, "psp": 300, "aspp": 306}  # in pixels of a thousand

@@ -29,19 +29,8 @@ from deeplab_bench.report import (
     write_report,
 )
 from deeplab_bench.report.results import load_results
-from deeplab_bench.results.files import (
-    audit_file,
-    crf_file,
-    crf_samples_files,
-    crf_timing_file,
-    receptive_field_file,
-    receptive_field_maps_file,
-    run_file,
-    samples_file,
-    speed_file,
-    timing_file,
-)
-from deeplab_bench.results.provenance import run_code_sha256, settings_sha256
+from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
+from deeplab_bench.results.provenance import code_sha256, settings_sha256
 from deeplab_bench.settings.params import Params
 from deeplab_bench.writing import write_bytes
 
@@ -96,10 +85,25 @@ def declare(
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
     run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
-    run |= {"inference": [], "crf": crf, "audit": audit}
+    run |= {"inference": ["plain"], "crf": crf, "audit": audit}
     blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
-    content = {"run": run, "profile": {"quick": profile}, "models": blocks, "inference": {}}
+    content = {
+        "run": run,
+        "profile": {"quick": profile},
+        "models": blocks,
+        "inference": {"plain": {}},
+    }
     return Params.model_validate_json(json.dumps(content))
+
+
+def made_from(params: Params, model: str, seed: int, stage: str) -> dict[str, Any]:
+    architecture = params.models[model]["architecture"]
+    return {
+        "settings_sha256": settings_sha256(params.experiment("quick", model), seed),
+        "data_sha256": "data",
+        "weights_sha256": None,
+        "code_sha256": {each: code_sha256(each, architecture) for each in ("train", stage)},
+    }
 
 
 def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
@@ -109,13 +113,8 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "seed": seed,
         "architecture": model,
         "settings": {"arguments": {}, "training": {}},
-        "provenance": {
-            "settings_sha256": settings_sha256(params.experiment("quick", model), seed),
-            "code_sha256": run_code_sha256(
-                "deeplab_bench.evaluation.evaluate", params.models[model]["architecture"]
-            ),
-            "data_sha256": "data",
-        },
+        "inference": "plain",
+        "provenance": made_from(params, model, seed, "evaluate"),
         "parameters": 1_234_567,
         "classes": CLASSES,
         "metrics": {
@@ -156,12 +155,10 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         }
 
     run = run_record(params, model, seed, miou)
-    architecture = params.models[model]["architecture"]
-    code = {"code_sha256": run_code_sha256("deeplab_bench.evaluation.crf.evaluate", architecture)}
     return {
         **{key: run[key] for key in ("profile", "model", "seed")},
         "settings": CRF,
-        "provenance": run["provenance"] | code,
+        "provenance": made_from(params, model, seed, "crf"),
         "parameters": {key: CRF[key] for key in list(CRF)[:5]},
         "search": None,
         "classes": CLASSES,
@@ -175,12 +172,10 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
 def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
     """A crop costs 2 points, of seed 1 but 1; void cannot be background."""
     run = run_record(params, model, seed, miou)
-    architecture = params.models[model]["architecture"]
-    code = {"code_sha256": run_code_sha256("deeplab_bench.evaluation.protocol_audit", architecture)}
     cropped = miou - (0.01 if seed == 1 else 0.02)
     return {
         **{key: run[key] for key in ("profile", "model", "seed")},
-        "provenance": run["provenance"] | code,
+        "provenance": made_from(params, model, seed, "audit"),
         "crop_size": [32, 32],
         "protocol": miou,
         "rules": {"centre_crop": cropped, "void_as_background": None},
@@ -204,6 +199,7 @@ def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
             "images_per_second": 400 / p50,
             "peak_memory_mib": 100 * p50,
         },
+        "code_sha256": {},
         "environment": ENVIRONMENT,
     }
 
@@ -211,11 +207,9 @@ def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
 def field_record(params: Params, model: str, size: int | None) -> dict[str, Any]:
     """Of the seed first declared, on images of 32x32 px; half of them after training."""
     run = run_record(params, model, params.run.seeds[0], 0.5)
-    architecture = params.models[model]["architecture"]
-    code = {"code_sha256": run_code_sha256("deeplab_bench.analysis.effective_field", architecture)}
     return {
         **{key: run[key] for key in ("profile", "model", "seed", "architecture")},
-        "provenance": run["provenance"] | code,
+        "provenance": made_from(params, model, params.run.seeds[0], "receptive_field"),
         "image_size": [32, 32],
         "images": 4,
         "theoretical": {
@@ -259,35 +253,41 @@ def write_results(params: Params) -> None:
     for index, model in enumerate(params.run.models):
         mious = MIOU.get(model, [0.3 + index / 100 + seed / 200 for seed in range(3)])
         for seed, miou in zip(params.run.seeds, mious, strict=False):
-            dump(run_file("quick", model, seed), run_record(params, model, seed, miou))
-            dump(timing_file("quick", model, seed), timing)
+            dump(
+                RunFiles("quick", model, seed).evaluation(PLAIN),
+                run_record(params, model, seed, miou),
+            )
+            dump(RunFiles("quick", model, seed).evaluation_timing(PLAIN), timing)
             if model in params.run.crf:
-                dump(crf_file("quick", model, seed), crf_record(params, model, seed, miou))
+                dump(RunFiles("quick", model, seed).crf, crf_record(params, model, seed, miou))
                 crf_timing = {"seconds_per_image": 0.25, "environment": ENVIRONMENT}
-                dump(crf_timing_file("quick", model, seed), crf_timing)
+                dump(RunFiles("quick", model, seed).crf_timing, crf_timing)
             if model in params.run.audit:
-                dump(audit_file("quick", model, seed), audit_record(params, model, seed, miou))
+                dump(RunFiles("quick", model, seed).audit, audit_record(params, model, seed, miou))
         size = None if model == "aspp" else 499
-        dump(receptive_field_file("quick", model), field_record(params, model, size))
+        dump(ProfileFiles("quick").receptive_field(model), field_record(params, model, size))
         for hardware in params.run.hardware:
-            dump(speed_file("quick", hardware, model), speed_record(model, hardware, 5.0 + index))
+            dump(
+                ProfileFiles("quick").speed(hardware, model),
+                speed_record(model, hardware, 5.0 + index),
+            )
     write_strips(params)
 
 
 def write_strips(params: Params) -> None:
     label = np.arange(32 * 64, dtype=np.uint8).reshape(32, 64) % len(CLASSES)
     label[:4] = VOID
-    folder = samples_file("quick", "", 0).parent
-    folder.mkdir(parents=True)
+    folder = ProfileFiles("quick").sample_images.parent
+    RunFiles("quick", "", 0).samples(PLAIN).parent.mkdir(parents=True)
     Image.fromarray(np.stack([label * 50] * 3, axis=-1)).save(folder / "images.png")
     write_label(folder / "labels.png", label)
     for model in params.run.models:
-        write_label(samples_file("quick", model, params.run.seeds[0]), label)
-        maps = receptive_field_maps_file("quick", model)
+        write_label(RunFiles("quick", model, params.run.seeds[0]).samples(PLAIN), label)
+        maps = ProfileFiles("quick").receptive_field_maps(model)
         maps.parent.mkdir(exist_ok=True)
         Image.fromarray(label * 80).save(maps)
     for model in params.run.crf:
-        files = crf_samples_files("quick", model, params.run.seeds[0])
+        files = RunFiles("quick", model, params.run.seeds[0]).crf_samples
         files["labels"].parent.mkdir(exist_ok=True)
         write_label(files["labels"], np.concatenate([label] * 4))
         for what, shade in (("scores", 80), ("beliefs", 160)):
@@ -383,7 +383,8 @@ def test_seconds_of_the_crf_stand_beside_the_trained_network() -> None:
     params = declare(crf=["aspp"])
     write_results(params)
     dump(
-        crf_timing_file("quick", "aspp", 2), {"seconds_per_image": 0.4, "environment": ENVIRONMENT}
+        RunFiles("quick", "aspp", 2).crf_timing,
+        {"seconds_per_image": 0.4, "environment": ENVIRONMENT},
     )
     files = texts(params)
     seconds = frame(files, "speed")["crf_seconds"].tolist()
@@ -393,9 +394,9 @@ def test_seconds_of_the_crf_stand_beside_the_trained_network() -> None:
 
 def test_a_model_too_large_to_train_is_not_in_the_table_of_training() -> None:
     write_results(declare())
-    edit(speed_file("quick", "cpu", "aspp"), training=None)
+    edit(ProfileFiles("quick").speed("cpu", "aspp"), training=None)
     assert list(frame(texts(declare()), "training_speed").index) == ["image_pyramid"]
-    edit(speed_file("quick", "cpu", "image_pyramid"), training=None)
+    edit(ProfileFiles("quick").speed("cpu", "image_pyramid"), training=None)
     assert not any("training_speed" in name for name in texts(declare()))
     write_report(declare(), "quick")
     assert "Speed of training" not in Path("results/quick/README.md").read_text(encoding="utf-8")
@@ -417,12 +418,12 @@ def test_pareto_front(points: list[tuple[float, float]], front: list[tuple[float
 @pytest.mark.parametrize(
     "missing",
     [
-        run_file("quick", "aspp", 1),
-        timing_file("quick", "aspp", 1),
-        speed_file("quick", "cpu", "aspp"),
-        samples_file("quick", "aspp", 0),
-        receptive_field_file("quick", "aspp"),
-        receptive_field_maps_file("quick", "aspp"),
+        RunFiles("quick", "aspp", 1).evaluation(PLAIN),
+        RunFiles("quick", "aspp", 1).evaluation_timing(PLAIN),
+        ProfileFiles("quick").speed("cpu", "aspp"),
+        RunFiles("quick", "aspp", 0).samples(PLAIN),
+        ProfileFiles("quick").receptive_field("aspp"),
+        ProfileFiles("quick").receptive_field_maps("aspp"),
     ],
     ids=str,
 )
@@ -447,7 +448,7 @@ def test_a_missing_file_is_named_and_nothing_is_written(folder: Path, missing: P
 )
 def test_an_unfit_file_is_named_with_the_fault(changes: dict[str, Any], message: str) -> None:
     write_results(declare())
-    path = run_file("quick", "aspp", 1)
+    path = RunFiles("quick", "aspp", 1).evaluation(PLAIN)
     edit(path, **changes)
     with pytest.raises(ReportError, match=f"{re.escape(str(path))}.*{message}.*`dvc repro`$"):
         load_results(declare(), "quick")
@@ -457,7 +458,7 @@ def test_an_unfit_file_is_named_with_the_fault(changes: dict[str, Any], message:
 def test_runs_of_other_settings_code_or_data_are_refused(what: str) -> None:
     params = declare()
     write_results(params)
-    path = run_file("quick", "aspp", 1)
+    path = RunFiles("quick", "aspp", 1).evaluation(PLAIN)
     provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
     with pytest.raises(ReportError, match=rf"aspp-1\.json .* other {what}"):
@@ -467,7 +468,7 @@ def test_runs_of_other_settings_code_or_data_are_refused(what: str) -> None:
 def test_runs_of_other_images_are_refused() -> None:
     write_results(declare())
     images = {f"val_{index}": [[0, 3, 4]] for index in (0, 1, 3, 2)}
-    edit(run_file("quick", "image_pyramid", 1), images=images)
+    edit(RunFiles("quick", "image_pyramid", 1).evaluation(PLAIN), images=images)
     with pytest.raises(ReportError, match=r"image_pyramid-1\.json is of other data"):
         load_results(declare(), "quick")
 
@@ -494,7 +495,11 @@ def test_an_absent_class_is_empty_and_named() -> None:
     for model in MIOU:
         for seed in range(3):
             iou = {"background": 0.7, "disc_shape": None, "ring": 0.5}
-            edit(run_file("quick", model, seed), iou=iou, absent_classes=["disc_shape"])
+            edit(
+                RunFiles("quick", model, seed).evaluation(PLAIN),
+                iou=iou,
+                absent_classes=["disc_shape"],
+            )
     files = texts(declare())
     classes = frame(files, "per_class")
     assert classes["disc_shape"].isna().all()
@@ -506,7 +511,7 @@ def test_an_absent_class_is_empty_and_named() -> None:
 def test_a_class_absent_from_some_runs_is_the_mean_of_the_others() -> None:
     write_results(declare())
     iou = {"background": 0.7, "disc_shape": None, "ring": 0.5}
-    edit(run_file("quick", "aspp", 2), iou=iou, absent_classes=["disc_shape"])
+    edit(RunFiles("quick", "aspp", 2).evaluation(PLAIN), iou=iou, absent_classes=["disc_shape"])
     files = texts(declare())
     assert frame(files, "per_class").loc["aspp", "disc_shape"] == 71.0
     assert "disc_shape (1 of 6 runs)" in files["tables/per_class.md"]
@@ -623,7 +628,7 @@ class TestReceptiveField:
     )
     def test_other_results_are_refused(self, changes: dict[str, Any], message: str) -> None:
         write_results(declare())
-        edit(receptive_field_file("quick", "aspp"), **changes)
+        edit(ProfileFiles("quick").receptive_field("aspp"), **changes)
         with pytest.raises(ReportError, match=rf"aspp\.json.*{message}"):
             load_results(declare(), "quick")
 
@@ -656,7 +661,7 @@ class TestCRF:
     def test_a_worse_crf_is_reported_as_it_is(self) -> None:
         write_results(declare(crf=["aspp"]))
         for seed in range(3):
-            path = crf_file("quick", "aspp", seed)
+            path = RunFiles("quick", "aspp", seed).crf
             content = json.loads(path.read_text(encoding="utf-8"))
             content["iterations"]["10"]["miou"] = content["iterations"]["0"]["miou"] - 0.1
             dump(path, content)
@@ -669,7 +674,7 @@ class TestCRF:
             search = {"images": 24}
             found = CRF | {"w1": 5 + seed, "sigma_alpha": 40, "sigma_beta": 6}
             parameters = {key: found[key] for key in list(CRF)[:5]}
-            edit(crf_file("quick", "aspp", seed), search=search, parameters=parameters)
+            edit(RunFiles("quick", "aspp", seed).crf, search=search, parameters=parameters)
         note = texts(declare(crf=["aspp"]))["tables/crf.md"]
         assert "aspp (seed 2) 7/40/6/3/3" in note and "24 training images" in note
 
@@ -702,14 +707,14 @@ class TestCRF:
         self, changes: dict[str, Any], message: str
     ) -> None:
         write_results(declare(crf=["aspp"]))
-        edit(crf_file("quick", "aspp", 1), **changes)
+        edit(RunFiles("quick", "aspp", 1).crf, **changes)
         with pytest.raises(ReportError, match=rf"aspp-1\.json {message}.*`dvc repro`$"):
             load_results(declare(crf=["aspp"]), "quick")
 
     @pytest.mark.parametrize("what", ["settings", "code"])
     def test_results_of_other_training_or_code_are_refused(self, what: str) -> None:
         write_results(declare(crf=["aspp"]))
-        path = crf_file("quick", "aspp", 1)
+        path = RunFiles("quick", "aspp", 1).crf
         provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
         edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
         with pytest.raises(ReportError, match=f"other {what}.*force crf@quick-aspp-1"):
@@ -717,7 +722,7 @@ class TestCRF:
 
     def test_a_missing_picture_is_named(self) -> None:
         write_results(declare(crf=["aspp"]))
-        path = crf_samples_files("quick", "aspp", 0)["scores"]
+        path = RunFiles("quick", "aspp", 0).crf_samples["scores"]
         path.unlink()
         with pytest.raises(ReportError, match=rf"^{re.escape(str(path))} is missing"):
             write_report(declare(crf=["aspp"]), "quick")
@@ -752,7 +757,8 @@ class TestContextRadius:
             for seed in params.run.seeds:
                 correct = [90, 30 + seed, 0, 10, 1]
                 edit(
-                    run_file("quick", model, seed), context_radius=self.RADII | {"correct": correct}
+                    RunFiles("quick", model, seed).evaluation(PLAIN),
+                    context_radius=self.RADII | {"correct": correct},
                 )
 
     def test_accuracy_by_radius(self) -> None:
@@ -807,7 +813,10 @@ class TestAudit:
 
     def test_results_of_other_code_are_refused(self) -> None:
         write_results(declare(audit=["aspp"]))
-        edit(audit_file("quick", "aspp", 1), provenance={"settings_sha256": "", "code_sha256": ""})
+        edit(
+            RunFiles("quick", "aspp", 1).audit,
+            provenance={"settings_sha256": "", "code_sha256": ""},
+        )
         with pytest.raises(ReportError, match="force audit@quick-aspp-1"):
             load_results(declare(audit=["aspp"]), "quick")
 
