@@ -60,7 +60,8 @@ class TestRefusal:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        path = shutil.copy(checkpoint_file, tmp_path / f"plain-{seed}.pt")
+        path = tmp_path / f"plain-{seed}.pt"
+        shutil.copy(checkpoint_file, path)
         if what == "settings" and seed == 0:
             arguments = experiment.arguments | {"output_stride": 8}
             experiment = experiment.model_copy(update={"arguments": arguments})
