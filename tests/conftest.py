@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import load_split, pack
+from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
-from deeplab_bench.models import build_model
-from deeplab_bench.settings.schema import Experiment, Training
-from deeplab_bench.training import train as training
+from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
+from deeplab_bench.results.provenance import provenance_of_training
+from deeplab_bench.settings.schema import Experiment, Inference, Training
+from deeplab_bench.training.train import train
+from deeplab_bench.writing import write_tensors
 
 # What any architecture may need, as small as it goes.
 ARGUMENTS = {
@@ -98,22 +100,45 @@ def experiment() -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(
+def checkpoint_file(
     experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
+    """The file of a trained run of seed 0."""
     path = tmp_path_factory.mktemp("checkpoints") / "plain-0.pt"
     train_balanced(experiment, data_folder, path)
     return path
 
 
+@pytest.fixture(scope="module")
+def checkpoint(experiment: Experiment, data_folder: Path, checkpoint_file: Path) -> Checkpoint:
+    return open_run(experiment, 0, data_folder, checkpoint_file)
+
+
+@pytest.fixture(scope="session")
+def val(data_folder: Path) -> Split:
+    return load_split(data_folder, "val")
+
+
+def train_run(
+    experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, workers: int = 0
+) -> None:
+    """Train a run as the stage does, in this process unless ``workers`` are asked for."""
+    provenance = provenance_of_training(experiment, seed, data_folder)
+    train(experiment, seed, data_folder, checkpoint, provenance.model_dump(), workers)
+
+
+def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path) -> Checkpoint:
+    """Open the checkpoint of a run as the later stages do."""
+    return open_checkpoint(checkpoint, provenance_of_training(experiment, seed, data_folder))
+
+
 def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:
-    """Train, then shift the classes' logits to equal means: so little would predict one alone."""
-    training.train(experiment, 0, data_folder, path, workers=0)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model = build_model(experiment.architecture, experiment.arguments, num_classes=6).eval()
-    model.load_state_dict(state["model"])
+    """Train, then shift the logits to equal means of all classes, so that several are predicted."""
+    train_run(experiment, 0, data_folder, path)
+    model = open_run(experiment, 0, data_folder, path).build_model(experiment, Inference()).eval()
     image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
     with torch.no_grad():
-        logits = model(normalise(image[None])).mean(dim=(0, 2, 3))
-    state["model"]["classifier.1.bias"] -= logits
-    training.write_atomically(path, state)
+        means = model(normalise(image[None])).mean(dim=(0, 2, 3))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state["model"]["classifier.1.bias"] -= means
+    write_tensors(path, state)

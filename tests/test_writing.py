@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from deeplab_bench.writing import write_json
+from deeplab_bench.writing import write_json, write_tensors
 
 CONTENTS = [
     {},
@@ -16,6 +17,13 @@ CONTENTS = [
     [1, {"a": 2}],
     "text",
 ]
+
+
+def fill_disk(path: Path, content: bytes | memoryview) -> None:
+    """Write a part, as ``Path.write_bytes`` does on a disk without room."""
+    with path.open("wb") as file:
+        file.write(bytes(content)[:3])
+    raise OSError("no space left")
 
 
 def names_in(folder: Path) -> list[str]:
@@ -71,15 +79,28 @@ def test_interrupted_write_leaves_the_old_file(
     path = tmp_path / "x.json"
     write_json(path, "old")
 
-    def full_disk(path: Path, text: str, **_: Any) -> None:
-        path.write_bytes(text.encode()[:3])
-        raise OSError("no space left")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full_disk)
+        patch.setattr(Path, "write_bytes", fill_disk)
         with pytest.raises(OSError, match="no space"):
             write_json(path, "new content")
     assert json.loads(path.read_text()) == "old"
     write_json(path, "new content")
     assert json.loads(path.read_text()) == "new content"
     assert names_in(tmp_path) == ["x.json"]
+
+
+def test_write_interrupted_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "x.pt"
+    write_tensors(path, {"x": torch.zeros(3)})
+    assert names_in(path.parent) == ["x.pt"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill_disk)
+        with pytest.raises(OSError, match="no space"):
+            write_tensors(path, {"x": torch.ones(3)})
+    assert torch.equal(torch.load(path, weights_only=True)["x"], torch.zeros(3))
+    write_tensors(path, {"x": torch.ones(3)})
+    assert torch.equal(torch.load(path, weights_only=True)["x"], torch.ones(3))
+    assert names_in(path.parent) == ["x.pt"]

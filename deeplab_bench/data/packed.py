@@ -127,15 +127,23 @@ def load_split(folder: Path, split: str) -> Split:
 
 
 def read_manifest(folder: Path) -> Any:
+    return json.loads(_manifest_bytes(folder))
+
+
+def _manifest_bytes(folder: Path) -> bytes:
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{path} is missing: run `dvc repro prepare@{folder.name}`")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return path.read_bytes()
 
 
 def data_sha256(folder: Path) -> str:
-    """A digest of all that training and evaluation see."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    """Compute a digest of all that training and evaluation see.
+
+    Raises:
+        DataError: the data have not been prepared.
+    """
+    return hashlib.sha256(_manifest_bytes(folder)).hexdigest()
 
 
 def _array_files(folder: Path, split: str) -> tuple[Path, Path]:

@@ -18,8 +18,8 @@ from deeplab_bench.analysis.effective_field import (
     half_square,
     measure_field,
 )
-from deeplab_bench.data.packed import load_split
-from deeplab_bench.evaluation.evaluate import EvaluationError
+from deeplab_bench.data.packed import Split
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.settings.schema import Experiment
 
 
@@ -62,24 +62,23 @@ def test_gradient_is_of_the_highest_logit_in_the_middle() -> None:
     np.testing.assert_allclose(gradient_map(Shift(), images), expected)
 
 
-def test_images_lie_in_the_middle_of_the_mean(data_folder: Path) -> None:
-    split = load_split(data_folder, "val")
-    images = centred_images(split, 4)
+def test_images_lie_in_the_middle_of_the_mean(val: Split) -> None:
+    images = centred_images(val, 4)
     assert images.shape == (4, 3, 48, 48)
     height, width = SIZES["val"][2 * 3]
     last = images[3]
     rows = last.abs().sum(dim=(0, 2)).nonzero()
     assert int(rows.max() - rows.min()) + 1 == height == 45
-    alone = centred(split.image(6), height, width)[0]
+    alone = centred(val.image(6), height, width)[0]
     assert torch.equal(last[:, 24, 24], alone[:, height // 2, width // 2])
     assert float(last.abs().sum()) == pytest.approx(float(alone.abs().sum()))
 
 
 def test_a_field_is_measured_before_and_after(
-    experiment: Experiment, data_folder: Path, checkpoint: Path, tmp_path: Path
+    experiment: Experiment, val: Split, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     found = [
-        measure_field(experiment, 0, data_folder, checkpoint, tmp_path / f"{run}.png")
+        measure_field(experiment, 0, val, checkpoint, tmp_path / f"{run}.png")
         for run in ("first", "second")
     ]
     assert found[0] == found[1]
@@ -94,10 +93,3 @@ def test_a_field_is_measured_before_and_after(
         assert np.count_nonzero(pixels > 11.6) / pixels.size == pytest.approx(
             measured["share"], abs=0.02
         )
-
-
-def test_another_runs_checkpoint_is_refused(
-    experiment: Experiment, data_folder: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(EvaluationError, match="other settings"):
-        measure_field(experiment, 1, data_folder, checkpoint, tmp_path / "maps.png")

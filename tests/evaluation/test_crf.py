@@ -151,7 +151,7 @@ class TestMeanField:
     def test_the_module_imports_without_the_library_and_torch(self) -> None:
         code = (
             "import sys; sys.modules['pydensecrf'] = None;"
-            "import deeplab_bench.evaluation.crf.search, pipelines.__main__;"
+            "import deeplab_bench.__main__, deeplab_bench.evaluation.crf.search;"
             "assert 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -15,6 +15,7 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.samples import SAMPLES
 from deeplab_bench.data.voc_layout import VOID
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.crf import CRFError, CRFParameters, Refined, Task, iterate_mean_field
 from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.evaluate import (
@@ -27,7 +28,7 @@ from deeplab_bench.evaluation.crf.evaluate import (
 )
 from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.crf.search import pick_evenly
-from deeplab_bench.evaluation.evaluate import EvaluationError, evaluate
+from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.boundaries import (
     TRIMAP_WIDTHS,
@@ -35,7 +36,7 @@ from deeplab_bench.evaluation.measures.boundaries import (
     count_trimap_confusions,
 )
 from deeplab_bench.models import build_model
-from deeplab_bench.settings.schema import CRF, CRFSearch, Experiment
+from deeplab_bench.settings.schema import CRF, CRFSearch, Experiment, Inference
 from deeplab_bench.writing import format_json
 
 Result = tuple[dict[str, Any], dict[str, Any]]
@@ -51,10 +52,9 @@ SETTINGS = CRF(
 )
 
 
-def loaded(experiment: Experiment, checkpoint: Path) -> nn.Module:
+def loaded(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
     model = build_model(experiment.architecture, experiment.arguments, num_classes=6).eval()
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(checkpoint.weights)
     return model
 
 
@@ -90,8 +90,14 @@ def samples_in(folder: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def evaluated(experiment: Experiment, data_folder: Path, checkpoint: Path) -> Result:
-    samples = samples_in(checkpoint.parent)
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return samples_in(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    experiment: Experiment, data_folder: Path, checkpoint: Checkpoint, samples: dict[str, Path]
+) -> Result:
     return evaluate_crf(experiment, 0, SETTINGS, data_folder, checkpoint, samples, workers=2)
 
 
@@ -101,13 +107,9 @@ def result(evaluated: Result) -> dict[str, Any]:
 
 
 def test_no_iteration_is_the_run_itself(
-    result: dict[str, Any],
-    experiment: Experiment,
-    data_folder: Path,
-    checkpoint: Path,
-    tmp_path: Path,
+    result: dict[str, Any], experiment: Experiment, val: Split, checkpoint: Checkpoint
 ) -> None:
-    run, _ = evaluate(experiment, 0, data_folder, checkpoint, tmp_path / "samples.png")
+    run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
     network = result["iterations"]["0"]
     assert network["miou"] == pytest.approx(run["metrics"]["miou"], abs=1e-5)
     assert network["pixel_accuracy"] == pytest.approx(run["metrics"]["pixel_accuracy"], abs=1e-5)
@@ -138,9 +140,9 @@ def test_an_edge_that_the_crf_sets_right() -> None:
 
 
 def test_figures_by_hand(
-    result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Path
+    result: dict[str, Any], experiment: Experiment, val: Split, checkpoint: Checkpoint
 ) -> None:
-    model, val = loaded(experiment, checkpoint), load_split(data_folder, "val")
+    model = loaded(experiment, checkpoint)
     parameters = [result["parameters"][key] for key in ("w1", "sigma_alpha", "sigma_beta")]
     whole = np.zeros((3, 6, 6), dtype=np.int64)
     bands = np.zeros((3, len(TRIMAP_WIDTHS), 6, 6), dtype=np.int64)
@@ -167,7 +169,7 @@ def test_figures_by_hand(
 
 
 def test_the_search_scores_training_images(
-    result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Path
+    result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Checkpoint
 ) -> None:
     """All of them scored here once more; the best was used, which is not where it began."""
     model, train = loaded(experiment, checkpoint), load_split(data_folder, "train")
@@ -188,7 +190,10 @@ def test_the_search_scores_training_images(
 
 
 def test_the_search_counts_no_boundary_regions(
-    experiment: Experiment, data_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment,
+    data_folder: Path,
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
 
@@ -204,15 +209,20 @@ def test_the_search_counts_no_boundary_regions(
 
 
 def test_nothing_varies_with_the_number_of_workers(
-    evaluated: Result, experiment: Experiment, data_folder: Path, checkpoint: Path, tmp_path: Path
+    evaluated: Result,
+    samples: dict[str, Path],
+    experiment: Experiment,
+    data_folder: Path,
+    checkpoint: Checkpoint,
+    tmp_path: Path,
 ) -> None:
-    samples, before = samples_in(tmp_path), samples_in(checkpoint.parent)
+    again = samples_in(tmp_path)
     result, timing = evaluate_crf(
-        experiment, 0, SETTINGS, data_folder, checkpoint, samples, workers=1
+        experiment, 0, SETTINGS, data_folder, checkpoint, again, workers=1
     )
     assert format_json(result) == format_json(evaluated[0])
-    for what, path in samples.items():
-        assert path.read_bytes() == before[what].read_bytes()
+    for what, path in again.items():
+        assert path.read_bytes() == samples[what].read_bytes()
     assert set(timing) == {
         "seconds_per_image",
         "evaluation_seconds",
@@ -226,7 +236,7 @@ def test_nothing_varies_with_the_number_of_workers(
 def test_without_a_search_the_given_parameters_are_used(
     experiment: Experiment,
     data_folder: Path,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -248,12 +258,16 @@ def test_without_a_search_the_given_parameters_are_used(
 
 
 def test_pictures_are_strips_of_the_first_images(
-    result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Path
+    result: dict[str, Any],
+    samples: dict[str, Path],
+    experiment: Experiment,
+    val: Split,
+    checkpoint: Checkpoint,
 ) -> None:
-    model, val = loaded(experiment, checkpoint), load_split(data_folder, "val")
+    model = loaded(experiment, checkpoint)
     parameters = [result["parameters"][key] for key in ("w1", "sigma_alpha", "sigma_beta")]
     pixels = {}
-    for what, path in samples_in(checkpoint.parent).items():
+    for what, path in samples.items():
         with Image.open(path) as image:
             assert image.mode == ("P" if what == "labels" else "L")
             pixels[what] = np.asarray(image)
@@ -299,12 +313,13 @@ def test_main_class(label: list[int], background: int | None, main: int) -> None
 
 
 def test_what_is_missing_is_said_before_any_work(
-    experiment: Experiment, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment,
+    data_folder: Path,
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = (experiment, 0, SETTINGS, data_folder, tmp_path / "x.pt", samples_in(tmp_path))
-    with pytest.raises(EvaluationError, match="is missing: run `dvc repro`"):
-        evaluate_crf(*arguments)
     monkeypatch.setattr("deeplab_bench.evaluation.crf.mean_field.find_spec", lambda name: None)
     with pytest.raises(CRFError, match="pydensecrf2"):
-        evaluate_crf(*arguments)
+        evaluate_crf(experiment, 0, SETTINGS, data_folder, checkpoint, samples_in(tmp_path))
     assert not list(tmp_path.iterdir())

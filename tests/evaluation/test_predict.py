@@ -1,7 +1,5 @@
 """Predictions at every image's own size; probabilities beside the network called by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.predict import batch_by_size, predict, predict_probabilities
 from deeplab_bench.models import arguments_of, build_model
 from deeplab_bench.models.registry import ARCHITECTURES
@@ -21,15 +20,8 @@ ONE_PASS = Inference()
 
 
 @pytest.fixture(scope="module")
-def val(data_folder: Path) -> Split:
-    return load_split(data_folder, "val")
-
-
-@pytest.fixture(scope="module")
-def model(experiment: Experiment, checkpoint: Path) -> nn.Module:
-    model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
-    return model
+def model(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
+    return checkpoint.build_model(experiment, ONE_PASS)
 
 
 def predicted(model: nn.Module, split: Split) -> list[Pixels]:

@@ -3,14 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from small_splits import labelled_split
 
+from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation import protocol_audit
+from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.evaluation.protocol_audit import (
     RULES,
@@ -20,7 +21,7 @@ from deeplab_bench.evaluation.protocol_audit import (
     crop_view,
     resize_view,
 )
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.schema import Experiment, Inference
 
 CLASSES = ["background", "road", "car", "kite"]
 CROP = (8, 12)
@@ -167,12 +168,10 @@ def test_views_show_image_and_label_alike(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(truth, nearest(label))
 
 
-def test_an_audited_run(
-    experiment: Experiment, data_folder: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_an_audited_run(experiment: Experiment, val: Split, checkpoint: Checkpoint) -> None:
     """The protocol is that of the run; all void of its images lies in the rims of objects."""
-    result = audit(experiment, 0, data_folder, checkpoint)
-    run, _ = evaluate(experiment, 0, data_folder, checkpoint, tmp_path / "samples.png")
+    result = audit(experiment, 0, val, checkpoint)
+    run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
     assert result["protocol"] == run["metrics"]["miou"]
     assert list(result["rules"]) == list(RULES)
     assert result["crop_size"] == [32, 40]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from conftest import ARGUMENTS
 from torch import Tensor, nn
 
+from deeplab_bench.data.packed import Split
 from deeplab_bench.models import arguments_of, build_model
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.results.records import SpeedRecord
@@ -81,10 +81,14 @@ def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "CPU_PIXELS", 2 * 40 * 48)
 
 
+def read(result: dict[str, Any]) -> SpeedRecord:
+    """Read a result as the report does, once the stage has added the digest of its code."""
+    return SpeedRecord.model_validate_json(format_json(result | {"code_sha256": {}}))
+
+
 @pytest.mark.usefixtures("_known_times")
-def test_a_result_is_what_the_report_reads(experiment: Experiment, data_folder: Path) -> None:
-    result = measure(experiment, "cpu", data_folder)
-    found = SpeedRecord.model_validate_json(format_json(result))
+def test_a_result_is_what_the_report_reads(experiment: Experiment, val: Split) -> None:
+    found = read(measure(experiment, "cpu", val))
     assert (found.profile, found.model, found.hardware) == ("toy", "plain", "cpu")
     assert found.input_size == (40, 48)
     assert [cost.output_stride for cost in found.output_strides] == [16, 8]
@@ -183,12 +187,12 @@ def test_the_search_ends_with_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("_known_times")
 def test_a_batch_beyond_the_memory_has_no_training(
-    experiment: Experiment, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, val: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError
 
     monkeypatch.setattr(speed, "make_training_step", full)
-    result = measure(experiment, "cpu", data_folder)
+    result = measure(experiment, "cpu", val)
     assert result["training"] is None
-    assert SpeedRecord.model_validate_json(format_json(result)).training is None
+    assert read(result).training is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ARGUMENTS
+from conftest import ARGUMENTS, train_run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,18 +19,13 @@ from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import arguments_of, build_model
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.results import provenance
 from deeplab_bench.settings.schema import Experiment, Phase, Training
-from deeplab_bench.training import train as training
+from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
-from deeplab_bench.training.train import (
-    Trainer,
-    TrainingError,
-    TrainingLoss,
-    train,
-    training_timing,
-    write_atomically,
-)
+from deeplab_bench.training.train import lock, read_timing, timing_file
+from deeplab_bench.training.trainer import Trainer, TrainingError, TrainingLoss
 
 CPU = torch.device("cpu")
 
@@ -81,11 +76,11 @@ def interrupt(
 ) -> None:
     """Leave the snapshot of a run of seed 0 that got as far as iteration ``at``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SNAPSHOT_SECONDS", -1)
-        patch.setattr(training, "LOOK_EVERY", 1)
+        patch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
+        patch.setattr(trainer_module, "LOOK_EVERY", 1)
         watch_steps(patch, stop_at=at)
         with pytest.raises(Interrupted):
-            train(experiment, 0, data, checkpoint, workers)
+            train_run(experiment, 0, data, checkpoint, workers)
     assert not checkpoint.exists()
     assert len(list(checkpoint.parent.glob("*.snapshot"))) == 1
 
@@ -99,7 +94,7 @@ def finished(
     experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     checkpoint = tmp_path_factory.mktemp("finished") / "plain-0.pt"
-    train(experiment, 0, data_folder, checkpoint, workers=0)
+    train_run(experiment, 0, data_folder, checkpoint)
     return checkpoint
 
 
@@ -119,7 +114,7 @@ class TestReproducibility:
     ) -> None:
         torch.manual_seed(workers)
         np.random.seed(workers)
-        train(experiment, 0, data_folder, tmp_path / "other.pt", workers)
+        train_run(experiment, 0, data_folder, tmp_path / "other.pt", workers)
         assert (tmp_path / "other.pt").read_bytes() == finished.read_bytes()
 
     def test_other_seed_other_model(
@@ -128,7 +123,7 @@ class TestReproducibility:
         """From the start, as steps of no length show."""
         experiment = changed(experiment, base_lr=1e-30)
         for seed in range(2):
-            train(experiment, seed, data_folder, tmp_path / f"{seed}.pt", workers=0)
+            train_run(experiment, seed, data_folder, tmp_path / f"{seed}.pt")
         one, other = (load(tmp_path / f"{seed}.pt") for seed in range(2))
         assert one["history"] != other["history"]
         name = "backbone.conv1.weight"
@@ -151,13 +146,13 @@ class TestReproducibility:
     ) -> None:
         experiment = changed(experiment, precision=precision)
         if precision != "float32":
-            train(experiment, 0, data_folder, tmp_path / "uninterrupted.pt", workers=0)
+            train_run(experiment, 0, data_folder, tmp_path / "uninterrupted.pt")
             assert load(tmp_path / "uninterrupted.pt")["history"] != load(finished)["history"]
             finished = tmp_path / "uninterrupted.pt"
         checkpoint = tmp_path / "run" / "plain-0.pt"
         interrupt(experiment, data_folder, checkpoint, at, workers)
         steps = watch_steps(monkeypatch)
-        train(experiment, 0, data_folder, checkpoint, workers)
+        train_run(experiment, 0, data_folder, checkpoint, workers)
         assert steps == list(range(at, experiment.training.iterations))
         assert checkpoint.read_bytes() == finished.read_bytes()
         assert names_in(checkpoint.parent) == {"plain-0.pt", "plain-0.timing.json", "plain-0.lock"}
@@ -175,17 +170,17 @@ class TestReproducibility:
         interrupt(experiment, data_folder, checkpoint, at=2)
         interrupt(experiment, data_folder, checkpoint, at=4)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "SNAPSHOT_SECONDS", -1)
-            patch.setattr(training, "LOOK_EVERY", 1)
+            patch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
+            patch.setattr(trainer_module, "LOOK_EVERY", 1)
             patch.setattr(Trainer, "history", lambda self: next(iter(())))
             with pytest.raises(StopIteration):
-                train(experiment, 0, data_folder, checkpoint, workers=0)
+                train_run(experiment, 0, data_folder, checkpoint)
         steps = watch_steps(monkeypatch)
-        train(experiment, 0, data_folder, checkpoint, workers=0)
+        train_run(experiment, 0, data_folder, checkpoint)
         assert steps == []
         assert checkpoint.read_bytes() == finished.read_bytes()
 
-    @pytest.mark.parametrize("other", ["settings", "seed", "code", "data"])
+    @pytest.mark.parametrize("other", ["settings", "seed", "code", "data", "weights"])
     def test_snapshot_of_another_run_is_not_taken_up(
         self,
         other: str,
@@ -202,17 +197,22 @@ class TestReproducibility:
         elif other == "seed":
             seed = 1
         else:
-            name = {"code": "run_code_sha256", "data": "data_sha256"}[other]
-            monkeypatch.setattr(training, name, lambda *_: "another")
+            monkeypatch.setattr(provenance, f"{other}_sha256", lambda *_: "another")
         steps = watch_steps(monkeypatch)
-        train(experiment, seed, data_folder, checkpoint, workers=0)
+        train_run(experiment, seed, data_folder, checkpoint)
         assert steps == list(range(experiment.training.iterations))
 
     def test_timing_is_kept_out_of_the_checkpoint(self, finished: Path) -> None:
         assert set(load(finished)) == {"model", "provenance", "history", "classes"}
-        timing = training_timing(finished)
+        timing = read_timing(finished)
         assert timing["training_seconds"] > 0
         assert torch.__version__.startswith(timing["environment"]["torch"])
+
+    def test_missing_timing_is_one_line(self, tmp_path: Path) -> None:
+        with pytest.raises(TrainingError) as caught:
+            read_timing(tmp_path / "plain-0.pt")
+        path = timing_file(tmp_path / "plain-0.pt")
+        assert str(caught.value) == f"{path} is missing: run `dvc repro`"
 
 
 class TestLoss:
@@ -382,7 +382,7 @@ class TestOptimisation:
     ) -> None:
         steps = watch_steps(monkeypatch)
         experiment = changed(experiment, batch_size=batch_size, iterations=4)
-        train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+        train_run(experiment, 0, data_folder, tmp_path / "x.pt")
         assert steps == [0, 1, 2, 3]
 
     @pytest.mark.parametrize(
@@ -576,7 +576,7 @@ class TestTwoPhases:
         """With a rate of next to nothing and frozen statistics, it leaves the weights alone."""
         settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
         path = tmp_path / "x.pt"
-        train(in_two_phases(experiment, **settings), 0, data_folder, path, workers=0)
+        train_run(in_two_phases(experiment, **settings), 0, data_folder, path)
         first, second = load(finished), load(path)
         for key, value in second["model"].items():
             torch.testing.assert_close(value, first["model"][key], msg=key)
@@ -596,7 +596,7 @@ class TestTwoPhases:
         """It ends the same; the first phase is not run again."""
         experiment = in_two_phases(experiment)
         whole, cut = tmp_path / "whole" / "x.pt", tmp_path / "cut" / "x.pt"
-        train(experiment, 0, data_folder, whole, workers=0)
+        train_run(experiment, 0, data_folder, whole)
         step = Trainer.step
 
         def stopping(self: Trainer, images: Tensor, labels: Tensor) -> None:
@@ -607,9 +607,9 @@ class TestTwoPhases:
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "step", stopping)
             with pytest.raises(Interrupted):
-                train(experiment, 0, data_folder, cut, workers=0)
+                train_run(experiment, 0, data_folder, cut)
         steps = watch_steps(monkeypatch)
-        train(experiment, 0, data_folder, cut, workers=0)
+        train_run(experiment, 0, data_folder, cut)
         assert steps == [0, 1, 2, 3]
         assert cut.read_bytes() == whole.read_bytes()
 
@@ -624,7 +624,7 @@ class TestPretrained:
         settings = {"weights": str(weights), "base_lr": 1e-12}
         arguments = experiment.arguments | {"width": 1.0}
         experiment = changed(experiment, **settings).model_copy(update={"arguments": arguments})
-        train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+        train_run(experiment, 0, data_folder, tmp_path / "x.pt")
         state = load(tmp_path / "x.pt")
         for name, value in model.named_parameters():
             if not name.startswith("fc."):
@@ -638,7 +638,7 @@ class TestPretrained:
         torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "x.pth")
         experiment = changed(experiment, weights=str(tmp_path / "x.pth"))
         with pytest.raises(TrainingError, match=r"training\.weights .*x\.pth of models\.plain: "):
-            train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+            train_run(experiment, 0, data_folder, tmp_path / "x.pt")
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -665,7 +665,7 @@ class TestPretrained:
             torch.save(content, path)
         experiment = changed(experiment, weights=str(path))
         with pytest.raises(WeightsError, match=rf"x\.pth {message}"):
-            train(experiment, 0, data_folder, tmp_path / "x.pt", workers=0)
+            train_run(experiment, 0, data_folder, tmp_path / "x.pt")
 
 
 class TestFailure:
@@ -673,7 +673,7 @@ class TestFailure:
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
     ) -> None:
         with pytest.raises(TrainingError, match=r"loss is (nan|inf) .*training\.base_lr.* 1e\+30"):
-            train(changed(experiment, base_lr=1e30), 0, data_folder, tmp_path / "x.pt", workers=0)
+            train_run(changed(experiment, base_lr=1e30), 0, data_folder, tmp_path / "x.pt")
         assert names_in(tmp_path) == {"x.lock"}
 
     def test_loss_not_finite_on_the_way(self, experiment: Experiment, tmp_path: Path) -> None:
@@ -687,44 +687,22 @@ class TestFailure:
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
         checkpoint = tmp_path / "plain-0.pt"
-        with training.lock(checkpoint):
+        with lock(checkpoint):
             with pytest.raises(TrainingError, match=r"plain-0\.pt is being trained"):
-                train(experiment, 0, data_folder, checkpoint, workers=0)
+                train_run(experiment, 0, data_folder, checkpoint)
             assert names_in(tmp_path) == {"plain-0.lock"}
-        train(experiment, 0, data_folder, checkpoint, workers=0)
+        train_run(experiment, 0, data_folder, checkpoint)
         assert checkpoint.read_bytes() == finished.read_bytes()
 
     def test_models_do_not_keep_each_other_off(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
     ) -> None:
-        with training.lock(tmp_path / "plain-1.pt"):
-            train(experiment, 0, data_folder, tmp_path / "plain-0.pt", workers=0)
+        with lock(tmp_path / "plain-1.pt"):
+            train_run(experiment, 0, data_folder, tmp_path / "plain-0.pt")
 
     def test_data_not_prepared(self, experiment: Experiment, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="dvc repro prepare@nothing"):
-            train(experiment, 0, tmp_path / "nothing", tmp_path / "x.pt", workers=0)
-
-
-def test_write_interrupted_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "new" / "x.pt"
-    write_atomically(path, {"x": torch.zeros(3)})
-    assert names_in(path.parent) == {"x.pt"}
-
-    def full_disk(path: Path, content: Any) -> None:
-        with path.open("wb") as file:
-            file.write(bytes(content)[:10])
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full_disk)
-        with pytest.raises(OSError, match="no space"):
-            write_atomically(path, {"x": torch.ones(3)})
-    assert torch.equal(load(path)["x"], torch.zeros(3))
-    write_atomically(path, {"x": torch.ones(3)})
-    assert torch.equal(load(path)["x"], torch.ones(3))
-    assert names_in(path.parent) == {"x.pt"}
+            train_run(experiment, 0, tmp_path / "nothing", tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("iterations", [1, 7, 100, 250])

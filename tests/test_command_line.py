@@ -1,0 +1,192 @@
+"""The command line: every command gets its arguments, every mistake is one line."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+from unittest.mock import Mock, create_autospec
+
+import pytest
+
+from deeplab_bench.command_line import TOOLS, run
+from deeplab_bench.errors import UserError
+from pipelines import audit, evaluate
+from pipelines.stages import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = [*STAGES, *TOOLS]
+
+
+@pytest.fixture
+def audited(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Stands for the stage ``audit``, with its arguments."""
+    main = create_autospec(audit.main, return_value=None)
+    monkeypatch.setattr(audit, "main", main)
+    return main
+
+
+def options(
+    *profiles: Annotated[str, "the profiles"],
+    jobs: Annotated[int, "how many"] = 1,
+    limit: Annotated[float, "how long"] = 0.5,
+    device: str = "",
+    all: Annotated[bool, "everything"] = False,
+) -> int | None:
+    """Arguments of every kind, as those of a tool."""
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """Run ``repro`` with the arguments of ``options`` and return those it was called with."""
+    main = create_autospec(options, return_value=None)
+    monkeypatch.setitem(sys.modules, "pipelines.repro", SimpleNamespace(main=main))
+    assert run(["repro", *arguments]) == 0
+    (called,) = main.call_args_list
+    return {"profiles": called.args, **called.kwargs}
+
+
+class TestDispatch:
+    def test_a_stage_gets_typed_arguments(self, audited: Mock) -> None:
+        assert run(["audit", "toy", "plain", "3"]) == 0
+        audited.assert_called_once_with("toy", "plain", 3)
+
+    def test_arguments_keep_their_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        main = create_autospec(evaluate.main, return_value=None)
+        monkeypatch.setattr(evaluate, "main", main)
+        assert run(["evaluate", "toy", "os8", "plain", "0"]) == 0
+        main.assert_called_once_with(profile="toy", inference="os8", model="plain", seed=0)
+
+    def test_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert call(monkeypatch) == {
+            "profiles": (),
+            "jobs": 1,
+            "limit": 0.5,
+            "device": "",
+            "all": False,
+        }
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--jobs", "3"], {"jobs": 3}),
+            (["--jobs=3"], {"jobs": 3}),
+            (["--limit", "7"], {"limit": 7.0}),
+            (["--device", "h100"], {"device": "h100"}),
+            (["--all"], {"all": True}),
+            (["toy", "quick"], {"profiles": ("toy", "quick")}),
+            (["toy", "--all", "--jobs", "2"], {"profiles": ("toy",), "all": True, "jobs": 2}),
+        ],
+    )
+    def test_options(
+        self, arguments: list[str], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = call(monkeypatch, *arguments)
+        assert found == call(monkeypatch) | expected
+        assert isinstance(found["limit"], float)
+
+    @pytest.mark.parametrize("status", [0, 3])
+    def test_the_status_is_the_command_s(self, status: int, audited: Mock) -> None:
+        audited.return_value = status
+        assert run(["audit", "toy", "plain", "0"]) == status
+
+
+class TestMistakes:
+    def exits(self, capsys: pytest.CaptureFixture[str], *command: str) -> str:
+        """Return what a command prints that ends with the status 2."""
+        with pytest.raises(SystemExit) as caught:
+            run(command)
+        assert caught.value.code == 2
+        out, err = capsys.readouterr()
+        assert not out
+        return err
+
+    def test_unknown_command_names_the_choices(self, capsys: pytest.CaptureFixture[str]) -> None:
+        message = self.exits(capsys, "trian")
+        assert "invalid choice: 'trian'" in message
+        for command in COMMANDS:
+            assert command in message.splitlines()[-1]
+
+    def test_no_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "required: COMMAND" in self.exits(capsys)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["toy", "plain", "x"], "argument seed: invalid int value: 'x'"),
+            (["toy", "plain"], "the following arguments are required: seed"),
+            (["toy", "plain", "0", "1"], "unrecognized arguments: 1"),
+            (["toy", "plain", "0", "--all"], "unrecognized arguments: --all"),
+        ],
+    )
+    def test_wrong_arguments(
+        self,
+        arguments: list[str],
+        message: str,
+        audited: Mock,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        assert message in self.exits(capsys, "audit", *arguments)
+        audited.assert_not_called()
+
+    def test_a_user_s_error_is_one_line(
+        self, audited: Mock, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        audited.side_effect = UserError("x.json is missing: run `dvc repro`")
+        assert run(["audit", "toy", "plain", "0"]) == 1
+        assert capsys.readouterr() == ("", "error: x.json is missing: run `dvc repro`\n")
+
+    def test_any_other_error_is_not_hidden(self, audited: Mock) -> None:
+        audited.side_effect = ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            run(["audit", "toy", "plain", "0"])
+
+    def test_an_interrupt_is_no_traceback(
+        self, audited: Mock, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        audited.side_effect = KeyboardInterrupt
+        assert run(["audit", "toy", "plain", "0"]) == 130
+        assert capsys.readouterr() == ("", "")
+
+
+class TestHelp:
+    def test_lists_every_command_and_does_not_import_torch(self) -> None:
+        code = (
+            "import sys\n"
+            "sys.argv = ['deeplab-bench', '--help']\n"
+            "from deeplab_bench.__main__ import main\n"
+            "try:\n"
+            "    main()\n"
+            "finally:\n"
+            "    assert 'torch' not in sys.modules\n"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip()]
+        helps = {name: stage.help for name, stage in STAGES.items()} | TOOLS
+        explained = {words[0] for words in lines}
+        assert explained >= set(helps)
+        text = " ".join(done.stdout.split())
+        for help in helps.values():
+            assert help in text
+
+    def test_explains_a_command(self, audited: Mock, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            run(["audit", "--help"])
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert "Score a checkpoint by the rules of published code." in text
+        for parameter in inspect.signature(audit.main).parameters:
+            assert parameter in text
+        audited.assert_not_called()
+
+    def test_explains_options(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pipelines.repro", SimpleNamespace(main=options))
+        with pytest.raises(SystemExit):
+            run(["repro", "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        for help in ("the profiles", "--jobs X how many", "--all everything"):
+            assert help in text
