@@ -15,6 +15,7 @@ from scipy import stats
 
 from deeplab_bench.report import page, paper
 from deeplab_bench.report.results import Results
+from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.results.records import (
     Boundaries,
     CRFRecord,
@@ -127,7 +128,10 @@ def made(model: str, seed: int, miou: float) -> EvaluationRecord:
         seed=seed,
         architecture="fcn",
         settings={},
-        provenance={},
+        provenance=Provenance(
+            settings_sha256="", data_sha256="", weights_sha256=None, code_sha256={}
+        ),
+        inference="plain",
         parameters=1,
         classes=("background",),
         metrics=Metrics(

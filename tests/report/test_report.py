@@ -16,9 +16,9 @@ from conftest import SCHEDULE
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, write_label
+from deeplab_bench.errors import UserError
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.report import (
-    ReportError,
     captions,
     page,
     plots,
@@ -46,6 +46,12 @@ CRF = {
     "sigma_gamma": 3.0,
     "iterations": [0, 1, 2, 5, 10],
     "search": None,
+}
+OTHER_SETTINGS = {
+    "settings_sha256": "of another day",
+    "data_sha256": "data",
+    "weights_sha256": None,
+    "code_sha256": {},
 }
 FIGURES = {
     "miou",
@@ -430,7 +436,7 @@ def test_pareto_front(points: list[tuple[float, float]], front: list[tuple[float
 def test_a_missing_file_is_named_and_nothing_is_written(folder: Path, missing: Path) -> None:
     write_results(declare())
     missing.unlink()
-    with pytest.raises(ReportError, match=rf"^{re.escape(str(missing))} is missing.*`dvc repro`$"):
+    with pytest.raises(UserError, match=rf"^{re.escape(str(missing))} is missing.*`dvc repro`$"):
         write_report(declare(), "quick")
     assert not (folder / "tables").exists()
 
@@ -450,31 +456,54 @@ def test_an_unfit_file_is_named_with_the_fault(changes: dict[str, Any], message:
     write_results(declare())
     path = RunFiles("quick", "aspp", 1).evaluation(PLAIN)
     edit(path, **changes)
-    with pytest.raises(ReportError, match=f"{re.escape(str(path))}.*{message}.*`dvc repro`$"):
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}.*{message}.*`dvc repro`$"):
         load_results(declare(), "quick")
 
 
-@pytest.mark.parametrize("what", ["settings", "code", "data"])
-def test_runs_of_other_settings_code_or_data_are_refused(what: str) -> None:
+@pytest.mark.parametrize("what", ["settings", "data"])
+def test_runs_of_other_settings_or_data_are_refused(what: str) -> None:
     params = declare()
     write_results(params)
     path = RunFiles("quick", "aspp", 1).evaluation(PLAIN)
     provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
-    with pytest.raises(ReportError, match=rf"aspp-1\.json .* other {what}"):
+    with pytest.raises(UserError, match=rf"aspp.*1.* other {what}"):
         write_report(params, "quick")
+
+
+def test_results_of_older_code_are_shown_and_marked(folder: Path) -> None:
+    params = declare(crf=["aspp"])
+    write_results(params)
+    assert load_results(params, "quick").outdated == {}
+    make_outdated(RunFiles("quick", "aspp", 1).evaluation(PLAIN), "train")
+    make_outdated(RunFiles("quick", "aspp", 2).crf, "crf")
+    make_outdated(ProfileFiles("quick").speed("cpu", "image_pyramid"), "speed")
+    results = load_results(params, "quick")
+    assert results.outdated == {"aspp": ("train", "crf"), "image_pyramid": ("speed",)}
+    write_report(params, "quick")
+    for name in ("README.md", "tables/accuracy.md"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "> [!CAUTION]" in text
+        assert "Results of older code: aspp (train, crf); image_pyramid (speed)" in text
+
+
+def make_outdated(path: Path, stage: str) -> None:
+    """Change the digest of a stage's code in a result."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record.get("provenance", record)["code_sha256"][stage] = "of another day"
+    dump(path, record)
 
 
 def test_runs_of_other_images_are_refused() -> None:
     write_results(declare())
     images = {f"val_{index}": [[0, 3, 4]] for index in (0, 1, 3, 2)}
     edit(RunFiles("quick", "image_pyramid", 1).evaluation(PLAIN), images=images)
-    with pytest.raises(ReportError, match=r"image_pyramid-1\.json is of other data"):
+    with pytest.raises(UserError, match="image_pyramid, seed 1, was made from other data"):
         load_results(declare(), "quick")
 
 
 def test_an_undefined_profile_is_refused() -> None:
-    with pytest.raises(ReportError, match="'quack' is not in params"):
+    with pytest.raises(UserError, match="'quack' is not in params"):
         write_report(declare(), "quack")
 
 
@@ -622,14 +651,14 @@ class TestReceptiveField:
         ("changes", "message"),
         [
             ({"seed": 1}, "is of seed 1, not 0"),
-            ({"provenance": {"settings_sha256": "", "code_sha256": ""}}, "other settings"),
+            ({"provenance": OTHER_SETTINGS}, "other settings"),
             ({"image_size": [32]}, "image_size"),
         ],
     )
     def test_other_results_are_refused(self, changes: dict[str, Any], message: str) -> None:
         write_results(declare())
         edit(ProfileFiles("quick").receptive_field("aspp"), **changes)
-        with pytest.raises(ReportError, match=rf"aspp\.json.*{message}"):
+        with pytest.raises(UserError, match=rf"aspp\.json.*{message}"):
             load_results(declare(), "quick")
 
 
@@ -708,23 +737,20 @@ class TestCRF:
     ) -> None:
         write_results(declare(crf=["aspp"]))
         edit(RunFiles("quick", "aspp", 1).crf, **changes)
-        with pytest.raises(ReportError, match=rf"aspp-1\.json {message}.*`dvc repro`$"):
+        with pytest.raises(UserError, match=rf"aspp-1\.json {message}.*`dvc repro`$"):
             load_results(declare(crf=["aspp"]), "quick")
 
-    @pytest.mark.parametrize("what", ["settings", "code"])
-    def test_results_of_other_training_or_code_are_refused(self, what: str) -> None:
+    def test_results_of_other_training_are_refused(self) -> None:
         write_results(declare(crf=["aspp"]))
-        path = RunFiles("quick", "aspp", 1).crf
-        provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-        edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
-        with pytest.raises(ReportError, match=f"other {what}.*force crf@quick-aspp-1"):
+        edit(RunFiles("quick", "aspp", 1).crf, provenance=OTHER_SETTINGS)
+        with pytest.raises(UserError, match=r"crf.aspp-1\.json .*other settings"):
             load_results(declare(crf=["aspp"]), "quick")
 
     def test_a_missing_picture_is_named(self) -> None:
         write_results(declare(crf=["aspp"]))
         path = RunFiles("quick", "aspp", 0).crf_samples["scores"]
         path.unlink()
-        with pytest.raises(ReportError, match=rf"^{re.escape(str(path))} is missing"):
+        with pytest.raises(UserError, match=rf"^{re.escape(str(path))} is missing"):
             write_report(declare(crf=["aspp"]), "quick")
 
 
@@ -811,13 +837,10 @@ class TestAudit:
         report(declare(audit=["aspp"]))
         assert "## Scoring variants" in (folder / "README.md").read_text(encoding="utf-8")
 
-    def test_results_of_other_code_are_refused(self) -> None:
+    def test_results_of_other_settings_are_refused(self) -> None:
         write_results(declare(audit=["aspp"]))
-        edit(
-            RunFiles("quick", "aspp", 1).audit,
-            provenance={"settings_sha256": "", "code_sha256": ""},
-        )
-        with pytest.raises(ReportError, match="force audit@quick-aspp-1"):
+        edit(RunFiles("quick", "aspp", 1).audit, provenance=OTHER_SETTINGS)
+        with pytest.raises(UserError, match=r"audit.aspp-1\.json .*other settings"):
             load_results(declare(audit=["aspp"]), "quick")
 
 
@@ -848,13 +871,13 @@ def test_curves_are_long_form() -> None:
 
 
 def test_terminal_text(folder: Path) -> None:
-    with pytest.raises(ReportError, match=r"accuracy\.csv is missing: run `dvc repro`"):
+    with pytest.raises(UserError, match=r"accuracy\.csv is missing: run `dvc repro`"):
         tables.accuracy_text(declare(), "quick")
     for name, content in made(declare()).items():
         write_bytes(folder / name, content.encode())
     text = tables.accuracy_text(declare(), "quick")
     assert re.search(r"image_pyramid +image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
-    with pytest.raises(ReportError, match="does not show the models of params"):
+    with pytest.raises(UserError, match="does not show the models of params"):
         tables.accuracy_text(declare(models=["aspp"]), "quick")
 
 
@@ -877,5 +900,5 @@ def test_readme_is_stale_until_updated(folder: Path) -> None:
 
 def test_readme_without_markers_is_refused() -> None:
     Path("README.md").write_text("# Title\n", encoding="utf-8")
-    with pytest.raises(ReportError, match="needs the lines"):
+    with pytest.raises(UserError, match="needs the lines"):
         page.update_readme(Path("README.md"), Path("results"))
