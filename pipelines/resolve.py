@@ -7,35 +7,39 @@ architecture makes a result stale that it does not change.
 from collections.abc import Iterator
 
 from deeplab_bench.data.registry import DataSettings
-from deeplab_bench.settings.base import Settings
-
 from deeplab_bench.results.files import ProfileFiles
-from deeplab_bench.results.stage_settings import StageSettings, write_settings
+from deeplab_bench.results.stage_settings import write_settings
+from deeplab_bench.settings.base import Settings
 from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.schema import StageSettings
 
 OF_EVERY_MODEL = ("train", "receptive_field", "speed")
 
 
 def main(profile: str) -> None:
-    files = ProfileFiles(profile)
-    for stage, names, settings in resolve(load_params(), profile):
-        write_settings(files.settings(stage, *names), stage, settings)
-
-
-def resolve(params: Params, profile: str) -> Iterator[tuple[str, tuple[str, ...], Settings]]:
-    """Yield each stage's settings, with the names that tell its file from the stage's others."""
+    params, files = load_params(), ProfileFiles(profile)
     data = DataSettings(data=params.profile[profile].data)
-    for stage in ("download", "prepare"):
-        yield stage, (), data
-    yield "report", (), Settings()
+    write_settings(files.settings("download"), "download", data)
+    write_settings(files.settings("prepare"), "prepare", data)
+    write_settings(files.settings("report"), "report", Settings())
+    for stage, variant, settings in resolve_runs(params, profile):
+        experiment = settings.experiment
+        file = files.settings(stage, *variant, experiment.model)
+        write_settings(file, stage, settings, experiment.architecture)
+
+
+def resolve_runs(
+    params: Params, profile: str
+) -> Iterator[tuple[str, tuple[str, ...], StageSettings]]:
+    """Yield the stages that work on one model: name, way of inference if any, settings."""
     for model in params.run.models:
         experiment = params.experiment(profile, model)
+        plain = StageSettings(experiment=experiment)
         for stage in OF_EVERY_MODEL:
-            yield stage, (model,), StageSettings(experiment=experiment)
-        for inference in params.run.inference:
-            settings = StageSettings(experiment=experiment, inference=params.inference[inference])
-            yield "evaluate", (inference, model), settings
+            yield stage, (), plain
+        for name in params.run.inference:
+            yield "evaluate", (name,), plain.with_inference(params.inference[name])
         if model in params.run.crf:
-            yield "crf", (model,), StageSettings(experiment=experiment, crf=params.crf(profile))
+            yield "crf", (), plain.with_crf(params.crf(profile))
         if model in params.run.audit:
-            yield "audit", (model,), StageSettings(experiment=experiment)
+            yield "audit", (), plain

@@ -2,7 +2,8 @@
 
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import provenance_of_training
-from deeplab_bench.results.stage_settings import StageSettings, read_settings
+from deeplab_bench.results.stage_settings import read_settings
+from deeplab_bench.settings.schema import StageSettings
 from deeplab_bench.training.train import train
 
 

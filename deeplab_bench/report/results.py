@@ -13,7 +13,8 @@ import pandas as pd
 from deeplab_bench.errors import UserError
 from deeplab_bench.report import statistics
 from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import code_sha256, settings_sha256
+from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.results.records import (
     SIZES,
     AuditRecord,

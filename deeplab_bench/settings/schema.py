@@ -1,10 +1,8 @@
 """What a stage is told: the settings of one experiment, every one of them resolved."""
 
-import json
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -157,20 +155,18 @@ class Experiment(Settings):
         return at_output_stride(arguments, inference.output_stride, where)
 
 
-Schema = TypeVar("Schema", bound=Settings)
+class StageSettings(Settings):
+    """All settings of a stage that works on one model."""
 
+    experiment: Experiment
+    inference: Inference | None = None
+    crf: CRF | None = None
 
-def read_settings(path: Path, schema: type[Schema]) -> Schema:
-    """What the stage ``configure`` wrote.
+    def with_inference(self, inference: Inference) -> "StageSettings":
+        return self.model_copy(update={"inference": inference})
 
-    Raises:
-        SettingsError: it is not there.
-    """
-    try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise SettingsError(f"{path} is missing: run `dvc repro`") from None
-    return schema.model_validate_json(json.dumps(record["settings"]))
+    def with_crf(self, crf: CRF) -> "StageSettings":
+        return self.model_copy(update={"crf": crf})
 
 
 def at_output_stride(

@@ -20,7 +20,8 @@ from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import code_sha256, settings_sha256
+from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.results.records import (
     AuditRecord,
     CRFRecord,
@@ -31,8 +32,8 @@ from deeplab_bench.results.records import (
     TimingRecord,
     read_record,
 )
-from deeplab_bench.results.stage_settings import StageSettings, read_settings, write_settings
-from deeplab_bench.settings.schema import CRF, Experiment, Inference, SettingsError
+from deeplab_bench.results.stage_settings import read_settings, write_settings
+from deeplab_bench.settings.schema import CRF, Experiment, Inference, SettingsError, StageSettings
 from deeplab_bench.training.train import read_timing
 from pipelines import audit, crf, receptive_field, train
 from pipelines import evaluate as evaluation
@@ -97,12 +98,12 @@ def _project(
     shutil.copytree(checkpoint_file.parent, RUN.checkpoint.parent)
     for stage in ("train", "audit", "receptive_field"):
         settings = StageSettings(experiment=experiment)
-        write_settings(PROFILE.settings(stage, "plain"), stage, settings)
+        write_settings(PROFILE.settings(stage, "plain"), stage, settings, experiment.architecture)
     for name, inference in WAYS.items():
         settings = StageSettings(experiment=experiment, inference=inference)
-        write_settings(PROFILE.settings("evaluate", name, "plain"), "evaluate", settings)
+        write_settings(PROFILE.settings("evaluate", name, "plain"), "evaluate", settings, experiment.architecture)
     settings = StageSettings(experiment=experiment, crf=REFINEMENT)
-    write_settings(PROFILE.settings("crf", "plain"), "crf", settings)
+    write_settings(PROFILE.settings("crf", "plain"), "crf", settings, experiment.architecture)
     monkeypatch.setattr(
         crf_evaluation, "refine_images", lambda tasks, workers: map(refine_image, tasks)
     )
@@ -246,5 +247,5 @@ def test_the_stage_of_training_makes_the_checkpoint_that_the_others_take(
 
 def test_settings_are_read_as_they_were_written(tmp_path: Path, experiment: Experiment) -> None:
     settings = StageSettings(experiment=experiment, inference=WAYS[OS8], crf=REFINEMENT)
-    write_settings(tmp_path / "x.json", "crf", settings)
+    write_settings(tmp_path / "x.json", "crf", settings, experiment.architecture)
     assert read_settings(tmp_path / "x.json", "crf", StageSettings) == settings

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_bench.results import provenance
-from deeplab_bench.results.provenance import (
-    code_sha256,
-    imported_files,
-    settings_sha256,
-    strip_prose,
-)
+from deeplab_bench.results import code_digest
+from deeplab_bench.results.code_digest import code_sha256, imported_files, strip_prose
+from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.settings.schema import Experiment, Phase, Training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +83,7 @@ class TestCode:
         ignore = shutil.ignore_patterns("__pycache__")
         for package in ("deeplab_bench", "pipelines"):
             shutil.copytree(ROOT / package, tmp_path / package, ignore=ignore)
-        monkeypatch.setattr(provenance, "ROOT", tmp_path)
+        monkeypatch.setattr(code_digest, "ROOT", tmp_path)
         return tmp_path
 
     @pytest.mark.parametrize(
@@ -101,6 +97,7 @@ class TestCode:
             "deeplab_bench/models/__init__.py",
             "deeplab_bench/models/layers.py",
             "deeplab_bench/models/fcn.py",
+            "deeplab_bench/results/code_digest.py",
             "deeplab_bench/results/provenance.py",
             "deeplab_bench/settings/schema.py",
             "deeplab_bench/training/train.py",
@@ -176,7 +173,7 @@ class TestCode:
 
     def test_is_the_same_elsewhere(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         there = digest("train", "fcn")
-        monkeypatch.setattr(provenance, "ROOT", ROOT)
+        monkeypatch.setattr(code_digest, "ROOT", ROOT)
         assert digest("train", "fcn") == there
 
 
@@ -250,7 +247,7 @@ class TestImportedFiles:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(provenance, "ROOT", tmp_path)
+        monkeypatch.setattr(code_digest, "ROOT", tmp_path)
         (tmp_path / "package" / "sub").mkdir(parents=True)
         for path, content in {
             "package/__init__.py": "",

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from deeplab_bench.evaluation.evaluate import evaluate
-from deeplab_bench.results.provenance import ROOT
+from deeplab_bench.results.code_digest import ROOT
 from deeplab_bench.runtime.distributed import SynchronisedBatchNorm, synchronise_batch_norm
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.training.train import train
