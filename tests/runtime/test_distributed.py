@@ -10,23 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import open_run, train_run
+from PIL import Image
 from torch import nn
 
+from deeplab_bench.data.packed import Split
+from deeplab_bench.data.samples import tile
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.code_digest import ROOT
+from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.results.stage_settings import write_settings
 from deeplab_bench.runtime.distributed import SynchronisedBatchNorm, synchronise_batch_norm
-from deeplab_bench.settings.schema import Experiment
-from deeplab_bench.training.train import train
-from deeplab_bench.writing import write_json
+from deeplab_bench.settings.schema import Experiment, Inference, StageSettings
 
 
 def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*launcher, f"--nproc-per-node={world_size}", "-m", "pipelines", *command],
+        [*launcher, f"--nproc-per-node={world_size}", "-m", "deeplab_bench", *command],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -49,10 +54,13 @@ def project(
     """A project folder in which two processes have trained and evaluated a network."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(data_folder, folder / "data/toy")
-    settings = {"settings": balanced.model_dump(mode="json")}
-    write_json(folder / "results/toy/settings/models/plain.json", settings)
-    for stage in ("train", "evaluate"):
-        done = torchrun(folder, stage, "toy", "plain", "0")
+    settings = StageSettings(experiment=balanced, inference=Inference())
+    files = ProfileFiles("toy")
+    for stage, names in (("train", ["plain"]), ("evaluate", ["once", "plain"])):
+        path = folder / files.settings(stage, *names)
+        write_settings(path, stage, settings, balanced.architecture)
+    for command in (["train", "toy"], ["evaluate", "toy", "once"]):
+        done = torchrun(folder, *command, "plain", "0")
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -65,7 +73,7 @@ def test_training_is_that_of_one_process(
     project: Path, balanced: Experiment, data_folder: Path, tmp_path: Path
 ) -> None:
     """Compare the losses, all weights and all statistics of batch normalisation."""
-    train(balanced, 0, data_folder, tmp_path / "plain-0.pt", workers=0)
+    train_run(balanced, 0, data_folder, tmp_path / "plain-0.pt")
     ours = load(project / "checkpoints/toy/plain-0.pt")
     alone = load(tmp_path / "plain-0.pt")
     assert ours["history"]["loss"] == pytest.approx(alone["history"]["loss"], rel=1e-4)
@@ -77,13 +85,15 @@ def test_training_is_that_of_one_process(
 
 
 def test_every_image_is_scored_once(
-    project: Path, balanced: Experiment, data_folder: Path, tmp_path: Path
+    project: Path, balanced: Experiment, data_folder: Path, val: Split
 ) -> None:
-    checkpoint = project / "checkpoints/toy/plain-0.pt"
-    expected, _ = evaluate(balanced, 0, data_folder, checkpoint, tmp_path / "samples.png")
-    assert json.loads((project / "results/toy/runs/plain-0.json").read_text()) == expected
-    samples = project / "results/toy/samples/plain-0.png"
-    assert samples.read_bytes() == (tmp_path / "samples.png").read_bytes()
+    files = RunFiles("toy", "plain", 0)
+    checkpoint = open_run(balanced, 0, data_folder, project / files.checkpoint)
+    expected, samples = evaluate(balanced, 0, Inference(), val, checkpoint)
+    found = json.loads((project / files.evaluation("once")).read_text())
+    assert {key: found[key] for key in expected} == json.loads(json.dumps(expected))
+    with Image.open(project / files.samples("once")) as image:
+        np.testing.assert_array_equal(np.asarray(image), tile(samples))
 
 
 def test_other_stages_are_refused(project: Path) -> None:
