@@ -13,7 +13,8 @@ from deeplab_bench.data.packed import load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
 from deeplab_bench.models import build_model
-from deeplab_bench.settings.schema import Experiment, Training
+from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.training import Training
 from deeplab_bench.training import train as training
 
 # What any architecture may need, as small as it goes.

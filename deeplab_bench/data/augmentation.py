@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 # ImageNet's, as torchvision's weights expect.
 MEAN = (0.485, 0.456, 0.406)

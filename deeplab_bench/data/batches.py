@@ -10,7 +10,7 @@ from deeplab_bench.data.augmentation import MEAN, STD, Positions, augment, draw
 from deeplab_bench.data.device_batches import DeviceBatches, fits
 from deeplab_bench.data.packed import Split
 from deeplab_bench.errors import UserError
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from deeplab_bench.data.augmentation import MEAN_PIXEL, Positions, Window, draw
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 COPIED_BYTES = 2**26  # at a time
 # Of Pillow's weights, after the point. Products take them in halves, whose sums with pixels float32

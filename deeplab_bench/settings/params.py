@@ -18,6 +18,7 @@ from deeplab_bench.errors import nearest
 from deeplab_bench.models import arguments_of, check_arguments
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings.base import PositiveInt, Settings, SettingsError
 from deeplab_bench.settings.published import Citation, PublishedError, published_value
 from deeplab_bench.settings.schema import (
     CRF,
@@ -25,13 +26,10 @@ from deeplab_bench.settings.schema import (
     Experiment,
     Inference,
     Phase,
-    PositiveInt,
-    Settings,
-    SettingsError,
-    Training,
     at_output_stride,
     rates_at,
 )
+from deeplab_bench.settings.training import Training
 
 PARAMS_FILE = Path("params.yaml")
 

@@ -21,7 +21,8 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, check_arguments, count_parameters
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.results.provenance import device_name, run_code_sha256
-from deeplab_bench.settings.schema import Experiment, Inference, SettingsError
+from deeplab_bench.settings.base import SettingsError
+from deeplab_bench.settings.schema import Experiment, Inference
 from deeplab_bench.timing.rounds import (
     clocks_mhz,
     fingerprint,

@@ -18,7 +18,8 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model
 from deeplab_bench.results.provenance import environment
 from deeplab_bench.runtime.device import make_deterministic
-from deeplab_bench.settings.schema import Phase, Training
+from deeplab_bench.settings.schema import Phase
+from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.rounds import Work, peak_memory_mib, reset_peak_memory, timed
 from deeplab_bench.training.train import Trainer
 from deeplab_bench.writing import write_json

@@ -30,7 +30,8 @@ from deeplab_bench.models.weights import initialise
 from deeplab_bench.results.provenance import environment, run_code_sha256, settings_sha256
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import default_workers, make_deterministic, pick_device
-from deeplab_bench.settings.schema import Experiment, Training
+from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.training import Training
 from deeplab_bench.training.loss import class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import load_weights, weights_sha256
 from deeplab_bench.writing import write_json

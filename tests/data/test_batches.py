@@ -12,7 +12,7 @@ from deeplab_bench.data.augmentation import draw_crop, shuffled, window
 from deeplab_bench.data.batches import BatchError, normalise, training_batches
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 MEAN_PIXEL = (124, 116, 104)  # ImageNet's mean of 0.485, 0.456 and 0.406, times 255
 BLOCK = 5

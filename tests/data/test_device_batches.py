@@ -16,7 +16,7 @@ from deeplab_bench.data.batches import training_batches
 from deeplab_bench.data.device_batches import DeviceBatches, copied, fits
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")

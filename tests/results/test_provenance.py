@@ -19,7 +19,8 @@ from deeplab_bench.results.provenance import (
     run_code_sha256,
     settings_sha256,
 )
-from deeplab_bench.settings.schema import Experiment, Phase, Training
+from deeplab_bench.settings.schema import Experiment, Phase
+from deeplab_bench.settings.training import Training
 
 ROOT = Path(__file__).parents[1]
 OTHER_SCHEDULE = {
