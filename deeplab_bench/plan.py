@@ -13,15 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DOWNLOADS
+from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.packed import MANIFEST, read_manifest
-from deeplab_bench.data.preparation import archives_of, class_names
-from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.due import Due, due_stages
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model, check_arguments
@@ -29,16 +26,13 @@ from deeplab_bench.models.weights import imagenet_weights
 from deeplab_bench.results.files import data_folder, steps_file
 from deeplab_bench.results.provenance import device_name
 from deeplab_bench.runtime.device import pick_device
-from deeplab_bench.settings.params import Data, FolderData, Params, ShapesData, load_params
+from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import steps
 from deeplab_bench.timing.steps import Case, Step
 from deeplab_bench.training.pretrained import archive_of
 
 LIMIT_SECONDS = 600.0
-# Of published data sets: the most images that are packed, and about the pixels of one.
-IMAGES = {"camvid": 367 + 101, "voc2012": 10_582 + 1_449}
-PIXELS = {"camvid": 360 * 480, "voc2012": 375 * 500}
 BYTES_PER_PIXEL = 4  # RGB and the label
 
 UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
@@ -66,10 +60,7 @@ def stages_text(due: Due) -> str:
 
 def download_lines(params: Params, profile: str, models: Sequence[str]) -> Iterator[str]:
     """A line per archive of the data, and per backbone whose weights come from ImageNet."""
-    sizes = {
-        a.filename: a.size_bytes
-        for a in archives_of(params.profile[profile].data, voc2012.PUBLISHED)
-    }
+    sizes = {a.filename: a.size_bytes for a in params.profile[profile].data.archives()}
     for model in models:
         experiment = params.experiment(profile, model)
         if experiment.training.weights == "imagenet":
@@ -88,7 +79,7 @@ def disk(params: Params, profile: str, models: Sequence[str]) -> str:
     checkpoints = sum(checkpoint_bytes(params, profile, model) for model in models)
     parts = {
         "archives and what is unpacked from them": 2
-        * sum(archive.size_bytes or 0 for archive in archives_of(data, voc2012.PUBLISHED)),
+        * sum(archive.size_bytes or 0 for archive in data.archives()),
         "packed images": packed_bytes(data, data_folder(profile)),
         "checkpoints": len(params.run.seeds) * checkpoints,
     }
@@ -96,41 +87,26 @@ def disk(params: Params, profile: str, models: Sequence[str]) -> str:
     return f"Disk: {needed}; {in_bytes(shutil.disk_usage(Path()).free)} are free here"
 
 
-def packed_bytes(data: Data, folder: Path) -> int:
+def packed_bytes(data: DataSet, folder: Path) -> int:
     """Of the packed images and labels: those there are, or about those there will be."""
     if (folder / MANIFEST).is_file():
         splits = read_manifest(folder)["splits"].values()
         return BYTES_PER_PIXEL * sum(h * w for split in splits for h, w in split["sizes"])
-    match data:
-        case ShapesData():
-            count, pixels = data.train_images + data.val_images, data.image_size**2
-        case FolderData():
-            source = VocFolder(Path(data.root))
-            names = [name for split in ("train", "val") for name in source.names(split)]
-            with Image.open(source.image_path(names[0])) as image:
-                count, pixels = len(names), image.width * image.height
-        case _:
-            count, pixels = IMAGES[data.dataset], PIXELS[data.dataset]
-    return BYTES_PER_PIXEL * count * pixels
+    return BYTES_PER_PIXEL * data.estimate_pixels()
 
 
 def checkpoint_bytes(params: Params, profile: str, model: str) -> int:
     experiment = params.experiment(profile, model)
-    classes = number_of_classes(params.profile[profile].data)
+    classes = len(params.profile[profile].data.class_names())
     with torch.device("meta"):
         network = build_model(experiment.architecture, experiment.arguments, num_classes=classes)
     return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
-def number_of_classes(data: Data) -> int:
-    root = data.root if isinstance(data, FolderData) else ""
-    return len(class_names(data, VocFolder(Path(root))))
-
-
 def cases_of(params: Params, profile: str, model: str) -> list[Case]:
     """Each phase of a model's training."""
     experiment = params.experiment(profile, model)
-    classes = number_of_classes(params.profile[profile].data)
+    classes = len(params.profile[profile].data.class_names())
     return [Case(experiment.architecture, phase, classes) for phase in experiment.phases]
 
 

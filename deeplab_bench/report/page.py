@@ -16,7 +16,6 @@ from deeplab_bench.report.results import ReportError, Results, write
 from deeplab_bench.report.samples import crf_panel_file, panel_file
 from deeplab_bench.report.tables import summarise_miou
 from deeplab_bench.results.files import RESULTS
-from deeplab_bench.settings.params import CamVidData, FolderData, ShapesData, VocData
 
 README = Path("README.md")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -80,19 +79,7 @@ def summary(results: Results) -> str:
 
 
 def data_set(results: Results) -> str:
-    images = notes.images(results)
-    match results.params.profile[results.profile].data:
-        case ShapesData() as data:
-            return (
-                f"generated scenes of {data.image_size}x{data.image_size} px "
-                f"(`shapes`, seed {data.seed}; {data.train_images} training and {images})"
-            )
-        case CamVidData():
-            return f"CamVid, street scenes photographed from a car ({images})"
-        case VocData() as data:
-            return f"Pascal VOC 2012, trained on its split `{data.train_split}` ({images})"
-        case FolderData() as data:
-            return f"the images of `{data.root}` ({images})"
+    return results.params.profile[results.profile].data.describe(notes.images(results))
 
 
 def speed_blocks(results: Results, files: Mapping[str, str]) -> list[str]:

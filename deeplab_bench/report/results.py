@@ -333,7 +333,7 @@ class Results:
     @property
     def generated(self) -> bool:
         """Whether the images are the project's own, free to be shown."""
-        return self.params.profile[self.profile].data.dataset == "shapes"
+        return self.params.profile[self.profile].data.generated
 
     @cached_property
     def resampled(self) -> pd.DataFrame:
