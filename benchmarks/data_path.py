@@ -27,7 +27,7 @@ from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import default_workers
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.rounds import Work
 from deeplab_bench.training.train import Trainer
 

@@ -4,284 +4,29 @@ It tells the stages that are due, their downloads, the disk they fill, and the h
 from steps timed on this machine's device or from stored ones of another device.
 """
 
-import math
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import torch
-from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from deeplab_bench.data import voc2012
-from deeplab_bench.data.archives import DOWNLOADS
-from deeplab_bench.data.packed import MANIFEST, read_manifest
-from deeplab_bench.data.preparation import archives_of, class_names
-from deeplab_bench.data.voc_layout import VocFolder
-from deeplab_bench.models import build_model, check_arguments
-from deeplab_bench.models.weights import imagenet_weights
-from deeplab_bench.results.files import ProfileFiles, steps_file
+from deeplab_bench.results.files import steps_file
 from deeplab_bench.runtime.device import pick_device
 from deeplab_bench.runtime.environment import device_name
-from deeplab_bench.settings.params import Data, FolderData, Params, ShapesData, load_params
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.timing import steps
-from deeplab_bench.timing.steps import Case, Step
-from deeplab_bench.training.pretrained import archive_of
+from deeplab_bench.timing.costs import (
+    compute_costs,
+    describe_disk,
+    list_cases,
+    list_downloads,
+    list_possible_models,
+)
+from deeplab_bench.timing.steps import Step
 from pipelines.due import list_due_runs
 from pipelines.stages import STAGES
 
 LIMIT_SECONDS = 600.0
-# Of published data sets: the most images that are packed, and about the pixels of one.
-IMAGES = {"camvid": 367 + 101, "voc2012": 10_582 + 1_449}
-PIXELS = {"camvid": 360 * 480, "voc2012": 375 * 500}
-BYTES_PER_PIXEL = 4  # RGB and the label
-
-UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
-
-
-def plan(
-    params: Params,
-    profile: str,
-    models: Sequence[str],
-    found: dict[str, Step],
-    due: Collection[str] | None,
-) -> str:
-    """Write the plan of a profile.
-
-    ``found`` are steps by the key of their case, ``due`` the runs that are out of date, None if DVC
-    does not know the profile's stages.
-    """
-    table = costs(params, profile, models, found, train_due(params, profile, models, due))
-    blocks = [
-        f"Plan of {profile}: {len(models)} models, {len(params.run.seeds)} seeds",
-        stages_text(due),
-        "\n".join([*download_lines(params, profile, models), disk(params, profile, models)]),
-        costs_text(table),
-        *studies_text(params, table),
-        *unknown_steps(table),
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def train_due(
-    params: Params, profile: str, models: Sequence[str], due: Collection[str] | None
-) -> list[bool]:
-    """Tell for every seed of every model whether it is to be trained."""
-    return [
-        due is None or f"train@{profile}-{model}-{seed}" in due
-        for model in models
-        for seed in params.run.seeds
-    ]
-
-
-def stages_text(due: Collection[str] | None) -> str:
-    if due is None:
-        return "All stages count as due: `run.profiles` does not name this profile."
-    counts = Counter(run.partition("@")[0] for run in due)
-    rows = [{"stage": name, "due": counts[name]} for name in STAGES if counts[name]]
-    return as_text(pd.DataFrame(rows)) if rows else "All stages are up to date."
-
-
-def download_lines(params: Params, profile: str, models: Sequence[str]) -> Iterator[str]:
-    """A line per archive of the data, and per backbone whose weights come from ImageNet."""
-    sizes = {
-        a.filename: a.size_bytes
-        for a in archives_of(params.profile[profile].data, voc2012.PUBLISHED)
-    }
-    for model in models:
-        experiment = params.experiment(profile, model)
-        if experiment.training.weights == "imagenet":
-            backbone = experiment.arguments["backbone"]
-            mebibytes = imagenet_weights(backbone).meta["_file_size"]
-            sizes[archive_of(backbone).filename] = round(mebibytes * 2**20)
-    for filename, size in sizes.items():
-        stated = "of unstated size" if size is None else in_bytes(size)
-        there = (DOWNLOADS / filename).is_file()
-        yield f"Download: {filename}, {stated}{', there already' if there else ''}"
-
-
-def disk(params: Params, profile: str, models: Sequence[str]) -> str:
-    """Archives count twice, as they lie unpacked beside themselves while they are converted."""
-    data = params.profile[profile].data
-    checkpoints = sum(checkpoint_bytes(params, profile, model) for model in models)
-    parts = {
-        "archives and what is unpacked from them": 2
-        * sum(archive.size_bytes or 0 for archive in archives_of(data, voc2012.PUBLISHED)),
-        "packed images": packed_bytes(data, ProfileFiles(profile).data),
-        "checkpoints": len(params.run.seeds) * checkpoints,
-    }
-    needed = ", ".join(f"{in_bytes(size)} of {what}" for what, size in parts.items() if size)
-    return f"Disk: {needed}; {in_bytes(shutil.disk_usage(Path()).free)} are free here"
-
-
-def packed_bytes(data: Data, folder: Path) -> int:
-    """Of the packed images and labels: those there are, or about those there will be."""
-    if (folder / MANIFEST).is_file():
-        splits = read_manifest(folder)["splits"].values()
-        return BYTES_PER_PIXEL * sum(h * w for split in splits for h, w in split["sizes"])
-    match data:
-        case ShapesData():
-            count, pixels = data.train_images + data.val_images, data.image_size**2
-        case FolderData():
-            source = VocFolder(Path(data.root))
-            names = [name for split in ("train", "val") for name in source.names(split)]
-            with Image.open(source.image_path(names[0])) as image:
-                count, pixels = len(names), image.width * image.height
-        case _:
-            count, pixels = IMAGES[data.dataset], PIXELS[data.dataset]
-    return BYTES_PER_PIXEL * count * pixels
-
-
-def checkpoint_bytes(params: Params, profile: str, model: str) -> int:
-    experiment = params.experiment(profile, model)
-    classes = number_of_classes(params.profile[profile].data)
-    with torch.device("meta"):
-        network = build_model(experiment.architecture, experiment.arguments, num_classes=classes)
-    return sum(tensor.nbytes for tensor in network.state_dict().values())
-
-
-def number_of_classes(data: Data) -> int:
-    root = data.root if isinstance(data, FolderData) else ""
-    return len(class_names(data, VocFolder(Path(root))))
-
-
-def cases_of(params: Params, profile: str, model: str) -> list[Case]:
-    """Each phase of a model's training."""
-    experiment = params.experiment(profile, model)
-    classes = number_of_classes(params.profile[profile].data)
-    return [Case(experiment.architecture, phase, classes) for phase in experiment.phases]
-
-
-def costs(
-    params: Params,
-    profile: str,
-    models: Sequence[str],
-    found: dict[str, Step],
-    train_due: Sequence[bool],
-) -> pd.DataFrame:
-    """A row per phase of a model; hours are of all its seeds, ``hours_due`` of those not trained.
-
-    ``train_due`` is of every seed of every model. What is not known is NaN. ``pflop`` is 10^15
-    floating-point operations of all seeds, on whatever device.
-    """
-    seeds = len(params.run.seeds)
-    rows = []
-    for index, model in enumerate(tqdm(models, desc="counting operations", unit="model")):
-        due = sum(train_due[index * seeds : (index + 1) * seeds])
-        for case in cases_of(params, profile, model):
-            step = found.get(case.key, UNKNOWN)
-            iterations = case.phase.training.iterations
-            hours = (step.seconds or math.nan) * iterations / 3600
-            rows.append(
-                {
-                    "model": model,
-                    "step_s": step.seconds,
-                    "iterations": iterations,
-                    "pflop": seeds * training_flops(case) / 1e15,
-                    "hours_per_seed": hours,
-                    "hours": hours * seeds,
-                    "hours_due": hours * due,
-                    "memory_mib": step.peak_memory_mib,
-                    "fits": step is UNKNOWN or step.seconds is not None,
-                }
-            )
-    return pd.DataFrame(rows).astype({"step_s": float, "memory_mib": float})
-
-
-def training_flops(case: Case) -> int:
-    """Of a phase from one seed: the forward pass by torch's counter, and twice as many backward.
-
-    Nothing is computed: the tensors have no data.
-    """
-    training = case.phase.training
-    with torch.device("meta"):
-        model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
-        images = torch.empty(training.batch_size, 3, *training.crop_size)
-        with FlopCounterMode(display=False) as counter:
-            model.training_logits(images)
-    return 3 * int(counter.get_total_flops()) * training.iterations
-
-
-def costs_text(table: pd.DataFrame) -> str:
-    shown = table.drop(columns="fits").dropna(axis="columns", how="all")
-    text = as_text(shown)
-    total = f"{table['hours'].sum():.2f} h of training in all, {table['hours_due'].sum():.2f} h due"
-    return (
-        f"{text}\n\n{total}; reading the data, evaluation and timing come on top.\n"
-        f"{table['pflop'].sum():,.3f} PFLOP of training: a multiply-add as two, convolutions and "
-        "matrix products alone."
-    )
-
-
-def studies_text(params: Params, table: pd.DataFrame) -> list[str]:
-    """Hours of the studies whose models are all planned and timed; they share some models."""
-    hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
-    rows = [
-        {"study": study, "models": len(models), "hours": hours[list(models)].sum()}
-        for study, models in params.studies.items()
-        if hours.reindex(models).notna().all()
-    ]
-    return [as_text(pd.DataFrame(rows))] if rows else []
-
-
-def unknown_steps(table: pd.DataFrame) -> Iterator[str]:
-    """Which models the hours leave out."""
-    unknown = table["step_s"].isna()
-    for names, reason in (
-        (table["model"][unknown & ~table["fits"]], "they do not fit into the memory"),
-        (table["model"][unknown & table["fits"]], "no step of theirs is known"),
-    ):
-        if len(names):
-            yield f"Not in the hours, as {reason}: {', '.join(dict.fromkeys(names))}."
-
-
-def possible(params: Params, profile: str) -> list[str]:
-    """The models whose networks can be built under a profile."""
-    return [model for model in params.models if is_possible(params.experiment(profile, model))]
-
-
-def is_possible(experiment: Experiment) -> bool:
-    try:
-        for phase in experiment.phases:
-            check_arguments(experiment.architecture, phase.arguments)
-    except ValueError:
-        return False
-    return True
-
-
-def as_text(table: pd.DataFrame) -> str:
-    known = table.astype(object).where(table.notna(), None)
-    return known.to_markdown(index=False, tablefmt="simple", floatfmt=".3f", missingval="-")
-
-
-def in_bytes(count: int) -> str:
-    return tqdm.format_sizeof(count, "B")
-
-
-def steps_for(
-    params: Params, chosen: Mapping[str, Sequence[str]], device: str, save: str, limit: float
-) -> tuple[dict[str, Step], str]:
-    """Steps by the key of their case, and whose they are."""
-    if device:
-        stored = steps.load(steps_file(device))
-        return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."
-    cases = [
-        case
-        for profile, models in chosen.items()
-        for model in models
-        for case in cases_of(params, profile, model)
-    ]
-    here = pick_device()
-    found = steps.measure_all(cases, here, limit)
-    if save:
-        steps.save(steps_file(save), found, here)
-    kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"
-    return found, f"Steps timed here, on {device_name(here)}, a {kind}."
 
 
 def main(
@@ -293,11 +38,108 @@ def main(
 ) -> None:
     params = load_params()
     chosen = {
-        profile: possible(params, profile) if all else params.run.models
+        profile: list_possible_models(params, profile) if all else params.run.models
         for profile in profiles or params.run.profiles
     }
-    found, whose = steps_for(params, chosen, device, save, limit)
+    found, whose = find_steps(params, chosen, device, save, limit)
     for profile, models in chosen.items():
         due = list_due_runs(profile) if profile in params.run.profiles else None
-        print(plan(params, profile, models, found, due))
+        print(write_plan(params, profile, models, found, due))
     print(whose)
+
+
+def write_plan(
+    params: Params,
+    profile: str,
+    models: Sequence[str],
+    found: Mapping[str, Step],
+    due: Collection[str] | None,
+) -> str:
+    """Write the plan of a profile.
+
+    ``found`` are steps by the key of their case, ``due`` the runs that are out of date, None if DVC
+    does not know the profile's stages.
+    """
+    train_due = [
+        due is None or f"train@{profile}-{model}-{seed}" in due
+        for model in models
+        for seed in params.run.seeds
+    ]
+    table = compute_costs(params, profile, models, found, train_due)
+    downloads = list_downloads(params, profile, models)
+    blocks = [
+        f"Plan of {profile}: {len(models)} models, {len(params.run.seeds)} seeds",
+        write_due(due),
+        "\n".join([*downloads, describe_disk(params, profile, models)]),
+        write_costs(table),
+        *write_studies(params, table),
+        *list_unknown_steps(table),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def write_due(due: Collection[str] | None) -> str:
+    if due is None:
+        return "All stages count as due: `run.profiles` does not name this profile."
+    counts = Counter(run.partition("@")[0] for run in due)
+    rows = [{"stage": name, "due": counts[name]} for name in STAGES if counts[name]]
+    return format_table(pd.DataFrame(rows)) if rows else "All stages are up to date."
+
+
+def write_costs(table: pd.DataFrame) -> str:
+    shown = table.drop(columns="fits").dropna(axis="columns", how="all")
+    text = format_table(shown)
+    total = f"{table['hours'].sum():.2f} h of training in all, {table['hours_due'].sum():.2f} h due"
+    return (
+        f"{text}\n\n{total}; reading the data, evaluation and timing come on top.\n"
+        f"{table['pflop'].sum():,.3f} PFLOP of training: a multiply-add as two, convolutions and "
+        "matrix products alone."
+    )
+
+
+def write_studies(params: Params, table: pd.DataFrame) -> list[str]:
+    """Write the hours of the studies whose models are all timed; studies share some models."""
+    hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
+    rows = [
+        {"study": study, "models": len(models), "hours": hours[list(models)].sum()}
+        for study, models in params.studies.items()
+        if hours.reindex(models).notna().all()
+    ]
+    return [format_table(pd.DataFrame(rows))] if rows else []
+
+
+def list_unknown_steps(table: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each reason why the hours leave models out."""
+    unknown = table["step_s"].isna()
+    for names, reason in (
+        (table["model"][unknown & ~table["fits"]], "they do not fit into the memory"),
+        (table["model"][unknown & table["fits"]], "no step of theirs is known"),
+    ):
+        if len(names):
+            yield f"Not in the hours, as {reason}: {', '.join(dict.fromkeys(names))}."
+
+
+def format_table(table: pd.DataFrame) -> str:
+    known = table.astype(object).where(table.notna(), None)
+    return known.to_markdown(index=False, tablefmt="simple", floatfmt=".3f", missingval="-")
+
+
+def find_steps(
+    params: Params, chosen: Mapping[str, Sequence[str]], device: str, save: str, limit: float
+) -> tuple[dict[str, Step], str]:
+    """Find steps by the key of their case, stored or timed here, and say which."""
+    if device:
+        stored = steps.load(steps_file(device))
+        return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."
+    cases = [
+        case
+        for profile, models in chosen.items()
+        for model in models
+        for case in list_cases(params, profile, model)
+    ]
+    here = pick_device()
+    found = steps.measure_all(cases, here, limit)
+    if save:
+        steps.save(steps_file(save), found, here)
+    kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"
+    return found, f"Steps timed here, on {device_name(here)}, a {kind}."

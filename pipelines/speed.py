@@ -1,8 +1,8 @@
 """Stage ``speed``: one model's cost on one machine."""
 
 from deeplab_bench.data.packed import load_split
-from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.records import SpeedRecord, write_record
 from deeplab_bench.results.stage_settings import read_settings
 from deeplab_bench.settings.schema import StageSettings

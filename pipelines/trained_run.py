@@ -10,8 +10,7 @@ from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import provenance_of_training
 from deeplab_bench.results.stage_settings import read_settings
-from deeplab_bench.settings.schema import StageSettings
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.schema import Experiment, StageSettings
 
 
 @dataclass(frozen=True)

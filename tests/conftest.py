@@ -14,7 +14,8 @@ from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.provenance import provenance_of_training
-from deeplab_bench.settings.schema import Experiment, Inference, Training
+from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.training import Training
 from deeplab_bench.training.train import train
 from deeplab_bench.writing import write_tensors
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 
 def training(**changes: Any) -> Training:

@@ -1,4 +1,4 @@
-"""Fetch published archives once, check them, and unpack them whole or not at all."""
+"""Download published archives, check them, and unpack them completely or not at all."""
 
 import gzip
 import hashlib
@@ -8,9 +8,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import requests
@@ -21,16 +21,16 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.writing import lack_of_room
 
 DOWNLOADS = Path("data") / "downloads"
-TIMEOUT_S = (10.0, 60.0)  # to connect; between two pieces of the body
+TIMEOUT_S = (10.0, 60.0)  # for the connection; between two pieces of the body
 CHUNK_BYTES = 1 << 18
 
 
 class DownloadError(UserError):
-    """Data could not be had. One line: which file or address, what went wrong, what to do."""
+    """A file cannot be downloaded or unpacked; the message says which, why, and what to do."""
 
 
 class _Failed(Exception):
-    """One address or one archive is of no use; the text says why."""
+    """One address or one archive cannot be used; the text says why."""
 
 
 _ADDRESS_ERRORS = (_Failed, requests.RequestException, HTTPError)
@@ -41,8 +41,8 @@ _UNPACK_ERRORS = (tarfile.TarError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.e
 class Archive:
     """A published file: ``urls`` holds the official address first, then mirrors.
 
-    ``digest`` is "md5:<hex>" or "sha256:<hex>", or the first digits of it where the publisher gives
-    no more, as torchvision does in the names of its weights; what is not given at all is None.
+    ``digest`` is "md5:<hex>" or "sha256:<hex>". It may be only the first digits, such as
+    torchvision gives in the file names of its weights. None means that nothing is published.
     """
 
     filename: str
@@ -50,10 +50,14 @@ class Archive:
     size_bytes: int | None
     digest: str | None
 
+    def with_mirrors(self, mirrors: Iterable[str]) -> "Archive":
+        """Return the archive with more addresses, which are tried last."""
+        return replace(self, urls=(*self.urls, *mirrors))
+
 
 @dataclass(frozen=True)
 class _Part:
-    """The bytes received so far and, in a file beside them, where they came from."""
+    """A partial download, and a file beside it that says where the bytes came from."""
 
     path: Path
 
@@ -65,7 +69,7 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def origin(self) -> str:
-        """A line with the address, then its validator (ETag or Last-Modified) if it has one."""
+        """Return the address and, on a second line, its ETag or Last-Modified if there is one."""
         return self.origin_path.read_text() if self.origin_path.exists() else ""
 
     def discard(self) -> None:
@@ -80,12 +84,13 @@ class _Part:
 
 
 def fetch(archive: Archive, folder: Path, *, progress: bool = True) -> Path:
-    """Return the verified file ``folder/filename``; download it only if it is not there.
+    """Return the path ``folder/filename``; download the file if it is missing, and check it.
 
-    A download that was cut off continues where it stopped, also in a later run.
+    An interrupted download continues where it stopped, also in a later run.
 
     Raises:
-        DownloadError: no address gave the file, it is not the published one, or the disk is full.
+        DownloadError: all addresses failed, the file differs from the published one, or the disk
+            is full.
     """
     target = folder / archive.filename
     try:
@@ -96,7 +101,7 @@ def fetch(archive: Archive, folder: Path, *, progress: bool = True) -> Path:
             advice = "remove it or put the right file there, and run again"
             raise DownloadError(f"{target}: {problem}; {advice}")
     except OSError as error:
-        advice = "see to the disk and run again, what was received is kept"
+        advice = "check the disk and run again; the bytes received are kept"
         raise DownloadError(f"{target}: {_reason(error)}; {advice}") from error
     return target
 
@@ -111,10 +116,10 @@ def _download(archive: Archive, target: Path, progress: bool) -> None:
         except _ADDRESS_ERRORS as error:
             failures.append(f"{url}: {_reason(error)}")
     kept = part.size()
-    again = f"continue after the {kept} bytes kept" if kept else "start afresh"
+    again = f"continue after the {kept} bytes kept" if kept else "try again from the start"
     raise DownloadError(
         f"{archive.filename} could not be downloaded: {'; '.join(failures)}; "
-        f"run again to {again}, or put the file there yourself at {target} and run again"
+        f"run again to {again}, or put the file at {target} yourself and run again"
     )
 
 
@@ -145,7 +150,7 @@ def _transfer(archive: Archive, url: str, part: _Part, progress: bool) -> None:
 
 
 def _range_headers(archive: Archive, url: str, part: _Part) -> dict[str, str]:
-    """Ask for the rest only where a validator or the digest can prove that it fits."""
+    """Ask for the rest of a file only if a validator or the digest can prove that it fits."""
     if not part.size():
         return {}
     rest = {"Range": f"bytes={part.size()}-"}
@@ -196,7 +201,7 @@ def _receive(
 
 
 def _problem(archive: Archive, path: Path) -> str | None:
-    """What tells the file from the published one; None if nothing does."""
+    """Say how the file differs from the published one; None if it does not."""
     size = path.stat().st_size
     if archive.size_bytes not in (None, size):
         return f"the size is {size} instead of {archive.size_bytes} bytes"
@@ -211,21 +216,21 @@ def _problem(archive: Archive, path: Path) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The root cause on one line: the libraries wrap it in several layers of their own."""
+    """Return the root cause on one line; the libraries wrap it in several other errors."""
     while not isinstance(error, _Failed) and (cause := error.__cause__ or error.__context__):
         error = cause
     return str(error).partition("\n")[0].rstrip(":") or type(error).__name__
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty sibling that becomes ``folder`` only when the block ends without an error.
+def create_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder, renamed to ``folder`` if the block ends without an error.
 
     Raises:
-        DownloadError: ``folder`` already holds something, which is never overwritten.
+        DownloadError: ``folder`` is not empty; it is never overwritten.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise DownloadError(f"{folder} is already there; remove it and run again")
+        raise DownloadError(f"{folder} already exists; remove it and run again")
     staging = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -237,36 +242,36 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def unpack(archive_path: Path, folder: Path, *, members_under: str | None = None) -> None:
-    """Unpack a .zip, .tar or .tar.gz into the new folder ``folder``, whole or not at all.
+    """Unpack a .zip, .tar or .tar.gz into the new folder ``folder``, completely or not at all.
 
-    With ``members_under``, a folder in the archive, ``folder`` receives just what lies below that.
+    ``members_under`` is a folder in the archive; only its content is unpacked then.
 
     Raises:
-        DownloadError: the archive is damaged, has nothing there, or has a member that leads out
-            of ``folder``; or ``folder`` already holds something, or its disk has no room.
+        DownloadError: the archive is damaged or has no such content, a member's path leads out of
+            ``folder``, ``folder`` is not empty, or the disk is full.
     """
     extract = _unpack_zip if archive_path.suffix == ".zip" else _unpack_tar
     try:
-        with new_folder(folder) as staging:
-            # Images hardly compress, so that what is unpacked is about as large as the archive.
+        with create_folder(folder) as staging:
+            # Images hardly compress, so the unpacked files are about as large as the archive.
             if lack := lack_of_room(staging, archive_path.stat().st_size):
                 raise OSError(lack)
             extract(archive_path, staging, PurePosixPath(members_under or "."))
             if not any(staging.iterdir()):
-                raise _Failed(f"it holds nothing below {members_under or 'its root'}")
+                raise _Failed(f"it has no files in {members_under or 'its root'}")
     except (_Failed, *_UNPACK_ERRORS) as error:
-        advice = "remove the file and run again to fetch it anew"
+        advice = "remove the file and run again to download it again"
         raise DownloadError(f"{archive_path}: not unpacked, {_reason(error)}; {advice}") from error
     except OSError as error:
-        advice = "see to the disk and run again"
+        advice = "check the disk and run again"
         raise DownloadError(f"{folder}: not unpacked, {_reason(error)}; {advice}") from error
 
 
 def _inner_path(name: str, under: PurePosixPath) -> PurePosixPath | None:
-    """Where a member goes; None for what does not lie below ``under``."""
+    """Return a member's path relative to ``under``; None if it lies elsewhere."""
     both_slashes = PureWindowsPath(name)
     if both_slashes.anchor or ".." in both_slashes.parts:
-        raise _Failed(f"member {name!r} leads out of the folder")
+        raise _Failed(f"the path of member {name!r} leads out of the folder")
     path = PurePosixPath(name)
     return path.relative_to(under) if under in path.parents else None
 
@@ -276,15 +281,15 @@ def _unpack_tar(path: Path, folder: Path, under: PurePosixPath) -> None:
     with tarfile.open(path) as archive:
         for member in archive:
             if inner := _inner_path(member.name, under):
-                # A hard link's target counts from the archive's root, a symlink's does not.
+                # The target of a hard link is relative to the archive's root, a symlink's is not.
                 link = unpacked.get(member.linkname) if member.islnk() else member.linkname
                 if link is None:
-                    raise _Failed(f"member {member.name!r} is a link to nothing unpacked")
+                    raise _Failed(f"member {member.name!r} links to a file that is not unpacked")
                 moved = member.replace(name=str(inner), linkname=link, deep=False)
                 archive.extract(moved, folder, filter="data")
                 unpacked[member.name] = str(inner)
         rest = archive.fileobj
-        while rest and rest.read(CHUNK_BYTES):  # a .tar.gz has its CRC at its very end
+        while rest and rest.read(CHUNK_BYTES):  # the CRC of a .tar.gz is at its end
             pass
 
 

@@ -1,6 +1,7 @@
-"""Augmented crops: which image, at which scale and place, mirrored or not, and as Pillow cuts it.
+"""Random augmentation: scale, crop and horizontal flip, and the crop itself made by Pillow.
 
-What is drawn depends on the seed and the position in the endless stream of shuffled epochs alone.
+Training sees an endless stream of crops, one shuffled epoch after the other. A crop depends only on
+the seed and its position in this stream, so any process can make it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,18 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
-# ImageNet's, as torchvision's weights expect.
+# Mean and standard deviation of ImageNet, which torchvision's weights expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
 
 
 class Window(NamedTuple):
-    """What a crop shows of an image's side: the first ``filled`` pixels, ``start`` to ``stop``.
+    """The part of an image that a crop shows along one axis.
 
-    ``start`` and ``stop`` are in pixels of the image, before it is rescaled.
+    It goes from ``start`` to ``stop`` in pixels of the image before rescaling, and fills the first
+    ``filled`` pixels of the crop; the rest is padding.
     """
 
     filled: int
@@ -34,7 +36,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """What is drawn for a pair of image and label; mirrored when it is cut out and padded."""
+    """The random choices for an image and its label; mirroring comes last, after padding."""
 
     rows: Window
     columns: Window
@@ -43,7 +45,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Positions:
-    """A process's share of each batch, as positions in the stream."""
+    """A batch sampler: the positions in the stream of one process's share of each batch."""
 
     training: Training
     first_iteration: int
@@ -64,35 +66,36 @@ class Positions:
 def draw(
     sizes: Sequence[tuple[int, int]], training: Training, seed: int, position: int
 ) -> tuple[int, Crop]:
-    """The index of the image at a position of the stream, and its crop.
+    """Draw the index of the image at a position of the stream, and its crop.
 
     ``sizes`` are the (height, width) of all images.
     """
     epoch, place = divmod(position, len(sizes))
-    index = int(shuffled(len(sizes), seed, epoch)[place])
+    index = int(draw_order(len(sizes), seed, epoch)[place])
     return index, draw_crop(sizes[index], training, np.random.default_rng((seed, 1, position)))
 
 
-@lru_cache(maxsize=2)  # A batch may lie in two epochs.
-def shuffled(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of the images in an epoch."""
+@lru_cache(maxsize=2)  # A batch may contain images of two epochs.
+def draw_order(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Draw the order of the images in an epoch, int64 (images,)."""
     return np.random.default_rng((seed, 0, epoch)).permutation(images)
 
 
 def draw_crop(size: tuple[int, int], training: Training, random: np.random.Generator) -> Crop:
-    """A crop of ``training.crop_size`` at random from a pair of ``size``, (height, width)."""
+    """Draw a crop of ``training.crop_size`` from an image of ``size``, both (height, width)."""
     scale = random.uniform(*training.random_scale)
     rows, columns = (
-        window(side, crop, scale, random.random())
+        compute_window(side, crop, scale, random.random())
         for side, crop in zip(size, training.crop_size, strict=True)
     )
     return Crop(rows, columns, training.horizontal_flip and random.random() < 0.5)
 
 
-def window(side: int, crop: int, scale: float, place: float) -> Window:
-    """What a crop shows of a side that is rescaled.
+def compute_window(side: int, crop: int, scale: float, place: float) -> Window:
+    """Compute the part of a side of ``side`` pixels that a crop of ``crop`` pixels shows.
 
-    ``place`` in [0, 1) says where among the possible positions the crop lies.
+    The side is rescaled by ``scale`` first. ``place`` in [0, 1) chooses among the possible
+    positions of the crop.
     """
     scaled = max(1, round(side * scale))
     filled = min(crop, scaled)
@@ -103,7 +106,7 @@ def window(side: int, crop: int, scale: float, place: float) -> Window:
 def augment(
     image: Pixels, label: Pixels, crop: Crop, crop_size: tuple[int, int]
 ) -> tuple[Pixels, Pixels]:
-    """The crop of a pair; beyond the image are mean pixels, and void in the label."""
+    """Cut out a crop, (h, w, 3) and (h, w); outside the image are mean pixels and void labels."""
     filled = (crop.columns.filled, crop.rows.filled)
     box = (crop.columns.start, crop.rows.start, crop.columns.stop, crop.rows.stop)
     pixels = np.full((*crop_size, 3), MEAN_PIXEL, dtype=np.uint8)
@@ -121,5 +124,6 @@ def resize(
     size: tuple[int, int],
     box: tuple[float, float, float, float],
     resampling: Image.Resampling,
-) -> NDArray[np.uint8]:
+) -> Pixels:
+    """Resize the part of ``pixels`` in ``box`` (left, top, right, bottom) to (width, height)."""
     return np.asarray(Image.fromarray(pixels).resize(size, resampling, box))

@@ -1,4 +1,4 @@
-"""Training batches: random scale, crop and flip, the same whatever process makes them."""
+"""Training batches, made by processes on the CPU or by the GPU itself."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from deeplab_bench.data.augmentation import MEAN, STD, Positions, augment, draw
 from deeplab_bench.data.device_batches import DeviceBatches, fits
 from deeplab_bench.data.packed import Split
 from deeplab_bench.errors import UserError
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 CPU = torch.device("cpu")
 
 
 class BatchError(UserError):
-    """Batches cannot be made as asked; the message names the setting."""
+    """Batches cannot be made with these settings; the message names the setting."""
 
 
 def training_batches(
@@ -30,18 +30,18 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[tuple[Tensor, Tensor]] | DeviceBatches:
-    """Batches of every iteration from ``first_iteration`` on.
+    """Return the batches of every iteration from ``first_iteration`` on.
 
-    Images uint8 (N, 3, H, W), labels uint8 (N, H, W) at ``crop_size``. Epochs follow each other
-    without a gap, so every batch is full. A batch depends on the seed and its iteration alone, not
-    on the number of workers. Process ``rank`` of several gets its share of every batch: one after
-    the other, the shares are the batch.
+    Images are uint8 (N, 3, H, W), labels uint8 (N, H, W), both of ``crop_size``. Every batch is
+    full: a batch may end one epoch and begin the next. A batch depends only on the seed and its
+    iteration, not on the number of workers. With several processes, each gets an equal part of
+    every batch; the parts in the order of ``rank`` are the whole batch.
 
-    A GPU that has room for the split's pixels makes the batches itself; otherwise they are made by
-    ``workers`` on the CPU, and left there.
+    If the data set fits in GPU memory, the GPU makes the crops. Pixels differ from Pillow's by at
+    most one grey level. Otherwise ``workers`` processes make the batches, and they stay on the CPU.
 
     Raises:
-        BatchError: the processes cannot share a batch evenly.
+        BatchError: the batch size is not a multiple of the number of processes.
     """
     if training.batch_size % world_size:
         raise BatchError(
@@ -63,8 +63,11 @@ def training_batches(
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) -> float32 of zero mean and unit variance, channels last in memory."""
-    # Filled in where they are needed: a copy from the host would have a GPU waited for.
+    """Subtract ImageNet's mean and divide by its deviation: uint8 (N, 3, H, W) to float32.
+
+    The result is channels last in memory.
+    """
+    # Made on the device: a copy from the CPU would make the program wait for the GPU.
     mean, std = (
         torch.stack([torch.full((1, 1), 255 * value, device=images.device) for value in values])
         for values in (MEAN, STD)
@@ -75,7 +78,7 @@ def normalise(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented crops by their position in the endless stream of shuffled epochs."""
+    """The augmented crops of a split by their position in the stream (see ``augmentation``)."""
 
     split: Split
     training: Training

@@ -1,8 +1,8 @@
 """Context radius: how much must be seen around a pixel to tell its class.
 
-The context radius r of a pixel is that of the smallest square window, of 2 r + 1 pixels a side and
-centred on it, in which the scene differs from every scene whose pixel is of another class. A
-network whose receptive field is smaller can but guess. Only a generator of scenes knows it.
+The context radius r of a pixel is that of the smallest square window, centred on the pixel and of
+side 2 r + 1, whose content rules out every other class. A network with a smaller receptive field
+can only guess. The radius is known only for generated scenes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,26 +18,32 @@ UNDECIDABLE = 255
 Mask = NDArray[np.bool_]
 
 
-def context_radii(pieces: Sequence[tuple[Mask, Iterable[Mask]]], size: tuple[int, int]) -> Pixels:
-    """The context radius of every pixel (H, W), ``UNDECIDABLE`` if all of the image is too little.
+def compute_context_radii(
+    pieces: Sequence[tuple[Mask, Iterable[Mask]]], size: tuple[int, int]
+) -> Pixels:
+    """Return the context radius of every pixel, uint8 (H, W), in pixels.
 
-    ``pieces``, back to front: where each lies, and for each of its look-alikes of another class
-    where the two differ. What a piece in front covers tells nothing; outside pieces a pixel is told
-    by itself.
+    It is ``UNDECIDABLE`` if the whole image does not show the class, and 0 outside all pieces.
+
+    Args:
+        pieces: from back to front, each one's mask (H, W), and for every look-alike of another
+            class a mask of the pixels where the two differ. Pixels that a piece in front covers
+            show nothing.
+        size: (height, width) of the image.
     """
     radii = np.zeros(size, dtype=np.uint8)
     covered = np.zeros(size, dtype=bool)
     for mask, differences in reversed(pieces):
         shown = mask & ~covered
         for difference in differences if shown.any() else ():
-            distances = window_radii(difference & ~covered)
+            distances = compute_window_radii(difference & ~covered)
             radii[shown] = np.maximum(radii[shown], distances[shown])
         covered |= mask
     return radii
 
 
-def window_radii(mask: Mask) -> Pixels:
-    """Of the smallest windows around each pixel (H, W) that hold a pixel of ``mask``."""
+def compute_window_radii(mask: Mask) -> Pixels:
+    """Return the radius of the smallest window around each pixel with a pixel of ``mask`` in it."""
     if not mask.any():
         return np.full(mask.shape, UNDECIDABLE, dtype=np.uint8)
     distances = ndimage.distance_transform_cdt(~mask, metric="chessboard")

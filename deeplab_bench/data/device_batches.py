@@ -1,9 +1,10 @@
-"""Training batches made on a device from pixels in its memory: Pillow's crops, by its arithmetic.
+"""Training batches made on a GPU that holds the whole split, with Pillow's arithmetic.
 
-Bilinear resampling, with a triangle filter that widens where an image shrinks, is a product with a
-matrix for each axis, columns first. As in Pillow, weights have a fixed point and pixels are rounded
-between the two. All sums are exact, so batches depend neither on the device nor on how many crops
-it makes at a time. From Pillow's they differ where it takes rows first, by one grey level.
+Bilinear resampling is a product with one matrix per axis, columns first. Its triangle filter gets
+wider when an image is made smaller. As in Pillow, the weights are fixed-point numbers and pixels
+are rounded between the two products. All sums are exact, so a batch depends neither on the device
+nor on the number of crops made at once. Pillow resamples some images rows first; there, pixels
+differ from Pillow's by at most one grey level.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,22 +19,25 @@ from torch import Tensor
 from deeplab_bench.data.augmentation import MEAN_PIXEL, Positions, Window, draw
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
-COPIED_BYTES = 2**26  # at a time
-# Of Pillow's weights, after the point. Products take them in halves, whose sums with pixels float32
-# holds without rounding, from TensorFloat-32 too, unless an image shrinks to less than a fifteenth.
+COPIED_BYTES = 2**26  # copied to the device at once
+# Pillow's weights have this many bits after the point. Products use the upper and the lower half of
+# the bits one at a time: so all sums are exact in float32, even if it multiplies in TensorFloat-32,
+# unless an image shrinks to less than a fifteenth.
 WEIGHT_BITS = 22
 HALF_BITS = WEIGHT_BITS // 2
 
 
 class Axis(NamedTuple):
-    """What the crops of a batch show of their images along one axis.
+    """The parts of their images that the crops of a batch show along one axis.
 
-    ``centres`` float64 (N, crop) is where the middle of each pixel of a crop lies on the image's
-    side, ``nearest`` int64 (N, crop) the pixel there, -1 beyond the image; ``supports`` float64
-    (N, 1) is half the width of the triangle filter, ``sides`` int64 (N, 1) the image's, ``longest``
-    of them.
+    Attributes:
+        centres: float64 (N, crop), the position in the image of the middle of each crop pixel.
+        nearest: int64 (N, crop), the index of the image's pixel there; -1 outside the image.
+        supports: float64 (N, 1), half the width of the triangle filter in pixels.
+        sides: int64 (N, 1), the image's number of pixels along this axis.
+        longest: the largest of ``sides``.
     """
 
     centres: Tensor
@@ -45,10 +49,10 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class DeviceBatches:
-    """Batches of the crops at ``positions``, made and left on ``device``.
+    """Batches of the crops at ``positions`` in the stream, on ``device``.
 
-    Images uint8 (N, 3, H, W), labels uint8 (N, H, W) at ``crop_size``. The split's pixels are in
-    the device's memory while batches are drawn; no batch waits for the device.
+    Images are uint8 (N, 3, H, W), labels uint8 (N, H, W), both of ``crop_size``. While it iterates,
+    the split's pixels are in the device's memory, and no batch makes the CPU wait for the device.
     """
 
     split: Split
@@ -61,21 +65,21 @@ class DeviceBatches:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images = copied(self.split.images, self.device).view(-1, 3)
-        labels = copied(self.split.labels, self.device)
+        images = copy_to_device(self.split.images, self.device).view(-1, 3)
+        labels = copy_to_device(self.split.labels, self.device)
         mean = torch.tensor(MEAN_PIXEL, dtype=torch.uint8, device=self.device).view(3, 1, 1)
         for positions in self.positions:
-            starts, rows, columns = self.drawn(positions)
+            starts, rows, columns = self.draw_crops(positions)
             inside = (rows.nearest >= 0).unsqueeze(2) & (columns.nearest >= 0).unsqueeze(1)
-            nearest = pixel_index(starts, rows.nearest, columns.nearest, columns.sides)
-            pixels = resampled(images, starts, rows, columns)
+            nearest = index_pixels(starts, rows.nearest, columns.nearest, columns.sides)
+            pixels = resample(images, starts, rows, columns)
             yield (
                 pixels.where(inside.unsqueeze(1), mean),
                 labels[nearest.where(inside, 0)].where(inside, VOID),
             )
 
-    def drawn(self, positions: Sequence[int]) -> tuple[Tensor, Axis, Axis]:
-        """Where each crop's image starts among the pixels, and what the crop shows of its axes."""
+    def draw_crops(self, positions: Sequence[int]) -> tuple[Tensor, Axis, Axis]:
+        """Draw crops; return the first pixels (N, 1) of their images, their rows and columns."""
         split, training, device = self.split, self.training, self.device
         draws = [draw(split.sizes, training, self.seed, position) for position in positions]
         indices, crops = zip(*draws, strict=True)
@@ -85,21 +89,30 @@ class DeviceBatches:
         upright = [False] * len(crops)
         mirrored = [crop.mirrored for crop in crops]
         return (
-            sent(starts, device),
-            axis_of([crop.rows for crop in crops], heights, height, upright, device),
-            axis_of([crop.columns for crop in crops], widths, width, mirrored, device),
+            send(starts, device),
+            make_axis([crop.rows for crop in crops], heights, height, upright, device),
+            make_axis([crop.columns for crop in crops], widths, width, mirrored, device),
         )
 
 
-def axis_of(
+def make_axis(
     windows: Sequence[Window],
     sides: Sequence[int],
     crop: int,
     mirrored: Sequence[bool],
     device: torch.device,
 ) -> Axis:
+    """Compute where the pixels of each crop lie in its image, as Pillow does, along one axis.
+
+    Args:
+        windows: the part of each image that the crop shows, of length N.
+        sides: each image's number of pixels along this axis, of length N.
+        crop: the number of pixels of a crop along this axis.
+        mirrored: whether each crop is mirrored along this axis, of length N.
+        device: where to put the result.
+    """
     filled, start, stop = (np.array(values)[:, None] for values in zip(*windows, strict=True))
-    # Pillow's box is in single precision; it adds up the positions of the nearest pixels.
+    # Pillow stores the box in single precision, and sums up the steps between nearest pixels.
     start, stop = start.astype(np.float32), stop.astype(np.float32)
     scale = (stop - start).astype(np.float64) / filled
     places = np.arange(crop)
@@ -109,58 +122,58 @@ def axis_of(
     for values in (centres, nearest):
         values[mirrored] = values[mirrored, ::-1]
     return Axis(
-        sent(centres, device),
-        sent(nearest, device),
-        sent(np.maximum(scale, 1), device),
-        sent(np.array(sides)[:, None], device),
+        send(centres, device),
+        send(nearest, device),
+        send(np.maximum(scale, 1), device),
+        send(np.array(sides)[:, None], device),
         max(sides),
     )
 
 
-def sent(values: NDArray[Any], device: torch.device) -> Tensor:
-    """A copy on the device, which nobody waits for."""
+def send(values: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to the device without waiting for the end of the copy."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def pixel_index(starts: Tensor, rows: Tensor, columns: Tensor, widths: Tensor) -> Tensor:
-    """The index (N, h, w) among a split's pixels of those in rows (N, h) and columns (N, w)."""
+def index_pixels(starts: Tensor, rows: Tensor, columns: Tensor, widths: Tensor) -> Tensor:
+    """Return the indices (N, h, w) in the split's pixels of rows (N, h) and columns (N, w)."""
     return (starts + rows * widths).unsqueeze(2) + columns.unsqueeze(1)
 
 
-def resampled(images: Tensor, starts: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """uint8 (N, 3, crop_h, crop_w) from all the split's pixels, (pixels, 3); columns come first."""
+def resample(images: Tensor, starts: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """Resample crops, uint8 (N, 3, h, w), from the pixels (pixels, 3) of the split."""
     y, x = (
         torch.arange(side.longest, device=images.device).minimum(side.sides - 1)
         for side in (rows, columns)
     )
-    pixels = images[pixel_index(starts, y, x, columns.sides)]  # (N, H, W, 3)
+    pixels = images[index_pixels(starts, y, x, columns.sides)]  # (N, H, W, 3)
     by_rows = pixels.movedim(3, 2).flatten(1, 2).float()
-    across = rounded(by_rows @ interpolation(columns).mT, dim=2)  # (N, H * 3, crop_w)
+    across = round_products(by_rows @ make_weights(columns).mT, dim=2)  # (N, H * 3, crop_w)
     by_columns = across.unflatten(1, (-1, 3)).flatten(2).float()
-    down = rounded(interpolation(rows) @ by_columns, dim=1)  # (N, crop_h, 3 * crop_w)
+    down = round_products(make_weights(rows) @ by_columns, dim=1)  # (N, crop_h, 3 * crop_w)
     return down.unflatten(2, (3, -1)).movedim(2, 1).byte()
 
 
-def interpolation(axis: Axis) -> Tensor:
-    """Matrices (N, 2 * crop, longest): the weights' upper halves, and below them the lower ones."""
+def make_weights(axis: Axis) -> Tensor:
+    """Return bilinear weights as matrices (N, 2 * crop, longest): upper halves, then lower ones."""
     pixels = torch.arange(axis.longest, device=axis.sides.device) + 0.5
     middles = pixels.where(pixels < axis.sides, torch.inf).unsqueeze(1)
     distances = (middles - axis.centres.unsqueeze(2)).abs() / axis.supports.unsqueeze(2)
-    # Of float64, on a grid on which their sums are exact, too.
+    # Multiples of 2^-44, so that their sums are exact in float64.
     weights = ((1 - distances) * 2**44).clamp(min=0).round()
     fixed = (weights * 2**WEIGHT_BITS / weights.sum(dim=2, keepdim=True) + 0.5).int()
     return torch.cat([fixed >> HALF_BITS, fixed & (2**HALF_BITS - 1)], dim=1).float()
 
 
-def rounded(products: Tensor, dim: int) -> Tensor:
-    """int32 pixels from the products with both halves of the weights, one after the other."""
+def round_products(products: Tensor, dim: int) -> Tensor:
+    """Return int32 pixels from the products with the two halves, stored one after the other."""
     upper, lower = products.int().chunk(2, dim)
     return ((upper << HALF_BITS) + lower + 2 ** (WEIGHT_BITS - 1)) >> WEIGHT_BITS
 
 
-def copied(pixels: Pixels, device: torch.device) -> Tensor:
-    """The pixels on the device, copied piece by piece."""
+def copy_to_device(pixels: Pixels, device: torch.device) -> Tensor:
+    """Copy the pixels to the device in pieces of ``COPIED_BYTES``."""
     there = torch.empty(len(pixels), dtype=torch.uint8, device=device)
     for start in range(0, len(pixels), COPIED_BYTES):
         piece = np.array(pixels[start : start + COPIED_BYTES])
@@ -169,6 +182,6 @@ def copied(pixels: Pixels, device: torch.device) -> Tensor:
 
 
 def fits(split: Split, device: torch.device) -> bool:
-    """Whether a split's pixels take no more than half of the free memory of a GPU."""
+    """Return whether a split's pixels fit in half of the free memory of a GPU."""
     free, _ = torch.cuda.mem_get_info(device)
     return split.images.nbytes + split.labels.nbytes <= free // 2

@@ -1,4 +1,4 @@
-"""Splits as flat arrays, decoded once, so that a batch is made without reading an image file."""
+"""Splits packed into flat arrays, so that training decodes no image files."""
 
 import hashlib
 import json
@@ -21,7 +21,9 @@ MANIFEST = "manifest.json"
 class Split:
     """The images and labels of a split, memory-mapped.
 
-    ``sizes`` are (height, width) in pixels; only generated images have ``context_radii``.
+    ``images``, ``labels`` and ``context_radii`` are flat uint8 arrays of all images one after the
+    other. ``sizes`` are (height, width) in pixels. ``starts`` are the indices of each image's first
+    pixel in ``labels``. Only generated images have ``context_radii``.
     """
 
     names: list[str]
@@ -36,17 +38,17 @@ class Split:
         return len(self.names)
 
     def image(self, index: int) -> Pixels:
-        """RGB (H, W, 3)"""
+        """Return an RGB image, uint8 (H, W, 3)."""
         height, width = self.sizes[index]
         start = 3 * self.starts[index]
         return self.images[start : start + 3 * height * width].reshape(height, width, 3)
 
     def label(self, index: int) -> Pixels:
-        """Class indices (H, W), void 255."""
+        """Return the class indices of an image, uint8 (H, W); void is 255."""
         return self._map(self.labels, index)
 
     def context_radius(self, index: int) -> Pixels | None:
-        """As ``deeplab_bench.data.context_radius`` has it, (H, W)."""
+        """Return the context radius of every pixel (H, W), see ``compute_context_radii``."""
         return None if self.context_radii is None else self._map(self.context_radii, index)
 
     def _map(self, maps: Pixels, index: int) -> Pixels:
@@ -56,13 +58,13 @@ class Split:
 
 
 def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], folder: Path) -> None:
-    """Decode every pair of ``source`` into ``folder``; the manifest, written last, vouches for it.
+    """Decode every image and label of ``source`` into flat arrays in ``folder``.
 
-    The manifest holds names, sizes and a digest of every split's pixels, and one of its context
-    radii where the source has them.
+    The manifest holds the names and sizes of each split and a digest of its pixels, and of its
+    context radii if the source has them. It is written last: without it, the arrays are incomplete.
 
     Raises:
-        DataError: the disk has no room for them.
+        DataError: the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -75,7 +77,7 @@ def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], fo
 
 
 def _packed_bytes(source: VocFolder, name: str) -> int:
-    """The size of an image and its maps; only the image's header is read."""
+    """Return the packed size of an image and its maps; reads only the image's header."""
     with Image.open(source.image_path(name)) as image:
         maps = 1 + source.context_radius_path(name).is_file()
         return (3 + maps) * image.width * image.height
@@ -106,9 +108,10 @@ def _pack_context_radii(source: VocFolder, split: str, names: Sequence[str], fol
 
 
 def load_split(folder: Path, split: str) -> Split:
-    """
+    """Open a packed split.
+
     Raises:
-        DataError: ``prepare`` has not written this split, or not all of it.
+        DataError: the split is missing or incomplete.
     """
     manifest = read_manifest(folder)
     content = manifest["splits"][split]
@@ -116,13 +119,13 @@ def load_split(folder: Path, split: str) -> Split:
     areas = [height * width for height, width in sizes]
     total = sum(areas)
     images, labels = (
-        _mapped(path, size, folder)
+        _open_array(path, size, folder)
         for path, size in zip(_array_files(folder, split), (3 * total, total), strict=True)
     )
     starts = [0, *np.cumsum(areas).tolist()[:-1]]
     radii = None
     if "context_radius_sha256" in content:
-        radii = _mapped(_context_radii_file(folder, split), total, folder)
+        radii = _open_array(_context_radii_file(folder, split), total, folder)
     return Split(content["names"], sizes, manifest["classes"], images, labels, starts, radii)
 
 
@@ -154,7 +157,8 @@ def _context_radii_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.context_radii.bin"
 
 
-def _mapped(path: Path, size: int, folder: Path) -> Pixels:
+def _open_array(path: Path, size: int, folder: Path) -> Pixels:
     if not path.is_file() or path.stat().st_size != size:
-        raise DataError(f"{path} is not whole: run `dvc repro --force prepare@{folder.name}`")
+        command = f"dvc repro --force prepare@{folder.name}"
+        raise DataError(f"{path} is missing or incomplete: run `{command}`")
     return np.memmap(path, dtype=np.uint8, mode="r")

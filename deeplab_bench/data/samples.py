@@ -1,4 +1,4 @@
-"""The first validation images, side by side, for people to look at."""
+"""Pictures of the first validation images, side by side."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SAMPLES = 6
 
 
 def write_samples(data_folder: Path, images: Path, labels: Path) -> None:
-    """The images and their ground truth, tiled as ``tile`` does."""
+    """Write the first validation images and their ground truth, each as one picture."""
     split = load_split(data_folder, "val")
     shown = range(min(SAMPLES, len(split)))
     images.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def write_samples(data_folder: Path, images: Path, labels: Path) -> None:
 
 
 def tile(pixels: list[Pixels]) -> Pixels:
-    """Images (H, W, ...) side by side, filled up with void at the bottom."""
+    """Put images (H, W, ...) side by side; fill the space below smaller ones with void."""
     height = max(len(x) for x in pixels)
     filled = [
         np.pad(x, [(0, height - len(x))] + [(0, 0)] * (x.ndim - 1), constant_values=VOID)

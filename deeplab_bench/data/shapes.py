@@ -1,38 +1,43 @@
-"""A generated segmentation set that needs multi-scale context.
+"""A generated data set that needs multi-scale context.
 
-Every class shares its texture with all others and with the clutter, so that only an object's
-global outline tells its class: a pixel inside a triangle and one inside a disc look alike until the
-object's corners are seen. Objects go from a tenth of the image to larger than it.
+All classes and the clutter have the same textures, so only the outline of a whole object shows its
+class: a pixel inside a triangle looks like one inside a disc until the object's corners are seen.
+Objects are between a tenth of the image and more than the image in size.
 
-Pixels come from integers, IEEE's exactly rounded operations and a frozen random stream alone, so
-that they are the same on every machine.
+Pixels are the same on every machine: they are computed from integers, from floating-point
+operations that IEEE 754 rounds exactly, and from a random generator whose numbers never change.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 from tqdm import tqdm
 
-from deeplab_bench.data.context_radius import Mask, context_radii
+from deeplab_bench.data.context_radius import Mask, compute_context_radii
+from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
+from deeplab_bench.settings.base import PositiveInt
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")
-RADII = (0.06, 0.08, 0.11, 0.15, 0.2, 0.27, 0.36, 0.48, 0.62)  # of the image's side
+RADII = (0.06, 0.08, 0.11, 0.15, 0.2, 0.27, 0.36, 0.48, 0.62)  # as fractions of the image's side
 VOID_RIM_PX = 1
 CLUTTER = 8
 GROUND, FIGURE = (20, 80), (130, 210)
 
-DISC, HOLE = math.sqrt(0.8), math.sqrt(0.3)  # radii, in an outline's coordinates
-# Unit vectors about 15 degrees apart, by half-angle tangents and quarter turns.
+DISC, HOLE = math.sqrt(0.8), math.sqrt(0.3)  # radii in the coordinates of ``fill_outline``
+# Unit vectors about 15 degrees apart, from half-angle tangents and quarter turns.
 TANGENTS = [0.069 * step for step in range(-5, 6, 2)]
 EIGHTHS = [((1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)) for t in TANGENTS]
 QUARTERS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 DIRECTIONS = [(a * c - b * s, a * s + b * c) for a, b in EIGHTHS for c, s in QUARTERS]
-# The half planes a u + b v <= c that hold a shape, or touch it from within, along its edges.
+# Half planes a u + b v <= c whose borders are the straight edges, or tangents, of each shape.
 EDGES: dict[str, list[tuple[float, float, float]]] = {
     "disc": [(a, b, DISC) for a, b in DIRECTIONS],
     "ring": [line for a, b in DIRECTIONS for line in ((a, b, 1.0), (a, b, -HOLE))],
@@ -47,7 +52,10 @@ Pixel = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Piece:
-    """A thing in a scene: where it lies (H, W), covered by none, and coordinates of its own."""
+    """An object or a scrap in a scene: its mask (H, W) without occlusion, and its coordinates.
+
+    ``u`` and ``v`` (H, W) are the pixels' positions relative to the piece, see ``fill_outline``.
+    """
 
     name: str
     mask: Mask
@@ -57,18 +65,48 @@ class Piece:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image (H, W, 3), its label (H, W), and the pieces that were drawn, back to front."""
+    """An image (H, W, 3), its label (H, W), and the pieces in it from back to front."""
 
     image: Pixels
     label: Pixels
     pieces: list[Piece]
 
 
-def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str, int]) -> None:
-    """Write a split of so many ``images`` for each name, in Pascal VOC's layout.
+class ShapesData(DataSet):
+    """The settings of the generated scenes; ``image_size`` is the side of an image in pixels."""
 
-    The split ``val`` has context radii (``context_radii``) beside its labels.
-    Images are PNGs: JPEG decoders differ between machines.
+    generated: ClassVar[bool] = True
+
+    dataset: Literal["shapes"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    image_size: Annotated[int, Field(ge=32)]
+    train_images: PositiveInt
+    val_images: PositiveInt
+
+    def make_voc_folder(self, downloads: Path, made: Path, unpacked: Path) -> VocFolder:
+        folder = VocFolder(made)
+        images = {"train": self.train_images, "val": self.val_images}
+        generate(folder, seed=self.seed, image_size=self.image_size, images=images)
+        return folder
+
+    def class_names(self) -> list[str]:
+        return list(CLASSES)
+
+    def estimate_pixels(self) -> int:
+        return (self.train_images + self.val_images) * self.image_size**2
+
+    def describe(self, validation: str) -> str:
+        return (
+            f"generated scenes of {self.image_size}x{self.image_size} px "
+            f"(`shapes`, seed {self.seed}; {self.train_images} training and {validation})"
+        )
+
+
+def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str, int]) -> None:
+    """Write generated splits in Pascal VOC's layout; ``images`` is the size of each by its name.
+
+    The split ``val`` gets context radii (``compute_context_radii``), too. Images are PNGs because
+    JPEG decoders differ between machines.
     """
     for sub in ("JPEGImages", "SegmentationClass", "ContextRadius", "ImageSets/Segmentation"):
         (folder.root / sub).mkdir(parents=True, exist_ok=True)
@@ -81,30 +119,30 @@ def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str,
             Image.fromarray(scene.image).save(folder.root / "JPEGImages" / f"{name}.png")
             write_label(folder.label_path(name), scene.label)
             if split == "val":
-                pieces = [(piece.mask, differences(piece)) for piece in scene.pieces]
-                radii = context_radii(pieces, scene.label.shape)
+                pieces = [(piece.mask, find_differences(piece)) for piece in scene.pieces]
+                radii = compute_context_radii(pieces, scene.label.shape)
                 Image.fromarray(radii).save(folder.context_radius_path(name), optimize=True)
         listing = folder.root / "ImageSets" / "Segmentation" / f"{split}.txt"
         listing.write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
 def draw_scene(random: np.random.RandomState, size: int) -> Scene:
-    """A square scene, large objects behind small, clutter behind all."""
+    """Draw a random square scene: large objects behind small ones, clutter behind all objects."""
     y, x = np.mgrid[:size, :size]
-    image = texture(random, x, y, GROUND)
+    image = draw_texture(random, x, y, GROUND)
     label = np.zeros((size, size), dtype=np.uint8)
     pieces = []
     for _ in range(CLUTTER):
         scrap = draw_scrap(random, x, y)
-        image[scrap.mask] = texture(random, x[scrap.mask], y[scrap.mask], FIGURE)
+        image[scrap.mask] = draw_texture(random, x[scrap.mask], y[scrap.mask], FIGURE)
         pieces.append(scrap)
     count = random.randint(1, 4)
     for radius in sorted(random.choice(RADII, size=count), reverse=True):
         index = random.randint(1, len(CLASSES))
         piece = draw_object(random, CLASSES[index], x, y, radius * size)
-        image[piece.mask] = texture(random, x[piece.mask], y[piece.mask], FIGURE)
+        image[piece.mask] = draw_texture(random, x[piece.mask], y[piece.mask], FIGURE)
         label[piece.mask] = index
-        label[rim(piece.mask)] = VOID
+        label[find_rim(piece.mask)] = VOID
         pieces.append(piece)
     return Scene(expose(random, image, x, y), label, pieces)
 
@@ -112,22 +150,22 @@ def draw_scene(random: np.random.RandomState, size: int) -> Scene:
 def draw_object(
     random: np.random.RandomState, name: str, x: Pixel, y: Pixel, radius: float
 ) -> Piece:
-    """An object of this class; its coordinates are those of ``outline``."""
-    u, v = placed(random, x, y)
+    """Draw an object of the class ``name``; its coordinates are those of ``fill_outline``."""
+    u, v = draw_coordinates(random, x, y)
     u, v = u / radius, v / radius
-    return Piece(name, outline(name, u, v), u, v)
+    return Piece(name, fill_outline(name, u, v), u, v)
 
 
-def placed(random: np.random.RandomState, x: Pixel, y: Pixel) -> tuple[Grid, Grid]:
-    """Coordinates in pixels that are turned at random, their origin a pixel of the image."""
+def draw_coordinates(random: np.random.RandomState, x: Pixel, y: Pixel) -> tuple[Grid, Grid]:
+    """Return (u, v) in pixels, rotated at random, whose origin is a random pixel of the image."""
     size = len(x)
-    cosine, sine = rotation(random)
+    cosine, sine = draw_rotation(random)
     dx, dy = x - float(random.randint(size)), y - float(random.randint(size))
     return dx * cosine + dy * sine, dy * cosine - dx * sine
 
 
-def outline(name: str, u: Grid, v: Grid) -> Mask:
-    """The shape of a class in coordinates of its own, of about unit radius."""
+def fill_outline(name: str, u: Grid, v: Grid) -> Mask:
+    """Return the mask of a class's shape, whose radius is about 1 in the coordinates (u, v)."""
     wide, high, squared = np.abs(u), np.abs(v), u * u + v * v
     match name:
         case "disc":
@@ -142,49 +180,49 @@ def outline(name: str, u: Grid, v: Grid) -> Mask:
 
 
 def draw_scrap(random: np.random.RandomState, x: Pixel, y: Pixel) -> Piece:
-    """Clutter: a splinter of no class, as fine as the smallest objects' parts.
+    """Draw clutter: a rectangle of no class, as thin as the parts of the smallest objects.
 
-    Its own coordinates go from -1 to 1 along either side.
+    Its sides are at -1 and 1 in its coordinates.
     """
-    u, v = placed(random, x, y)
+    u, v = draw_coordinates(random, x, y)
     length, breadth = random.randint(3, 10), random.randint(1, 3)
     u, v = u / length, v / (breadth / 2)
     return Piece("scrap", (np.abs(u) <= 1) & (np.abs(v) <= 1), u, v)
 
 
-def differences(piece: Piece) -> Iterator[Mask]:
-    """Where each of a piece's look-alikes differs from it by more than a rim's width."""
-    beside_the_rim = ~rim(piece.mask)
-    for other in look_alikes(piece.name, piece.u, piece.v):
+def find_differences(piece: Piece) -> Iterator[Mask]:
+    """Yield the pixels where each look-alike differs from the piece, without the piece's rim."""
+    beside_the_rim = ~find_rim(piece.mask)
+    for other in make_look_alikes(piece.name, piece.u, piece.v):
         yield (other != piece.mask) & beside_the_rim
 
 
-def look_alikes(name: str, u: Grid, v: Grid) -> Iterator[Mask]:
-    """What shares a stretch of this shape's outline and is, or may be, of another class.
+def make_look_alikes(name: str, u: Grid, v: Grid) -> Iterator[Mask]:
+    """Yield masks that share a part of this shape's outline but may be of another class.
 
-    Of unknown size, place and turn: along a straight line through any edge or tangent there may be
-    a triangle or a cross so large that the rest of it is out of sight; a disc and a ring of equal
-    size differ in the hole alone.
+    Size, position and rotation of objects are unknown. So any edge or tangent of the shape may be
+    the edge of a very large triangle or cross, whose other edges are not visible: a half plane. A
+    disc and a ring of equal size differ only in the hole.
     """
     if name == "disc":
-        yield outline("ring", u / DISC, v / DISC)
+        yield fill_outline("ring", u / DISC, v / DISC)
     if name == "ring":
-        yield outline("disc", u * DISC, v * DISC)
+        yield fill_outline("disc", u * DISC, v * DISC)
     for a, b, c in EDGES[name]:
         yield a * u + b * v <= c
 
 
-def rotation(random: np.random.RandomState) -> tuple[float, float]:
-    """Cosine and sine of a random angle, by half-angle tangents: exact without a math library."""
+def draw_rotation(random: np.random.RandomState) -> tuple[float, float]:
+    """Return cosine and sine of a random angle, without a math library's sine."""
     t = random.randint(-150, 151) / 1000
     cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     return (cosine, sine) if random.randint(2) else (-sine, cosine)
 
 
-def texture(
+def draw_texture(
     random: np.random.RandomState, x: Pixel, y: Pixel, shades: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Stripes of two colours, period and direction random, at pixels (x, y): (..., 3), 0-255."""
+    """Return random stripes of two colours at the pixels (x, y): int64 (..., 3) from 0 to 255."""
     a, b = random.randint(-8, 9, size=2)
     period = random.randint(24, 80)
     dark = random.randint(*shades, size=3)
@@ -193,8 +231,8 @@ def texture(
     return np.where(stripes[..., None], light, dark)
 
 
-def rim(mask: Mask) -> Mask:
-    """The pixels within ``VOID_RIM_PX`` of the outline, on both of its sides."""
+def find_rim(mask: Mask) -> Mask:
+    """Return the pixels within ``VOID_RIM_PX`` of the outline, on both of its sides."""
     padded = np.pad(mask, VOID_RIM_PX, mode="edge")
     span = 2 * VOID_RIM_PX + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, (span, span))
@@ -203,7 +241,7 @@ def rim(mask: Mask) -> Mask:
 
 
 def expose(random: np.random.RandomState, image: Pixel, x: Pixel, y: Pixel) -> Pixels:
-    """Light that falls off across the image, and noise."""
+    """Apply light that changes linearly across the image, and add noise."""
     size = len(x)
     across, down = random.randint(-96, 97, size=2)
     light = 256 + (across * (2 * x - size) + down * (2 * y - size)) // (2 * size)

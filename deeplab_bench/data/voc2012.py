@@ -1,25 +1,29 @@
-"""Pascal VOC 2012, and its training images augmented by SBD to the 10,582 of DeepLab's papers.
+"""Pascal VOC 2012, with or without the extra labels of SBD for training.
 
-Sources: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and the Semantic Boundaries Dataset of
-Hariharan et al. (ICCV 2011), which labels 11,355 images of VOC, some of VOC's val among them.
+The DeepLab papers train on "trainaug": VOC's training images and those that SBD labels, without
+VOC's validation images, 10,582 in all. SBD is the Semantic Boundaries Dataset of Hariharan et al.
+(ICCV 2011), with labels for 11,355 images of VOC. VOC is at
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012.
 """
 
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.io import loadmat
 from tqdm import tqdm
 
-from deeplab_bench.data.archives import Archive
+from deeplab_bench.data.archives import Archive, unpack
+from deeplab_bench.data.dataset import Address, DataSet
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, read_lines, write_label
 
 
 @dataclass(frozen=True)
 class Release:
-    """The archives, and how many images each list has."""
+    """The published archives, and the number of images in each list."""
 
     voc: Archive
     sbd: Archive
@@ -29,7 +33,7 @@ class Release:
 PUBLISHED = Release(
     voc=Archive(
         filename="VOCtrainval_11-May-2012.tar",
-        # The host that VOC's page names has moved to the first of these.
+        # VOC's page names the second address; the files have moved to the first.
         urls=(
             "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
             "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
@@ -50,6 +54,7 @@ PUBLISHED = Release(
 )
 VOC_MEMBERS_UNDER = "VOCdevkit/VOC2012"
 SBD_MEMBERS_UNDER = "benchmark_RELEASE/dataset"
+TYPICAL_PIXELS = 375 * 500
 
 CLASSES = (
     "background",
@@ -76,38 +81,102 @@ CLASSES = (
 )
 
 
-def voc_folder(root: Path) -> VocFolder:
-    """VOC in an extracted ``VOCdevkit``, which may be named itself or its ``VOC2012``."""
+class VocData(DataSet):
+    """Pascal VOC 2012; ``train_split`` ``trainaug`` needs SBD, too.
+
+    ``root`` is an extracted ``VOCdevkit`` or its folder ``VOC2012``, ``sbd_root`` an extracted
+    ``benchmark_RELEASE`` or its folder ``dataset``. Each replaces one download. Without
+    ``sbd_root``, a ``root`` that lists ``trainaug`` needs no SBD.
+    """
+
+    folder_keys: ClassVar[Mapping[str, str]] = {
+        "root": "an extracted VOCdevkit",
+        "sbd_root": "an extracted benchmark_RELEASE of SBD",
+    }
+
+    dataset: Literal["voc2012"]
+    train_split: Literal["train", "trainaug"]
+    mirrors: tuple[Address, ...] = ()
+    sbd_mirrors: tuple[Address, ...] = ()
+    root: str | None = None
+    sbd_root: str | None = None
+
+    def archives(self) -> list[Archive]:
+        archives = []
+        if self.root is None:
+            archives.append(PUBLISHED.voc.with_mirrors(self.mirrors))
+        if self._needs_sbd() and self.sbd_root is None:
+            archives.append(PUBLISHED.sbd.with_mirrors(self.sbd_mirrors))
+        return archives
+
+    def make_voc_folder(self, downloads: Path, made: Path, unpacked: Path) -> VocFolder:
+        if self.root is None:
+            archive, root = downloads / PUBLISHED.voc.filename, unpacked / "VOC2012"
+            unpack(archive, root, members_under=VOC_MEMBERS_UNDER)
+        voc = find_voc(unpacked if self.root is None else Path(self.root))
+        if not self._needs_sbd():
+            for split in (self.train_split, "val"):
+                check_count(voc.listing(split), voc.names(split), PUBLISHED.counts[split])
+            return voc
+        if self.sbd_root is None:
+            archive, root = downloads / PUBLISHED.sbd.filename, unpacked / "dataset"
+            unpack(archive, root, members_under=SBD_MEMBERS_UNDER)
+        sbd = find_sbd(unpacked if self.sbd_root is None else Path(self.sbd_root))
+        return add_sbd(voc, sbd, unpacked / "trainaug")
+
+    def class_names(self) -> list[str]:
+        return list(CLASSES)
+
+    def train_names(self, source: VocFolder) -> list[str]:
+        return source.names(self.train_split)
+
+    def estimate_pixels(self) -> int:
+        return (PUBLISHED.counts[self.train_split] + PUBLISHED.counts["val"]) * TYPICAL_PIXELS
+
+    def describe(self, validation: str) -> str:
+        return f"Pascal VOC 2012, trained on its split `{self.train_split}` ({validation})"
+
+    def _needs_sbd(self) -> bool:
+        if self.train_split == "train":
+            return False
+        if self.root is None or self.sbd_root is not None:
+            return True
+        return not find_voc(Path(self.root)).listing("trainaug").is_file()
+
+
+def find_voc(root: Path) -> VocFolder:
+    """Return VOC in ``root``, which is an extracted ``VOCdevkit`` or its folder ``VOC2012``."""
     inner = root / "VOC2012"
     return VocFolder(inner if inner.is_dir() else root)
 
 
-def sbd_folder(root: Path) -> Path:
-    """SBD in an extracted ``benchmark_RELEASE``, which may be named itself or its ``dataset``."""
+def find_sbd(root: Path) -> Path:
+    """Return SBD in ``root``, an extracted ``benchmark_RELEASE`` or its folder ``dataset``."""
     inner = root / "dataset"
     return inner if inner.is_dir() else root
 
 
 def check_count(where: object, names: Collection[str], expected: int) -> None:
-    """
+    """Check the number of names against the published one.
+
     Raises:
-        DataError: there are not as many names as were published.
+        DataError: the numbers differ.
     """
     if len(names) != expected:
-        advice = "take the whole data set, unchanged, or give yours as `dataset: folder`"
+        advice = "use the complete, unchanged data set, or give yours as `dataset: folder`"
         raise DataError(f"{where} has {len(names)} images instead of {expected}: {advice}")
 
 
-def add_sbd(voc: VocFolder, sbd: Path, destination: Path, counts: Mapping[str, int]) -> VocFolder:
+def add_sbd(voc: VocFolder, sbd: Path, destination: Path) -> VocFolder:
     """Make the new folder ``destination`` in VOC's layout, with the splits trainaug and val.
 
-    Its images are a link to those of ``voc``, which has all of SBD's. What VOC labels keeps VOC's
-    own masks; for the others of trainaug SBD's are converted.
+    Images are a link to those of ``voc``, which include all of SBD's. Images that VOC labels keep
+    VOC's labels; for the others, SBD's labels are converted.
 
     Raises:
-        DataError: a list is not whole, or a label is missing or damaged; the message names it.
+        DataError: a list is incomplete, or a label is missing or damaged; the message names it.
     """
-    splits = {"trainaug": trainaug_names(voc, sbd, counts), "val": voc.names("val")}
+    splits = {"trainaug": read_trainaug_names(voc, sbd), "val": voc.names("val")}
     labelled_by_voc = {*voc.names("train"), *splits["val"]}
     made = VocFolder(destination)
     for folder in (made.root / "SegmentationClass", made.listing("val").parent):
@@ -123,16 +192,16 @@ def add_sbd(voc: VocFolder, sbd: Path, destination: Path, counts: Mapping[str, i
                     label = read_sbd_label(sbd / "cls" / f"{name}.mat")
                     write_label(made.label_path(name), label)
             except OSError as error:
-                advice = "extract the archives anew, or see to the disk, and run again"
+                advice = "extract the archives again, or check the disk, and run again"
                 raise DataError(f"label of {name} in {split}: {error}; {advice}") from error
     return made
 
 
-def trainaug_names(voc: VocFolder, sbd: Path, counts: Mapping[str, int]) -> list[str]:
-    """The sorted names of (VOC train + SBD train + SBD val) - VOC val.
+def read_trainaug_names(voc: VocFolder, sbd: Path) -> list[str]:
+    """Return the sorted names of (VOC train + SBD train + SBD val) - VOC val.
 
     Raises:
-        DataError: a list, or what is made of them, has not as many names as were published.
+        DataError: a list or the result has another number of names than published.
     """
     listings = {
         "train": voc.listing("train"),
@@ -142,24 +211,24 @@ def trainaug_names(voc: VocFolder, sbd: Path, counts: Mapping[str, int]) -> list
     }
     lists = {}
     for key, listing in listings.items():
-        lists[key] = set(read_lines(listing, "extract the archive anew"))
-        check_count(listing, lists[key], counts[key])
+        lists[key] = set(read_lines(listing, "extract the archive again"))
+        check_count(listing, lists[key], PUBLISHED.counts[key])
     names = (lists["train"] | lists["sbd_train"] | lists["sbd_val"]) - lists["val"]
-    check_count(f"trainaug of {voc.root} and {sbd}", names, counts["trainaug"])
+    check_count(f"trainaug of {voc.root} and {sbd}", names, PUBLISHED.counts["trainaug"])
     return sorted(names)
 
 
 def read_sbd_label(path: Path) -> Pixels:
-    """Class indices (H, W); SBD has no void.
+    """Return the class indices of a label of SBD, uint8 (H, W), without void.
 
     Raises:
-        DataError: the file is missing, damaged, or none of SBD's.
+        DataError: the file is missing, damaged, or no label of SBD.
     """
     try:
         label = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-    except Exception as error:  # scipy stumbles over a damaged file in many ways
+    except Exception as error:  # scipy raises many types for damaged files
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path}: {reason}; extract SBD's archive anew") from error
+        raise DataError(f"{path}: {reason}; extract SBD's archive again") from error
     if label.dtype != np.uint8 or label.ndim != 2:
         found = f"{label.dtype} of shape {label.shape}"
         raise DataError(f"{path}: Segmentation is {found} instead of uint8 (H, W)")

@@ -1,7 +1,8 @@
-"""Folders in Pascal VOC's layout: paths, reading, writing, and the check of every pair.
+"""Folders in Pascal VOC's layout: paths, reading, writing, and checking.
 
-``JPEGImages/<name>.jpg`` (or ``.png``), ``SegmentationClass/<name>.png`` whose pixel values are
-class indices, ``ImageSets/Segmentation/<split>.txt`` with a name a line, and 255 for void.
+Images are ``JPEGImages/<name>.jpg`` or ``.png``. Labels are ``SegmentationClass/<name>.png``, whose
+pixel values are class indices, and 255 for void. ``ImageSets/Segmentation/<split>.txt`` lists the
+names of a split, one per line.
 """
 
 from collections import Counter
@@ -22,7 +23,7 @@ Pixels = NDArray[np.uint8]
 
 
 class DataError(UserError):
-    """A data set is not what it should be; the message names the files and what to do."""
+    """A data set has missing or wrong files; the message names them and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class VocFolder:
         return self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
 
     def names(self, split: str) -> list[str]:
-        """The image names of a split, in the file's order."""
+        """Return the image names of a split, in the order of its list."""
         return read_lines(self.listing(split), f"list the names of the {split} images in it")
 
     def classes(self) -> list[str]:
-        """The class names of ``classes.txt``, a line each, in the order of their indices."""
+        """Return the class names in ``classes.txt``, one per line, index 0 first."""
         path = self.root / "classes.txt"
         return read_lines(path, "list the class names in it, index 0 first")
 
@@ -52,15 +53,15 @@ class VocFolder:
         return self.root / "SegmentationClass" / f"{name}.png"
 
     def context_radius_path(self, name: str) -> Path:
-        """A grey PNG of ``deeplab_bench.data.context_radius``, which generated images may have."""
+        """Return the path of the context radii, a grey PNG that only generated images have."""
         return self.root / "ContextRadius" / f"{name}.png"
 
 
 def read_lines(path: Path, remedy: str) -> list[str]:
-    """The names in a file, a line each.
+    """Return the names in a file, one per line.
 
     Raises:
-        DataError: the file is missing, names nothing, or names something twice.
+        DataError: the file is missing or empty, or repeats a name.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: {remedy}")
@@ -74,16 +75,16 @@ def read_lines(path: Path, remedy: str) -> list[str]:
 
 
 def read_image(path: Path) -> Pixels:
-    """RGB (H, W, 3)"""
+    """Return the RGB image, uint8 (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def read_label(path: Path) -> Pixels:
-    """Class indices (H, W), never converted through the palette.
+    """Return the class indices, uint8 (H, W); the palette's colours are ignored.
 
     Raises:
-        DataError: the PNG is neither a palette nor a grey one.
+        DataError: the file is neither a palette image nor a grey one.
     """
     with Image.open(path) as image:
         if image.mode not in ("P", "L"):
@@ -92,14 +93,14 @@ def read_label(path: Path) -> Pixels:
 
 
 def write_label(path: Path, label: Pixels) -> None:
-    """Palette PNG of class indices (H, W), in Pascal VOC's colours."""
+    """Write class indices (H, W) as a palette PNG in Pascal VOC's colours."""
     image = Image.fromarray(label)
     image.putpalette(voc_palette())
     image.save(path, optimize=True)
 
 
 def voc_palette() -> bytes:
-    """Pascal VOC's colour map (VOClabelcolormap), 256 RGB triples."""
+    """Return Pascal VOC's colour map (VOClabelcolormap) as 256 RGB triples."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     for index in range(256):
         for bit in range(8):
@@ -112,8 +113,9 @@ def check(folder: VocFolder, names: Iterable[str], num_classes: int, *, title: s
     """Check every pair of image and label.
 
     Raises:
-        DataError: files are missing, sizes differ, a label has a value that is neither a class
-            nor void, or is not a palette or grey PNG; up to ten files are named.
+        DataError: a file is missing or damaged, an image and its label differ in size, or a label
+            is no palette or grey PNG or has a value that is neither a class nor void. The message
+            names up to ten files.
     """
     problems: dict[str, list[str]] = {}
     for name in tqdm(list(names), desc=f"checking {title}", unit="image"):
@@ -129,10 +131,10 @@ def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tupl
     missing = [path for path in (image_path, label_path) if not path.is_file()]
     if missing:
         for path in missing:
-            yield "add the missing files, or take their names off the split", str(path)
+            yield "add the missing files, or remove their names from the split's list", str(path)
         return
     for path in (image_path, label_path):
-        if damaged(path):
+        if is_damaged(path):
             yield "replace the damaged files", str(path)
             return
     try:
@@ -152,8 +154,8 @@ def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tupl
         yield remedy, f"{label_path} has {', '.join(map(str, outside))}"
 
 
-def damaged(path: Path) -> bool:
-    """Whether an image cannot be decoded to its end."""
+def is_damaged(path: Path) -> bool:
+    """Return whether an image cannot be decoded completely."""
     try:
         with Image.open(path) as image:
             image.load()

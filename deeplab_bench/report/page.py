@@ -10,7 +10,6 @@ from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.report.samples import name_crf_panel, name_panel
 from deeplab_bench.report.summaries import summarise_miou
-from deeplab_bench.settings.params import CamVidData, FolderData, ShapesData, VocData
 from deeplab_bench.writing import write_bytes
 
 PAGE_ROOT = "../../"  # from the folder of the page
@@ -108,19 +107,8 @@ def summarise(results: Results) -> str:
 
 
 def describe_data_set(results: Results) -> str:
-    images = captions.count_images(results)
-    match results.params.profile[results.profile].data:
-        case ShapesData() as data:
-            return (
-                f"generated scenes of {data.image_size}x{data.image_size} px "
-                f"(`shapes`, seed {data.seed}; {data.train_images} training and {images})"
-            )
-        case CamVidData():
-            return f"CamVid, street scenes photographed from a car ({images})"
-        case VocData() as data:
-            return f"Pascal VOC 2012, trained on its split `{data.train_split}` ({images})"
-        case FolderData() as data:
-            return f"the images of `{data.root}` ({images})"
+    data = results.params.profile[results.profile].data
+    return data.describe(captions.count_images(results))
 
 
 def show_context_radius(results: Results) -> list[str]:

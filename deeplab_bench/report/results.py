@@ -12,8 +12,8 @@ import pandas as pd
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.report import statistics
-from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
 from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.results.records import (
     SIZES,
@@ -79,7 +79,7 @@ class Results:
     @property
     def generated(self) -> bool:
         """Whether the images are the project's own, free to be shown."""
-        return self.params.profile[self.profile].data.dataset == "shapes"
+        return self.params.profile[self.profile].data.generated
 
     @cached_property
     def resampled(self) -> pd.DataFrame:

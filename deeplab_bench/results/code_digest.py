@@ -1,7 +1,7 @@
 """The digest of a stage's code.
 
-The code counts by what it does: the digest is that of the stage's script in ``pipelines`` and of all
-files of the project that the script imports, without comments, docstrings and blank lines.
+The code counts by what it does: the digest covers the stage's script in ``pipelines`` and all files
+of the project that the script imports, without comments, docstrings and blank lines.
 """
 
 import ast

@@ -8,16 +8,18 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from deeplab_bench.data.registry import DATA_SETS, Data
 from deeplab_bench.errors import nearest
 from deeplab_bench.models import arguments_of, check_arguments
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.settings.published import Citation, PublishedError, published_value
 from deeplab_bench.settings.schema import (
     CRF,
@@ -25,65 +27,18 @@ from deeplab_bench.settings.schema import (
     Experiment,
     Inference,
     Phase,
-    PositiveInt,
-    Settings,
-    SettingsError,
-    Training,
     at_output_stride,
     rates_at,
 )
+from deeplab_bench.settings.training import Training
 
 PARAMS_FILE = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
-Address = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class ParamsError(SettingsError):
     """params.yaml asks for something that cannot be; the message is one line for its author."""
-
-
-class ShapesData(Settings):
-    """The generated set (``deeplab_bench.data.shapes``); sizes in pixels."""
-
-    dataset: Literal["shapes"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    image_size: Annotated[int, Field(ge=32)]
-    train_images: PositiveInt
-    val_images: PositiveInt
-
-
-class CamVidData(Settings):
-    """CamVid as the SegNet tutorial distributes it, or a VOC-layout folder of it at ``root``."""
-
-    dataset: Literal["camvid"]
-    mirrors: tuple[Address, ...] = ()
-    root: str | None = None
-
-
-class VocData(Settings):
-    """Pascal VOC 2012, for ``trainaug`` with SBD's labels; each ``root`` replaces one download.
-
-    ``root`` is an extracted ``VOCdevkit`` or its ``VOC2012``, ``sbd_root`` an extracted
-    ``benchmark_RELEASE``. Without the latter, a ``root`` that lists ``trainaug`` needs no SBD.
-    """
-
-    dataset: Literal["voc2012"]
-    train_split: Literal["train", "trainaug"]
-    mirrors: tuple[Address, ...] = ()
-    sbd_mirrors: tuple[Address, ...] = ()
-    root: str | None = None
-    sbd_root: str | None = None
-
-
-class FolderData(Settings):
-    """Any folder in Pascal VOC's layout, its class names in ``classes.txt``."""
-
-    dataset: Literal["folder"]
-    root: str
-
-
-Data = Annotated[ShapesData | CamVidData | VocData | FolderData, Field(discriminator="dataset")]
 
 
 class Then(Settings):
@@ -124,12 +79,6 @@ SECTIONS: dict[str, type[Settings]] = {
     "training": Training,
     "crf": CRF,
     "search": CRFSearch,
-}
-DATASETS: dict[str, type[Settings]] = {
-    "shapes": ShapesData,
-    "camvid": CamVidData,
-    "voc2012": VocData,
-    "folder": FolderData,
 }
 
 
@@ -348,7 +297,7 @@ def _validated(schema: type[Schema], content: Any, where: str = "") -> Schema:
 
 def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
     key = (where + ".".join(str(part) for part in error["loc"])).rstrip(".") or "its content"
-    key = re.sub(rf"\bdata\.({'|'.join(DATASETS)})\b", "data", key)
+    key = re.sub(rf"\bdata\.({'|'.join(DATA_SETS)})\b", "data", key)
     if error["type"] == "extra_forbidden":
         *section, name = error["loc"]
         return f"{key} is not a known key{nearest(str(name), _keys_of(section, schema))}"
@@ -364,7 +313,7 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
         parent, name = ("", *map(str, section))[-2:]
         if parent == "profile":
             return Profile.model_fields
-        return (DATASETS if parent == "data" else SECTIONS)[name].model_fields
+        return (DATA_SETS if parent == "data" else SECTIONS)[name].model_fields
     if schema.__name__ in ARCHITECTURES:
         return {*schema.model_fields, "architecture", "published", "training", "then", "under"}
     return schema.model_fields

@@ -2,24 +2,13 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from deeplab_bench.errors import UserError
 from deeplab_bench.models.backbone import OutputStride
-
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class SettingsError(UserError):
-    """Settings that cannot be; the message is one line that names the key."""
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from deeplab_bench.settings.base import PositiveFloat, PositiveInt, Settings, SettingsError
+from deeplab_bench.settings.training import Training
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -32,47 +21,6 @@ def _from_zero(iterations: tuple[int, ...]) -> tuple[int, ...]:
     if iterations[0] != 0:
         raise ValueError("the first should be 0, the network alone")
     return cast(tuple[int, ...], _ascending(iterations))
-
-
-class Training(Settings):
-    """The schedule of SGD. Sizes in pixels, ``crop_size`` is (height, width).
-
-    ``lr_policy`` is ``poly``, to zero over all iterations, or ``step``, a factor of ``step_factor``
-    every ``step_iterations``. ``head_lr_multiplier`` is for layers that no pretrained network
-    initialises. ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay
-    of 0.9997 is 0.0003. The loss compares at the size of the image or, the labels subsampled, at
-    that of the network's ``logits``; ``class_balancing`` weighs each class in it by the median of
-    all classes' frequencies over its own, to this power: 0 is no weight, 1 what SegNet does on
-    CamVid. ``weights`` is ``none``, ``imagenet``, or the path of a classification network's state
-    dict. ``compile``: network and loss by ``torch.compile``.
-    """
-
-    iterations: PositiveInt
-    batch_size: Annotated[int, Field(ge=2)]
-    crop_size: tuple[PositiveInt, PositiveInt]
-    base_lr: PositiveFloat
-    lr_policy: Literal["poly", "step"] = "poly"
-    poly_power: Annotated[float, Field(ge=0)] = 0.9
-    step_iterations: PositiveInt = 2000
-    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    head_lr_multiplier: PositiveFloat = 1.0
-    momentum: Fraction
-    weight_decay: Annotated[float, Field(ge=0)]
-    batch_norm: Literal["train", "frozen"] = "train"
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
-    weights: str = "none"
-    loss_resolution: Literal["image", "logits"] = "image"
-    class_balancing: Annotated[float, Field(ge=0, le=1)] = 0.0
-    random_scale: tuple[PositiveFloat, PositiveFloat]
-    horizontal_flip: bool
-    precision: Literal["float32", "bfloat16"]
-    compile: bool = False
-
-    @model_validator(mode="after")
-    def _scales_ascend(self) -> "Training":
-        if self.random_scale[0] > self.random_scale[1]:
-            raise ValueError(f"random_scale {list(self.random_scale)} is not [smallest, largest]")
-        return self
 
 
 Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_ascending)]

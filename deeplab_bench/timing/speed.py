@@ -17,7 +17,8 @@ from torchvision.models import resnet18
 from deeplab_bench.data.packed import Split
 from deeplab_bench.models import build_model, check_arguments, count_parameters
 from deeplab_bench.models.backbone import OutputStride
-from deeplab_bench.settings.schema import Experiment, Inference, SettingsError
+from deeplab_bench.settings.base import SettingsError
+from deeplab_bench.settings.schema import Experiment, Inference
 from deeplab_bench.timing.machine import (
     find_device,
     fingerprint,

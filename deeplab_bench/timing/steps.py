@@ -21,7 +21,8 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic
 from deeplab_bench.runtime.environment import environment
-from deeplab_bench.settings.schema import Phase, Training
+from deeplab_bench.settings.schema import Phase
+from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.machine import read_peak_memory_mib, reset_peak_memory
 from deeplab_bench.timing.rounds import Work, time_once
 from deeplab_bench.training.train import Trainer

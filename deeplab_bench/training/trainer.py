@@ -15,7 +15,7 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.models.layers import upsample_logits
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 from deeplab_bench.training.loss import segmentation_loss, subsample
 from deeplab_bench.writing import write_tensors
 

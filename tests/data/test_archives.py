@@ -275,7 +275,7 @@ def test_wrong_digest_starts_fresh(site: Site, tmp_path: Path) -> None:
     message = failed_fetch(archive, tmp_path)
     assert f"instead of {hashlib.sha256(BODY).hexdigest()}" in message
     assert "bad partial file was removed" in message
-    assert "start afresh" in message
+    assert "try again from the start" in message
     assert list(tmp_path.iterdir()) == []
     site.files["data"] = Served()
     assert fetch(archive, tmp_path, progress=False).read_bytes() == BODY
@@ -611,7 +611,7 @@ def test_folder_in_use_is_left_alone(tree_archive: Path, tmp_path: Path) -> None
     folder.mkdir()
     (folder / "mine").write_bytes(b"mine")
     message = error_of(lambda: unpack(tree_archive, folder))
-    assert f"{folder} is already there" in message
+    assert f"{folder} already exists" in message
     assert contents(folder) == {"mine": b"mine"}
 
 

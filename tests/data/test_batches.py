@@ -8,11 +8,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from deeplab_bench.data import augmentation
-from deeplab_bench.data.augmentation import draw_crop, shuffled, window
+from deeplab_bench.data.augmentation import compute_window, draw_crop, draw_order
 from deeplab_bench.data.batches import BatchError, normalise, training_batches
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 MEAN_PIXEL = (124, 116, 104)  # ImageNet's mean of 0.485, 0.456 and 0.406, times 255
 BLOCK = 5
@@ -162,14 +162,14 @@ def test_window(side: int, crop: int, scale: float) -> None:
     places = scaled - min(crop, scaled) + 1
     starts = []
     for place in (np.arange(places) + 0.5) / places:
-        filled, start, stop = window(side, crop, scale, float(place))
+        filled, start, stop = compute_window(side, crop, scale, float(place))
         assert filled == min(crop, scaled)
         assert 0 <= start < stop <= side
         assert (stop - start) * scaled == pytest.approx(filled * side)
         starts.append(start * scaled / side)
     assert starts == pytest.approx(range(places), abs=1e-6)
-    assert window(side, crop, scale, 0.0).start == 0
-    assert window(side, crop, scale, 1 - 2**-53).stop == side
+    assert compute_window(side, crop, scale, 0.0).start == 0
+    assert compute_window(side, crop, scale, 1 - 2**-53).stop == side
 
 
 def test_batches_have_the_stated_form() -> None:
@@ -230,9 +230,9 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
 
 
 def test_an_order_is_drawn_once_an_epoch() -> None:
-    shuffled.cache_clear()
+    draw_order.cache_clear()
     batches_of(numbered(6), training(iterations=4, batch_size=4))
-    assert shuffled.cache_info().misses == 3
+    assert draw_order.cache_info().misses == 3
 
 
 @pytest.mark.parametrize("images", [1, 3, 6, 11])

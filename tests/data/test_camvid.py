@@ -111,7 +111,7 @@ def test_wrong_label(published: Path, split: str) -> None:
     label = label_of(name)
     label[0, 0] = (label[0, 0] + 1) % 12
     Image.fromarray(label).save(published / f"{split}annot" / f"{name}.png")
-    assert "not the published ones" in refused(published, split)
+    assert "the labels differ from the published ones" in refused(published, split)
 
 
 def test_swapped_names(published: Path) -> None:
@@ -119,7 +119,7 @@ def test_swapped_names(published: Path) -> None:
     first.rename(published / "other")
     second.rename(first)
     (published / "other").rename(second)
-    assert "not the published ones" in refused(published, "train")
+    assert "the labels differ from the published ones" in refused(published, "train")
 
 
 def test_value_beyond_the_classes(published: Path) -> None:
@@ -152,12 +152,12 @@ def test_missing_or_broken_file(published: Path, folder: str) -> None:
 def test_number_of_pairs(published: Path) -> None:
     listing = published / "train.txt"
     listing.write_text(listing.read_text().splitlines()[0])
-    assert "1 pairs are listed instead of 2" in refused(published, "train")
+    assert "the list has 1 pairs instead of 2" in refused(published, "train")
     listing.unlink()
     assert str(listing) in refused(published, "train")
 
 
 def test_destination_in_use(published: Path, tmp_path: Path) -> None:
     camvid.convert(published, tmp_path / "voc")
-    with pytest.raises(DownloadError, match=re.escape(f"{tmp_path / 'voc'} is already there")):
+    with pytest.raises(DownloadError, match=re.escape(f"{tmp_path / 'voc'} already exists")):
         camvid.convert(published, tmp_path / "voc")

@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 from deeplab_bench.data.context_radius import (
     UNDECIDABLE,
-    context_radii,
-    window_radii,
+    compute_context_radii,
+    compute_window_radii,
 )
 from deeplab_bench.data.shapes import (
     DIRECTIONS,
     Piece,
     Scene,
-    differences,
     draw_scene,
-    look_alikes,
-    outline,
-    rim,
+    fill_outline,
+    find_differences,
+    find_rim,
+    make_look_alikes,
 )
 from deeplab_bench.data.voc_layout import Pixels
 
@@ -31,49 +31,49 @@ def row(*true: int, length: int = 12) -> Mask:
 
 
 def radii_of(scene: Scene) -> Pixels:
-    pieces = [(piece.mask, differences(piece)) for piece in scene.pieces]
-    return context_radii(pieces, scene.label.shape)
+    pieces = [(piece.mask, find_differences(piece)) for piece in scene.pieces]
+    return compute_context_radii(pieces, scene.label.shape)
 
 
-def placed(name: str, radius: float, size: int = 161) -> Piece:
+def make_piece(name: str, radius: float, size: int = 161) -> Piece:
     """Upright in the middle of an image."""
     v, u = (np.mgrid[:size, :size] - size // 2) / radius
-    return Piece(name, outline(name, u, v), u, v)
+    return Piece(name, fill_outline(name, u, v), u, v)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.05, 1])
 def test_windows_by_brute_force(density: float) -> None:
     mask = np.random.default_rng(1).random((21, 17)) < density
     held = np.argwhere(mask)
-    for place, radius in np.ndenumerate(window_radii(mask)):
+    for place, radius in np.ndenumerate(compute_window_radii(mask)):
         assert radius == np.abs(held - place).max(axis=1).min()
 
 
 def test_the_last_look_alike_decides() -> None:
-    radii = context_radii([(row(2, 3, 4), [row(6), row(9)])], (1, 12))
+    radii = compute_context_radii([(row(2, 3, 4), [row(6), row(9)])], (1, 12))
     assert radii.tolist() == [[0, 0, 7, 6, 5, 0, 0, 0, 0, 0, 0, 0]]
 
 
 def test_what_is_covered_tells_nothing() -> None:
     behind = (row(2, 3, 4), [row(5, 11)])
-    radii = context_radii([behind, (row(4, 5, 6), [row(7)])], (1, 12))
+    radii = compute_context_radii([behind, (row(4, 5, 6), [row(7)])], (1, 12))
     assert radii.tolist() == [[0, 0, 9, 8, 3, 2, 1, 0, 0, 0, 0, 0]]
-    radii = context_radii([behind, (row(4, 5, 11), [row(0)])], (1, 12))
+    radii = compute_context_radii([behind, (row(4, 5, 11), [row(0)])], (1, 12))
     assert radii[0, [2, 3]].tolist() == [UNDECIDABLE] * 2
 
 
 def test_in_the_middle_of_a_cross() -> None:
     """Arms of 14 pixels on either side; past their outline's rim lies what no straight edge has."""
-    piece = placed("cross", 40)
-    radii = context_radii([(piece.mask, differences(piece))], (161, 161))
+    piece = make_piece("cross", 40)
+    radii = compute_context_radii([(piece.mask, find_differences(piece))], (161, 161))
     assert radii[80, 80] == 16
     assert radii[0, 0] == 0
 
 
 def test_a_triangle_needs_two_edges() -> None:
     """Five pixels above its base, half as wide as 57 there, which narrows by 2/3 a pixel."""
-    piece = placed("triangle", 50)
-    radii = context_radii([(piece.mask, differences(piece))], (161, 161))
+    piece = make_piece("triangle", 50)
+    radii = compute_context_radii([(piece.mask, find_differences(piece))], (161, 161))
     assert radii[110, 80] == pytest.approx(57 / (1 + 2 / 3), abs=2)
 
 
@@ -81,8 +81,8 @@ def test_a_triangle_needs_two_edges() -> None:
 def test_a_disc_is_no_ring_once_the_hole_would_be_seen(name: str) -> None:
     """Of 36 pixels' radius, the hole of sqrt 0.3 of it; straight edges bend away before."""
     radius = 36 / math.sqrt(0.8) if name == "disc" else 36
-    piece = placed(name, radius)
-    radii = context_radii([(piece.mask, differences(piece))], (161, 161))
+    piece = make_piece(name, radius)
+    radii = compute_context_radii([(piece.mask, find_differences(piece))], (161, 161))
     hole = 36 * math.sqrt(0.3)
     assert radii[80, 80 + 32] == pytest.approx(32 - hole, abs=2)
     assert radii[80, 80 + 22] <= 36 - 22
@@ -99,9 +99,9 @@ def test_half_planes_are_15_degrees_apart() -> None:
 def test_look_alikes_share_a_stretch_of_outline(name: str) -> None:
     v, u = np.mgrid[-150:151, -150:151] / 100
     scrap = (np.abs(u) <= 1) & (np.abs(v) <= 1)
-    own = scrap if name == "scrap" else outline(name, u, v)
-    for other in look_alikes(name, u, v):
-        assert (rim(own) & rim(other)).sum() > 10
+    own = scrap if name == "scrap" else fill_outline(name, u, v)
+    for other in make_look_alikes(name, u, v):
+        assert (find_rim(own) & find_rim(other)).sum() > 10
         assert (own != other).any()
 
 
@@ -117,8 +117,8 @@ def test_windows_of_the_radius_decide_and_no_smaller(seed: int) -> None:
     random = np.random.default_rng(seed)
     for piece, front in zip(scene.pieces[::-1], fronts, strict=False):
         others = [
-            (other != piece.mask) & ~front & ~rim(piece.mask)
-            for other in look_alikes(piece.name, piece.u, piece.v)
+            (other != piece.mask) & ~front & ~find_rim(piece.mask)
+            for other in make_look_alikes(piece.name, piece.u, piece.v)
         ]
         places = np.argwhere(piece.mask & ~front)
         for y, x in places[random.permutation(len(places))[:20]]:

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from deeplab_bench.data import device_batches
 from deeplab_bench.data.augmentation import Positions, draw
 from deeplab_bench.data.batches import training_batches
-from deeplab_bench.data.device_batches import DeviceBatches, copied, fits
+from deeplab_bench.data.device_batches import DeviceBatches, copy_to_device, fits
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.settings.schema import Training
+from deeplab_bench.settings.training import Training
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
@@ -152,7 +152,7 @@ def test_pixels_are_copied_piece_by_piece(piece: int, monkeypatch: pytest.Monkey
     pixels = np.arange(150, dtype=np.uint8)
     pixels.flags.writeable = False
     monkeypatch.setattr(device_batches, "COPIED_BYTES", piece)
-    assert torch.equal(copied(pixels, CPU), torch.arange(150, dtype=torch.uint8))
+    assert torch.equal(copy_to_device(pixels, CPU), torch.arange(150, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("room", [0, 1])

@@ -142,7 +142,7 @@ def test_context_radii_are_packed_and_vouched_for(
     assert load_split(packed, "train").context_radius(0) is None
     np.testing.assert_array_equal(load_split(packed, "val").context_radius(0), label_of("d") // 2)
     (packed / "val.context_radii.bin").write_bytes(b"")
-    with pytest.raises(DataError, match=r"context_radii\.bin is not whole"):
+    with pytest.raises(DataError, match=r"context_radii\.bin is missing or incomplete"):
         load_split(packed, "val")
 
 
@@ -155,7 +155,9 @@ def test_arrays_that_are_not_whole(packed: Path, kind: str, damage: str) -> None
     if damage != "gone":
         path.write_bytes(content[:-1] if damage == "cut" else content + b"x")
     command = "dvc repro --force prepare@packed"
-    with pytest.raises(DataError, match=re.escape(f"{path} is not whole: run `{command}`")):
+    with pytest.raises(
+        DataError, match=re.escape(f"{path} is missing or incomplete: run `{command}`")
+    ):
         load_split(packed, "train")
     load_split(packed, "val")
 

@@ -15,12 +15,14 @@ from test_voc_layout import VOC_COLOURS, make_folder
 
 from deeplab_bench.data import camvid
 from deeplab_bench.data.archives import DownloadError
+from deeplab_bench.data.camvid import CamVidData
+from deeplab_bench.data.dataset import DataSet
+from deeplab_bench.data.folder import FolderData
 from deeplab_bench.data.packed import data_sha256, load_split
 from deeplab_bench.data.preparation import download, prepare
 from deeplab_bench.data.samples import write_samples
-from deeplab_bench.data.shapes import CLASSES
+from deeplab_bench.data.shapes import CLASSES, ShapesData
 from deeplab_bench.data.voc_layout import DataError, Pixels, read_image, write_label
-from deeplab_bench.settings.params import CamVidData, Data, FolderData, ShapesData
 
 published = test_camvid.published
 site = test_archives.site
@@ -105,7 +107,8 @@ def test_nothing_of_an_earlier_set_remains(tmp_path: Path) -> None:
 )
 def test_missing_root(tmp_path: Path, data: FolderData | CamVidData) -> None:
     message = refused(data, tmp_path / "out")
-    assert message == "data.root /nowhere/at/all is not a folder: give one in VOC's layout"
+    expected = "data.root /nowhere/at/all is not a folder: give a folder in Pascal VOC's layout"
+    assert message == expected
 
 
 @pytest.mark.parametrize("inner", [".", "voc"])
@@ -120,7 +123,7 @@ def test_same_name_in_train_and_val(tmp_path: Path) -> None:
     splits = labels()
     splits["val"]["a"] = splits["train"]["a"]
     message = refused(given(tmp_path / "voc", splits), tmp_path / "out")
-    assert message == f"{tmp_path / 'voc'}: 1 images are in train and val, as a"
+    assert message.startswith(f"{tmp_path / 'voc'}: train and val share 1 images, such as a: ")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -197,7 +200,7 @@ def test_camvid_is_downloaded_once_and_prepared(
         CamVidData(dataset="camvid", root=".", mirrors=("http://127.0.0.1:9",)),
     ],
 )
-def test_nothing_to_download(tmp_path: Path, data: Data) -> None:
+def test_nothing_to_download(tmp_path: Path, data: DataSet) -> None:
     assert download(data, tmp_path / "downloads") == {}
     assert list(tmp_path.iterdir()) == []
 

@@ -12,19 +12,19 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from deeplab_bench.data import shapes
-from deeplab_bench.data.context_radius import context_radii
+from deeplab_bench.data.context_radius import compute_context_radii
 from deeplab_bench.data.shapes import (
     CLASSES,
     RADII,
     Piece,
     Pixel,
     draw_object,
+    draw_rotation,
     draw_scene,
+    draw_texture,
+    fill_outline,
+    find_rim,
     generate,
-    outline,
-    rim,
-    rotation,
-    texture,
 )
 from deeplab_bench.data.voc_layout import Pixels, VocFolder, check
 
@@ -97,10 +97,10 @@ def test_context_radii_lie_beside_the_labels_of_val(tmp_path: Path) -> None:
     (path,) = (tmp_path / "ContextRadius").iterdir()
     assert path == folder.context_radius_path("val_00000")
     scene = draw_scene(np.random.RandomState([0, 1, 0]), SIZE)
-    pieces = [(piece.mask, shapes.differences(piece)) for piece in scene.pieces]
+    pieces = [(piece.mask, shapes.find_differences(piece)) for piece in scene.pieces]
     with Image.open(path) as image:
         assert image.mode == "L"
-        np.testing.assert_array_equal(image, context_radii(pieces, (SIZE, SIZE)))
+        np.testing.assert_array_equal(image, compute_context_radii(pieces, (SIZE, SIZE)))
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_void_is_a_thin_rim(scenes: list[tuple[Pixels, Pixels]]) -> None:
         mask = random.random((9, 12)) < random.random()
         inside = binary_erosion(mask, NEIGHBOURS, border_value=1)
         around = binary_dilation(mask, NEIGHBOURS) & ~inside
-        assert np.array_equal(rim(mask), around)
+        assert np.array_equal(find_rim(mask), around)
 
 
 @pytest.mark.parametrize("name", CLASSES[1:])
 def test_outlines(name: str) -> None:
     v, u = np.mgrid[-150:151, -150:151] / 100
-    mask = outline(name, u, v)
+    mask = fill_outline(name, u, v)
     area, diameter = EXTENTS[name]
     assert mask.sum() * 0.01**2 == pytest.approx(area, rel=0.02)
     assert diameter_of(mask) * 0.01 == pytest.approx(diameter, rel=0.02)
@@ -171,7 +171,7 @@ def test_turned_objects_keep_their_size(name: str) -> None:
 
 
 def test_rotation() -> None:
-    turns = np.array([rotation(np.random.RandomState(seed)) for seed in range(200)])
+    turns = np.array([draw_rotation(np.random.RandomState(seed)) for seed in range(200)])
     assert np.hypot(*turns.T) == pytest.approx(1.0)
     angles = np.degrees(np.arctan2(*turns.T[::-1]))
     lying = angles > 45
@@ -239,7 +239,7 @@ def test_light_and_noise_rarely_saturate(scenes: list[tuple[Pixels, Pixels]]) ->
 def test_texture_has_two_colours() -> None:
     y, x = np.mgrid[:SIZE, :SIZE]
     for seed in range(20):
-        stripes = texture(np.random.RandomState(seed), x, y, (130, 210))
+        stripes = draw_texture(np.random.RandomState(seed), x, y, (130, 210))
         dark, *light = np.unique(stripes.reshape(-1, 3), axis=0)
         assert (dark >= 130).all() and (dark < 210).all()
         assert len(light) <= 1

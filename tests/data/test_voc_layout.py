@@ -136,7 +136,7 @@ def test_missing_files(tmp_path: Path) -> None:
     folder.image_path("a").unlink()
     folder.label_path("b").unlink()
     message = refused(folder, "abc")
-    assert "add the missing files, or take their names off the split: 2 found" in message
+    assert "add the missing files, or remove their names from the split's list: 2 found" in message
     assert str(tmp_path / "JPEGImages" / "a.jpg") in message
     assert str(folder.label_path("b")) in message
     assert "c." not in message

