@@ -29,7 +29,7 @@ from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import default_workers
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.rounds import Work
-from deeplab_bench.training.train import Trainer
+from deeplab_bench.training.trainer import Trainer
 
 IMAGES = 32
 SIDES = (375, 500)

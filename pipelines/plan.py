@@ -10,6 +10,7 @@ from typing import Annotated
 
 import pandas as pd
 
+from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import steps_file
 from deeplab_bench.runtime.device import pick_device
 from deeplab_bench.runtime.environment import device_name
@@ -36,6 +37,8 @@ def main(
     device: Annotated[str, "take the stored steps of the device of this name"] = "",
     save: Annotated[str, "store the steps timed here under this name"] = "",
 ) -> None:
+    if device and save:
+        raise UserError(f"--device {device} and --save {save} exclude each other: give one of them")
     params = load_params()
     chosen = {
         profile: list_possible_models(params, profile) if all else params.run.models

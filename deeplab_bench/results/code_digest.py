@@ -34,7 +34,8 @@ def code_sha256(stage: str, architecture: str | None = None) -> str:
 
 def strip_prose(source: str) -> str:
     """Remove comments, docstrings and blank lines from Python code."""
-    lines, cuts, in_strings = source.splitlines(), [], set()
+    lines, cuts = source.splitlines(), []
+    in_strings: set[int] = set()
     before = tokenize.ENCODING
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         (top, left), (bottom, right) = token.start, token.end

@@ -25,7 +25,7 @@ from deeplab_bench.settings.schema import Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.machine import read_peak_memory_mib, reset_peak_memory
 from deeplab_bench.timing.rounds import Work, time_once
-from deeplab_bench.training.train import Trainer
+from deeplab_bench.training.trainer import Trainer
 from deeplab_bench.writing import write_json
 
 WARM_UP_STEPS = 2

@@ -48,7 +48,7 @@ CRF = {
     "iterations": [0, 1, 2, 5, 10],
     "search": None,
 }
-OTHER_SETTINGS = {
+OTHER_SETTINGS: dict[str, Any] = {
     "settings_sha256": "of another day",
     "data_sha256": "data",
     "weights_sha256": None,

@@ -12,7 +12,7 @@ from deeplab_bench.results.files import steps_file
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import rounds, steps
 from deeplab_bench.timing.steps import Case, Step
-from deeplab_bench.training.train import Trainer
+from deeplab_bench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
