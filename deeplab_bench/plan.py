@@ -199,9 +199,9 @@ def studies_text(params: Params, table: pd.DataFrame) -> list[str]:
     """Hours of the studies whose models are all planned and timed; they share some models."""
     hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
     rows = [
-        {"study": study, "models": len(models), "hours": hours[list(models)].sum()}
-        for study, models in params.studies.items()
-        if hours.reindex(models).notna().all()
+        {"study": name, "models": len(study.models), "hours": hours[list(study.models)].sum()}
+        for name, study in params.studies.items()
+        if hours.reindex(study.models).notna().all()
     ]
     return [as_text(pd.DataFrame(rows))] if rows else []
 

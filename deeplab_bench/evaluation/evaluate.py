@@ -132,7 +132,9 @@ def score_checkpoint(
     predictions = keep_first(predict(model, split, share, title, inference), SAMPLES, shown)
     scores = score(split, predictions).over_processes()
     firsts = {index: image for part in distributed.gathered(shown) for index, image in part.items()}
-    settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
+    settings = experiment.model_dump(
+        mode="json", include={"arguments", "training", "second_phase"}
+    )
     result = {
         **run_record(experiment, seed, state, __name__),
         "architecture": experiment.architecture,

@@ -73,10 +73,10 @@ models:
   plain: {architecture: fcn}
   twin: {architecture: fcn, training: {base_lr: 0.1, iterations: 36}}
   wide: {architecture: fcn, width: 0.5}
-  phased: {architecture: fcn, then: {output_stride: 16, training: {iterations: 5}}}
+  phased: {architecture: fcn, second_phase: {output_stride: 16, training: {iterations: 5}}}
 studies:
-  both: [plain, phased]
-  beyond: [plain, wide]
+  both: {paper: A, question: one, hours: 1, models: [plain, phased]}
+  beyond: {paper: A, question: another, hours: 1, models: [plain, wide]}
 """
 
 

@@ -566,7 +566,8 @@ def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
     """The experiment going on at output_stride 8."""
     arguments = experiment.arguments | {"output_stride": 8}
     schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
-    return experiment.model_copy(update={"then": Phase(arguments=arguments, training=schedule)})
+    second = Phase(arguments=arguments, training=schedule)
+    return experiment.model_copy(update={"second_phase": second})
 
 
 class TestTwoPhases:
