@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.report.captions import Caption, environments
+from deeplab_bench.report.captions import Caption, describe_environments
 from deeplab_bench.report.formats import Table, format_csv, format_markdown
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.timing.machine import fingerprint
@@ -178,7 +178,7 @@ def make_table(
         if "traffic_mb" in data
         else "",
         *(f"{message}." for message in missing),
-        f"Measured on {environments([fingerprint(device)])}.",
+        f"Measured on {describe_environments([fingerprint(device)])}.",
     )
     best = pd.DataFrame(False, index=text.index, columns=text.columns)
     caption = Caption(" ".join(filter(None, sentences)))

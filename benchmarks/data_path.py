@@ -26,7 +26,7 @@ from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
 from deeplab_bench.models import build_model
-from deeplab_bench.runtime.device import default_workers
+from deeplab_bench.runtime.device import count_default_workers
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.rounds import Work
 from deeplab_bench.training.trainer import Trainer
@@ -61,7 +61,7 @@ def build_batches_benchmark(workload: Workload) -> Benchmark:
 def build_waiting_benchmark(workload: Workload) -> Benchmark:
     """Compare training on real batches with training on one batch that stays in memory."""
     schedule = make_schedule(workload)
-    workers = default_workers(workload.device)
+    workers = count_default_workers(workload.device)
     split = pack_images(write_images(workload.folder / "waiting"))
     in_memory = next(make_own_batches(split, schedule, workers=0, device=workload.device))
 

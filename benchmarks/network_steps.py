@@ -14,7 +14,7 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from benchmarks.comparison import OURS, Benchmark, Implementation, Workload, import_peer
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
-from deeplab_bench.evaluation.predict import view_probabilities
+from deeplab_bench.evaluation.predict import compute_view_probabilities
 from deeplab_bench.models import build_model
 from deeplab_bench.settings.schema import Phase
 from deeplab_bench.settings.training import Training
@@ -138,7 +138,7 @@ def make_own_evaluation(workload: Workload) -> Implementation:
 
     @torch.inference_mode()
     def step() -> Tensor:
-        return view_probabilities(model, normalise(image), 1.0, flip=False).argmax(dim=1)
+        return compute_view_probabilities(model, normalise(image), 1.0, flip=False).argmax(dim=1)
 
     work = set_determinism(step, True)
     return Implementation(work, count_flops(work))

@@ -104,9 +104,9 @@ def write_studies(params: Params, table: pd.DataFrame) -> list[str]:
     """Write the hours of the studies whose models are all timed; studies share some models."""
     hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
     rows = [
-        {"study": study, "models": len(models), "hours": hours[list(models)].sum()}
-        for study, models in params.studies.items()
-        if hours.reindex(models).notna().all()
+        {"study": name, "models": len(study.models), "hours": hours[list(study.models)].sum()}
+        for name, study in params.studies.items()
+        if hours.reindex(study.models).notna().all()
     ]
     return [format_table(pd.DataFrame(rows))] if rows else []
 
@@ -141,7 +141,7 @@ def find_steps(
         for case in list_cases(params, profile, model)
     ]
     here = pick_device()
-    found = steps.measure_all(cases, here, limit)
+    found = steps.measure_steps(cases, here, limit)
     if save:
         steps.save(steps_file(save), found, here)
     kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"

@@ -1,10 +1,12 @@
-"""Command ``select``: edit ``run.profiles`` and ``run.models`` in params.yaml."""
+"""Command ``select``: edit ``run`` in params.yaml, the profile, or the models of a study."""
 
 import re
+from collections.abc import Collection
 from typing import Annotated
 
 from deeplab_bench.errors import nearest
 from deeplab_bench.settings.params import PARAMS_FILE, ParamsError, load_params
+from deeplab_bench.settings.schema import PLAIN
 
 
 def main(
@@ -14,18 +16,26 @@ def main(
 ) -> None:
     """
     Raises:
-        ParamsError: there is no such profile or study.
+        ParamsError: there is no such profile or study; nothing is edited.
     """
     params = load_params()
+    lines = {}
+    if profile:
+        require("--profile", profile, params.profile)
+        lines["profiles"] = f"[{profile}]"
+    if study:
+        require("--study", study, params.studies)
+        chosen = params.studies[study]
+        lines["models"] = f"*{study}"
+        lines["inference"] = f"[{', '.join([PLAIN, *chosen.inference])}]"
+        lines["crf"] = f"[{', '.join(chosen.crf)}]"
+        lines["audit"] = "[]"
     text = PARAMS_FILE.read_text(encoding="utf-8")
-    for name, known, line in (
-        (profile, params.profile, f"  profiles: [{profile}]"),
-        (study, params.studies, f"  models: *{study}"),
-    ):
-        if name and name not in known:
-            key = line.split(":")[0].strip()
-            raise ParamsError(f"run.{key}: {name!r} is not defined{nearest(name, known)}")
-        if name:
-            key = line.split(":")[0]
-            text = re.sub(rf"(?m)^{key}: .*$", line, text, count=1)
+    for key, value in lines.items():
+        text = re.sub(rf"(?m)^  {key}: .*$", f"  {key}: {value}", text, count=1)
     PARAMS_FILE.write_text(text, encoding="utf-8")
+
+
+def require(option: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ParamsError(f"{option}: {name!r} is not defined{nearest(name, known)}")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.results.files import PLAIN, RunFiles
+from deeplab_bench.results.files import RunFiles
 from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.schema import PLAIN
 from pipelines.warm import warm_process
 
 PHASES = ("training_seconds", "evaluation_seconds", "search_seconds")

@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models import build_model, list_arguments
 
 NUM_CLASSES = 5
 # What every architecture needs; each takes those it knows.
@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
 
 def small_model(architecture: str, *, seed: int = 0, **overrides: Any) -> Any:
     """In eval mode, on random batch statistics."""
-    known = arguments_of(architecture)
+    known = list_arguments(architecture)
     arguments = {key: value for key, value in SETTINGS.items() if key in known} | overrides
     torch.manual_seed(seed)
     model = build_model(architecture, arguments, num_classes=NUM_CLASSES)

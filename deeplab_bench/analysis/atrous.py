@@ -9,7 +9,7 @@ def extent(kernel_size: int, rate: int) -> int:
     return (kernel_size - 1) * rate + 1
 
 
-def with_holes(kernel: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
+def insert_holes(kernel: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
     """Insert zeros between the taps of a kernel, (..., k, k) -> (..., n, n)."""
     rows, columns = (extent(taps, rate) for taps in kernel.shape[-2:])
     dense = np.zeros((*kernel.shape[:-2], rows, columns))
@@ -17,7 +17,7 @@ def with_holes(kernel: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
     return dense
 
 
-def valid_weights(side: int, rate: int) -> dict[int, float]:
+def count_valid_weights(side: int, rate: int) -> dict[int, float]:
     """Count the weights of a 3x3 kernel that are on the map, not on padding (DeepLabv3, Figure 4).
 
     The keys are numbers of weights, 1 to 9. The values are the fractions of the positions of a

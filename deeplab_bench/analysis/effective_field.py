@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplab_bench.analysis.receptive_field import seen_pixels, theoretical_field
+from deeplab_bench.analysis.receptive_field import compute_theoretical_field, find_seen_pixels
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.evaluation.checkpoint import Checkpoint
@@ -76,7 +76,7 @@ def theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
     with torch.device("meta"):
         arguments = experiment.phases[-1].arguments
         model = build_model(experiment.architecture, arguments, num_classes=1).eval()
-    field, seen = theoretical_field(model.logits), seen_pixels(model, height, width)
+    field, seen = compute_theoretical_field(model.logits), find_seen_pixels(model, height, width)
     spans = [(seen.rows, height // 2), (seen.columns, width // 2)]
     first = [int(span.first[middle]) for span, middle in spans]
     last = [int(span.last[middle]) for span, middle in spans]

@@ -89,7 +89,7 @@ class Field:
         return Field(self.rows, change(self.columns))
 
 
-def theoretical_field(network: Network) -> ReceptiveField:
+def compute_theoretical_field(network: Network) -> ReceptiveField:
     """Compute the receptive field of a position of the network's output map.
 
     Args:
@@ -98,7 +98,7 @@ def theoretical_field(network: Network) -> ReceptiveField:
     Raises:
         ReceptiveFieldError: the network calls an operation that has no rule.
     """
-    smaller, larger = (seen_pixels(network, side, side).rows for side in SIDES)
+    smaller, larger = (find_seen_pixels(network, side, side).rows for side in SIDES)
     count = len(larger)
     stride, size = SIDES[-1] // count, compute_largest_size(larger)
     if size != compute_largest_size(smaller):
@@ -114,7 +114,7 @@ def compute_largest_size(span: Span) -> int:
     return int((span.last - span.first).max()) + 1
 
 
-def seen_pixels(network: Network, height: int, width: int) -> Field:
+def find_seen_pixels(network: Network, height: int, width: int) -> Field:
     """Find the pixels that every position of the network's map sees in an image of this size.
 
     Raises:

@@ -34,7 +34,7 @@ def evaluate(
     firsts = {
         index: image for part in distributed.all_gather(shown) for index, image in part.items()
     }
-    settings = experiment.model_dump(mode="json", include={"arguments", "training", "then"})
+    settings = experiment.model_dump(mode="json", include={"arguments", "training", "second_phase"})
     result = {
         "architecture": experiment.architecture,
         "settings": settings | {"inference": inference.model_dump(mode="json")},

@@ -85,13 +85,15 @@ def compute_probabilities(model: nn.Module, pixels: Pixels, inference: Inference
         for scale in inference.scales
         for flip in ((False, True) if inference.flip else (False,))
     ]
-    mean = view_probabilities(model, images, *views[0])
+    mean = compute_view_probabilities(model, images, *views[0])
     for view in views[1:]:
-        mean += view_probabilities(model, images, *view)
+        mean += compute_view_probabilities(model, images, *view)
     return mean / len(views)
 
 
-def view_probabilities(model: nn.Module, images: Tensor, scale: float, flip: bool) -> Tensor:
+def compute_view_probabilities(
+    model: nn.Module, images: Tensor, scale: float, flip: bool
+) -> Tensor:
     """Compute class probabilities (N, C, H, W) from rescaled and perhaps mirrored images.
 
     ``images`` are normalised, (N, 3, H, W); the probabilities have their size and orientation.

@@ -17,14 +17,14 @@ from torch import nn
 from deeplab_bench.models.segmenter import Segmenter
 
 
-def module_of(architecture: str) -> str:
+def get_module_name(architecture: str) -> str:
     """Return the name of the module that defines the architecture."""
     return f"{__name__}.{architecture}"
 
 
 def find_network_class(architecture: str) -> type[Segmenter]:
     """Return the only ``Segmenter`` that the architecture's file defines."""
-    module = import_module(module_of(architecture))
+    module = import_module(get_module_name(architecture))
     (network,) = (
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
@@ -33,7 +33,7 @@ def find_network_class(architecture: str) -> type[Segmenter]:
     return network
 
 
-def arguments_of(architecture: str) -> dict[str, inspect.Parameter]:
+def list_arguments(architecture: str) -> dict[str, inspect.Parameter]:
     """List the arguments that ``params.yaml`` may set, all except the number of classes."""
     parameters = dict(inspect.signature(find_network_class(architecture)).parameters)
     del parameters["num_classes"]

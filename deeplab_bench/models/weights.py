@@ -22,12 +22,12 @@ LINEAR = {
 }
 
 
-def imagenet_weights(backbone: BackboneName) -> WeightsEnum:
+def get_imagenet_weights(backbone: BackboneName) -> WeightsEnum:
     """Return torchvision's first ImageNet weights, the nearest to those of the papers."""
     return get_model_weights(backbone)["IMAGENET1K_V1"]
 
 
-def initialise(model: Segmenter, state: Mapping[str, Tensor]) -> None:
+def initialise_backbone(model: Segmenter, state: Mapping[str, Tensor]) -> None:
     """Initialise a model's backbone with the state of torchvision's classification network.
 
     The last linear layer is not used. Cascaded blocks get the weights of the last stage. VGG-16's

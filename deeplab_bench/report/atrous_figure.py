@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deeplab_bench.analysis.atrous import extent, valid_weights, with_holes
+from deeplab_bench.analysis.atrous import count_valid_weights, extent, insert_holes
 from deeplab_bench.report.figures import COLOURS, new_figure, render_figure
 
 RATES = (1, 2, 4)
@@ -28,7 +28,7 @@ def draw_atrous() -> Figure:
 def draw_kernel(axes: Axes, rate: int) -> None:
     """Draw the kernel's weights dark and its holes light, on the grid of the largest kernel."""
     largest = extent(3, max(RATES))
-    taps = np.pad(with_holes(np.ones((3, 3)), rate), (largest - extent(3, rate)) // 2)
+    taps = np.pad(insert_holes(np.ones((3, 3)), rate), (largest - extent(3, rate)) // 2)
     spanned = np.pad(np.ones((extent(3, rate),) * 2), (largest - extent(3, rate)) // 2)
     axes.imshow(spanned + 2 * taps, cmap="Blues", vmin=0, vmax=4)
     edges = np.arange(largest + 1) - 0.5
@@ -45,7 +45,7 @@ def draw_kernel(axes: Axes, rate: int) -> None:
 def draw_valid_weights(axes: Axes) -> None:
     """Draw, over the rate, the share of positions where 9, 4, 1 or other weights are valid."""
     rates = np.arange(1, SIDE + 6)
-    fractions = [valid_weights(SIDE, int(rate)) for rate in rates]
+    fractions = [count_valid_weights(SIDE, int(rate)) for rate in rates]
     groups = {"9 weights": (9,), "4": (4,), "1": (1,), "2 or 6": (2, 6)}
     for (name, counts), colour in zip(groups.items(), (*COLOURS[:3], "0.6"), strict=True):
         share = [100 * sum(found.get(count, 0.0) for count in counts) for found in fractions]

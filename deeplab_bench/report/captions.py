@@ -53,7 +53,7 @@ def describe_accuracy(results: Results) -> Caption:
         f"{describe_interval(results)}.",
         second,
         describe_absent_classes(results),
-        f"Trained on {environments(timing.environment for timing in results.timings)}.",
+        f"Trained on {describe_environments(timing.environment for timing in results.timings)}.",
     )
     ranks = ("Rank", "Bold") if several else ()
     return Caption(text, ("mIoU", "Interval", *ranks, "Pixel accuracy", "Object size"))
@@ -80,7 +80,7 @@ def describe_inference(results: Results) -> Caption:
 
 def describe_speed(results: Results) -> Caption:
     passes = min(c.latency_ms.samples for s in results.speeds for c in s.output_strides)
-    crf_machines = environments(timing.environment for timing in results.crf_timings)
+    crf_machines = describe_environments(timing.environment for timing in results.crf_timings)
     text = join_sentences(
         f"Cost of one image, from at least {passes} timed forward passes.",
         "The first row of a model is at the output stride of its training, the others at other "
@@ -134,7 +134,7 @@ def describe_paper_orderings(results: Results, papers: Iterable[Paper]) -> Capti
 
 def describe_crf(results: Results) -> Caption:
     seconds = max(timing.seconds_per_image for timing in results.crf_timings)
-    machines = environments(timing.environment for timing in results.crf_timings)
+    machines = describe_environments(timing.environment for timing in results.crf_timings)
     text = join_sentences(
         f"mIoU in percent {describe_data(results)}{describe_deviation(results)}, after each "
         f"iteration; 0 is the network alone; {describe_interval_over_seeds(results)}.",
@@ -291,7 +291,7 @@ def describe_boundary_band(distance_share: float) -> str:
 def describe_hardware(results: Results) -> Iterable[str]:
     """Yield a sentence for each label of the column ``Hardware``."""
     for name in results.params.run.hardware:
-        found = environments(s.environment for s in results.speeds if s.hardware == name)
+        found = describe_environments(s.environment for s in results.speeds if s.hardware == name)
         yield f"{name}: {found}."
 
 
@@ -315,7 +315,7 @@ def list_bold(results: Results) -> tuple[str, ...]:
     return ("Bold",) if len(results.models) > 1 else ()
 
 
-def environments(found: Iterable[Environment]) -> str:
+def describe_environments(found: Iterable[Environment]) -> str:
     """Return devices and versions in words, equal ones once."""
     return "; ".join(dict.fromkeys(map(_describe_environment, found)))
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 
 from deeplab_bench.report.results import Results
-from deeplab_bench.results.files import PLAIN
 from deeplab_bench.results.records import EvaluationRecord
+from deeplab_bench.settings.schema import PLAIN
 
 
 def find_implausible(results: Results) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from deeplab_bench.errors import UserError
 from deeplab_bench.report import statistics
 from deeplab_bench.results.code_digest import code_sha256
-from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
+from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.results.records import (
     SIZES,
@@ -29,6 +29,7 @@ from deeplab_bench.results.records import (
     read_record,
 )
 from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.schema import PLAIN
 
 
 class ReportError(UserError):
@@ -237,9 +238,7 @@ def require(path: Path, record: Record, **expected: str | int) -> None:
 def _resampled(runs: Sequence[EvaluationRecord], by: str | list[str]) -> pd.DataFrame:
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
     names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
-    mious = pd.DataFrame(
-        100 * statistics.resampled_miou(*pixels).T, pd.MultiIndex.from_frame(names)
-    )
+    mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, pd.MultiIndex.from_frame(names))
     return mious.groupby(level=by, sort=False).mean().T
 
 

@@ -117,7 +117,7 @@ def standard_error(*sources: Source) -> tuple[float, float]:
     return variance**0.5, freedom
 
 
-def resampled_miou(
+def resample_miou(
     intersections: NDArray[np.int64], unions: NDArray[np.int64], resamples: int = RESAMPLES
 ) -> Floats:
     """Compute the mIoU of every run on resamples of the images, (resamples, runs), as fractions.

@@ -9,7 +9,6 @@ from pathlib import Path
 from deeplab_bench.data.archives import DOWNLOADS
 
 RESULTS = Path("results")
-PLAIN = "plain"  # the way of inference of the accuracy table
 
 
 @dataclass(frozen=True)

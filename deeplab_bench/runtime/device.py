@@ -11,7 +11,7 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def default_workers(device: torch.device) -> int:
+def count_default_workers(device: torch.device) -> int:
     """Return the number of worker processes that make batches.
 
     On a CPU it is 1, since more workers would take cores from training.

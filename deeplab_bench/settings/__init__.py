@@ -1,1 +1,1 @@
-"""What `params.yaml` may say, and what the papers publish."""
+"""The settings in `params.yaml`, and the published numbers that they cite."""

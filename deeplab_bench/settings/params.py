@@ -1,7 +1,7 @@
-"""params.yaml, checked as a whole before any work, as frozen settings.
+"""The reader of params.yaml: checks the whole file before any work, returns frozen settings.
 
-``load_params`` is the only reader of the file. A mistake anywhere in it is one ``ParamsError`` that
-names the key, the value and the nearest valid one.
+Nothing else reads the file. A mistake anywhere in it is one ``ParamsError``, which names the key,
+the value and the nearest valid one.
 """
 
 import json
@@ -10,19 +10,20 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.data.registry import DATA_SETS, Data
 from deeplab_bench.errors import nearest
-from deeplab_bench.models import arguments_of, check_arguments
+from deeplab_bench.models import check_arguments, list_arguments
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.models.registry import ARCHITECTURES
-from deeplab_bench.settings.base import Settings, SettingsError
+from deeplab_bench.settings.base import PositiveInt, Settings, SettingsError
 from deeplab_bench.settings.published import Citation, PublishedError, published_value
 from deeplab_bench.settings.schema import (
     CRF,
+    PLAIN,
     CRFSearch,
     Experiment,
     Inference,
@@ -35,35 +36,36 @@ from deeplab_bench.settings.training import Training
 PARAMS_FILE = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
+Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class ParamsError(SettingsError):
-    """params.yaml asks for something that cannot be; the message is one line for its author."""
+    """A mistake in params.yaml; the message is one line for its author."""
 
 
-class Then(Settings):
-    """A second phase of training, from the first one's result: what it changes."""
+class SecondPhase(Settings):
+    """Changes for a second phase of training, which starts from the weights of the first."""
 
     output_stride: OutputStride | None = None
     training: dict[str, Any]
 
 
 class Profile(Settings):
-    """A data set with the backbone and schedule under which all models are compared on it.
+    """A data set, and the backbone and schedule that all models are compared with on it.
 
-    ``model`` holds arguments of architectures, by name; each architecture takes those it knows. An
-    mIoU above ``miou_ceiling``, in percent, is reported as implausible.
+    ``model`` holds arguments of architectures by name. Each architecture takes those it knows. The
+    report marks an mIoU above ``miou_ceiling``, in percent, as implausible.
     """
 
     data: Data
-    miou_ceiling: Annotated[float, Field(gt=0, le=100)] | None = None
+    miou_ceiling: Percent | None = None
     model: dict[str, Any]
     training: Training
     crf: CRF | None = None
 
 
-class Run(Settings):
-    """What ``dvc repro`` runs."""
+class RunSettings(Settings):
+    """The lists that the stages of ``dvc repro`` run over."""
 
     profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -74,23 +76,59 @@ class Run(Settings):
     audit: tuple[Name, ...]
 
 
+class Study(Settings):
+    """Models that answer one question together, most often the rows of one published table.
+
+    ``hours`` are GPU hours of training all models from 3 seeds under the profile ``voc2012``, if
+    the GPU sustains 100 TFLOP/s. They are computed from the number of operations, not measured.
+    ``expect`` is the lowest and the highest published mIoU, in percent, of the rows of ``paper``
+    that the models cite. It is absent if the paper has no such number on VOC 2012. Some of these
+    rows need ``inference`` or ``crf``, the values of the same keys of ``run``.
+    """
+
+    paper: str
+    question: str
+    hours: PositiveInt
+    expect: tuple[Percent, Percent] | None = None
+    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    inference: tuple[Name, ...] = ()
+    crf: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _scores_ascend(self) -> "Study":
+        if self.expect is not None and self.expect[0] > self.expect[1]:
+            raise ValueError(f"expect {list(self.expect)} is not [lowest, highest]")
+        return self
+
+
 SECTIONS: dict[str, type[Settings]] = {
-    "run": Run,
+    "run": RunSettings,
     "training": Training,
     "crf": CRF,
     "search": CRFSearch,
 }
 
 
+# A model's block has these keys beside the arguments of its architecture.
+BLOCK_KEYS = ("architecture", "extends", "per_profile", "published", "second_phase", "training")
+NAMED: dict[str, type[Settings]] = {  # sections whose keys are names
+    "profile": Profile,
+    "inference": Inference,
+    "studies": Study,
+}
+
+
 class Params(Settings):
-    run: Run
+    """All of params.yaml; every block of ``models`` is complete, its ``extends`` resolved."""
+
+    run: RunSettings
     profile: dict[Name, Profile]
     models: dict[Name, dict[str, Any]]
     inference: dict[Name, Inference]
-    studies: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    studies: dict[Name, Study] = Field(default_factory=dict)
 
     def experiment(self, profile: str, model: str) -> Experiment:
-        """The settings of a declared model under a profile.
+        """Resolve all settings of a model under a profile.
 
         Raises:
             ParamsError: either is undefined, or the model's block does not fit its architecture.
@@ -98,14 +136,14 @@ class Params(Settings):
         settings = self.profile[_known(profile, self.profile, "run.profiles")]
         block = dict(self.models[_known(model, self.models, "run.models")])
         where = f"models.{model}"
-        block = _under(profile, block, self.profile, where)
+        block = _for_profile(profile, block, self.profile, where)
         if "architecture" not in block:
             raise ParamsError(f"{where} needs the key 'architecture'")
         architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
         block.pop("published", None)  # a citation is no setting
         overrides = _mapping(block.pop("training", {}), f"{where}.training")
         schedule = settings.training.model_dump() | overrides
-        then = block.pop("then", None)
+        second = block.pop("second_phase", None)
         experiment = Experiment(
             profile=profile,
             model=model,
@@ -113,13 +151,15 @@ class Params(Settings):
             arguments=_arguments(architecture, settings.model, block, where),
             training=_validated(Training, schedule, f"{where}.training."),
         )
-        if then is None:
+        if second is None:
             return experiment
-        second = _second_phase(experiment, _validated(Then, then, f"{where}.then."), where)
-        return experiment.model_copy(update={"then": second})
+        changes = _validated(SecondPhase, second, f"{where}.second_phase.")
+        return experiment.model_copy(
+            update={"second_phase": _second_phase(experiment, changes, where)}
+        )
 
     def citations(self, model: str) -> list[Citation]:
-        """The published rows that a model's block names, one or a list of them.
+        """List the published rows that a model's block cites.
 
         Raises:
             ParamsError: one of them is not a citation.
@@ -129,7 +169,8 @@ class Params(Settings):
         return [_validated(Citation, entry, f"models.{model}.published.") for entry in entries]
 
     def crf(self, profile: str) -> CRF:
-        """
+        """Return the settings of the CRF under a profile.
+
         Raises:
             ParamsError: the profile is undefined, or has no such section.
         """
@@ -139,7 +180,11 @@ class Params(Settings):
         return settings
 
     def check(self) -> None:
-        """Check that the entries fit each other, those that no run uses included."""
+        """Check that all entries fit each other, also those that no run uses.
+
+        Raises:
+            ParamsError: some do not.
+        """
         for key, values in self.run.model_dump().items():
             if len(set(values)) < len(values):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
@@ -147,15 +192,25 @@ class Params(Settings):
             _known(model, self.models, "run.models")
         for name in self.run.inference:
             _known(name, self.inference, "run.inference")
-        for study, models in self.studies.items():
-            for model in models:
-                _known(model, self.models, f"studies.{study}")
+        if PLAIN not in self.run.inference:
+            raise ParamsError(
+                f"run.inference lacks {PLAIN!r}, which gives the accuracy table: add it"
+            )
+        if self.inference[PLAIN] != Inference():
+            raise ParamsError(f"inference.{PLAIN} should be {{}}: one pass at scale 1")
+        for name, study in self.studies.items():
+            for model in study.models:
+                _known(model, self.models, f"studies.{name}.models")
+            for way in study.inference:
+                _known(way, self.inference, f"studies.{name}.inference")
+            for model in study.crf:
+                _known(model, study.models, f"studies.{name}.crf")
         self._check_trained("audit", self.run.audit)
         self._check_crf()
         every_argument = {
             name: (p.annotation, None)
             for architecture in ARCHITECTURES
-            for name, p in arguments_of(architecture).items()
+            for name, p in list_arguments(architecture).items()
         }
         schema = create_model("model", __base__=Settings, **cast(Any, every_argument))
         for profile, settings in self.profile.items():
@@ -179,7 +234,7 @@ class Params(Settings):
                 )
 
     def _check_network(self, experiment: Experiment) -> None:
-        """Check that the architecture can have its arguments, in every phase and inference."""
+        """Check that the network can be built for every phase and every way of inference."""
         where = f"models.{experiment.model} under profile.{experiment.profile}"
         first = experiment.training
         if first.batch_norm == "frozen" and first.weights == "none":
@@ -209,7 +264,7 @@ class Params(Settings):
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check a parameter file.
+    """Read a parameter file, complete the blocks that extend others, and check all of it.
 
     Raises:
         ParamsError: anything in the file is wrong.
@@ -224,17 +279,66 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         params = _validated(Params, content)
+        params = params.model_copy(update={"models": _complete_blocks(params.models)})
         params.check()
     except SettingsError as error:
         raise ParamsError(f"{path}: {error}") from None
     return params
 
 
+Blocks = Mapping[str, Mapping[str, Any]]
+
+
+def _complete_blocks(blocks: Blocks) -> dict[str, dict[str, Any]]:
+    """Give every model's block all that it inherits, and remove the key ``extends``.
+
+    Raises:
+        ParamsError: a block extends an unknown one, itself, or one that inherits from it.
+    """
+    return {model: _complete_block(model, blocks) for model in blocks}
+
+
+def _complete_block(model: str, blocks: Blocks) -> dict[str, Any]:
+    own = dict(blocks[model])
+    if "extends" not in own:
+        return own
+    parent, where = own.pop("extends"), f"models.{model}.extends"
+    heirs = _find_heirs(model, blocks)
+    others = [name for name in blocks if name not in heirs]
+    if parent in heirs:
+        problem = "is this block" if parent == model else "inherits from this block"
+        raise ParamsError(f"{where}: {parent!r} {problem}{nearest(parent, others)}")
+    inherited = _complete_block(_known(parent, others, where), blocks)
+    inherited.pop("published", None)  # a published row is of one model alone
+    return _merge(inherited, own)
+
+
+def _find_heirs(model: str, blocks: Blocks) -> list[str]:
+    """Find all models that inherit from a model, itself included."""
+    heirs = [model]
+    for heir in heirs:
+        heirs += [
+            name
+            for name, block in blocks.items()
+            if block.get("extends") == heir and name not in heirs
+        ]
+    return heirs
+
+
+def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two mappings key by key, at any depth; other values of ``upper`` replace."""
+    merged = {**lower, **upper}
+    for key in lower.keys() & upper.keys():
+        if isinstance(lower[key], dict) and isinstance(upper[key], dict):
+            merged[key] = _merge(lower[key], upper[key])
+    return merged
+
+
 def _arguments(
     architecture: str, defaults: Mapping[str, Any], block: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """The profile's values for what the architecture takes, overridden by the model's block."""
-    parameters = arguments_of(architecture)
+    """Return the profile's values of the architecture's arguments, overridden by the block's."""
+    parameters = list_arguments(architecture)
     chosen = {name: value for name, value in defaults.items() if name in parameters} | dict(block)
     fields: dict[str, Any] = {
         name: (p.annotation, ... if p.default is p.empty else p.default)
@@ -253,31 +357,29 @@ def _arguments(
     return arguments
 
 
-def _under(
+def _for_profile(
     profile: str, block: Mapping[str, Any], profiles: Collection[str], where: str
 ) -> dict[str, Any]:
-    """A model's block with what it says of this profile alone put over the rest."""
-    merged = dict(block)
-    particular = _mapping(merged.pop("under", {}), f"{where}.under")
-    for name in particular:
-        _known(name, profiles, f"{where}.under")
-    own = _mapping(particular.get(profile, {}), f"{where}.under.{profile}")
-    training = _mapping(merged.get("training", {}), f"{where}.training")
-    merged |= own
-    if "training" in own:
-        merged["training"] = training | _mapping(own["training"], f"{where}.under.{profile}")
-    return merged
+    """Merge into a model's block what its ``per_profile`` says of one profile."""
+    rest = dict(block)
+    where = f"{where}.per_profile"
+    per_profile = _mapping(rest.pop("per_profile", {}), where)
+    for name in per_profile:
+        _known(name, profiles, where)
+    own = _mapping(per_profile.get(profile, {}), f"{where}.{profile}")
+    if "extends" in own:
+        raise ParamsError(f"{where}.{profile}.extends: only a model's whole block can extend one")
+    return _merge(rest, own)
 
 
-def _second_phase(first: Experiment, then: Then, where: str) -> Phase:
-    """What ``then`` says, and the first phase's settings where it is silent."""
-    schedule = first.training.model_dump() | {"weights": "none"} | then.training
+def _second_phase(first: Experiment, changes: SecondPhase, where: str) -> Phase:
+    """Return the first phase with the changes of the second; no weights are loaded again."""
+    where = f"{where}.second_phase"
+    schedule = first.training.model_dump() | {"weights": "none"} | changes.training
     arguments = first.arguments
-    if then.output_stride is not None:
-        arguments = at_output_stride(arguments, then.output_stride, f"{where}.then")
-    return Phase(
-        arguments=arguments, training=_validated(Training, schedule, f"{where}.then.training.")
-    )
+    if changes.output_stride is not None:
+        arguments = at_output_stride(arguments, changes.output_stride, where)
+    return Phase(arguments=arguments, training=_validated(Training, schedule, f"{where}.training."))
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -308,14 +410,14 @@ def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
 
 
 def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collection[str]:
-    """The keys that a section of ``schema`` may have."""
+    """List the keys that a section of ``schema`` may have."""
+    if len(section) == 2 and section[0] in NAMED:
+        return NAMED[str(section[0])].model_fields
     if section:
         parent, name = ("", *map(str, section))[-2:]
-        if parent == "profile":
-            return Profile.model_fields
         return (DATA_SETS if parent == "data" else SECTIONS)[name].model_fields
     if schema.__name__ in ARCHITECTURES:
-        return {*schema.model_fields, "architecture", "published", "training", "then", "under"}
+        return {*schema.model_fields, *BLOCK_KEYS}
     return schema.model_fields
 
 

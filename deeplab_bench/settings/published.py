@@ -1,4 +1,4 @@
-"""What the papers publish: ``results/published.yaml``, and the row of it that a model cites."""
+"""Published numbers: reads ``results/published.yaml``, and finds the rows that models cite."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import UserError, nearest
 
-# Beside the code, not in the folder that it runs in: a citation is checked wherever params.yaml is.
+# Found from the code and not from the current folder, as params.yaml may lie elsewhere.
 PUBLISHED_FILE = Path(__file__).resolve().parents[2] / "results" / "published.yaml"
 NAME = "results/published.yaml"
 
@@ -21,7 +21,7 @@ Setting = bool | int | float | str | tuple[int | float, ...]
 
 
 class PublishedError(UserError):
-    """A citation that fits no row, or several; the message names what is nearest."""
+    """A citation that fits no row, or several; the message names the nearest one."""
 
 
 class Facts(BaseModel):
@@ -29,9 +29,9 @@ class Facts(BaseModel):
 
 
 class Citation(Facts):
-    """A row of a published table, by as many of its settings as tell it from the others.
+    """A row of a published table, named by settings that no other row has.
 
-    It stands beside the model's scores under ``inference``, if that is said.
+    With ``inference``, the row is compared with the scores under that way of inference.
     """
 
     table: str
@@ -47,7 +47,10 @@ class Paper(Facts):
 
 
 class Table(Facts):
-    """``rows`` have the same keys, among them ``miou`` in percent; no two share their settings."""
+    """A published table: all rows have the same keys, and no two have the same settings.
+
+    Each row has the key ``miou``, in percent.
+    """
 
     paper: str
     table: str
@@ -70,19 +73,21 @@ class Table(Facts):
         return self
 
     def miou(self, index: int) -> float:
+        """Return the score of a row, in percent."""
         return float(cast(float, self.rows[index]["miou"]))
 
     def settings_of(self, index: int) -> dict[str, Setting]:
-        """All that the table says of a row but for its score."""
+        """Return all settings of a row, without its score."""
         row = self.settings | self.rows[index]
         del row["miou"]
         return row
 
 
 class PublishedFile(Facts):
-    """Settings of a row go before those of its table, these before its paper's protocol.
+    """The content of ``results/published.yaml``.
 
-    The last five sections are facts for readers and tests; nothing is computed from them here.
+    A setting of a row replaces that of its table, which replaces that of its paper's protocol. The
+    last five sections are facts for readers and tests; nothing is computed from them here.
     """
 
     papers: dict[str, Paper]
@@ -106,9 +111,10 @@ class PublishedFile(Facts):
 
 @dataclass(frozen=True)
 class Published:
-    """A published number: ``value`` in percent, ``cited`` the settings that name its row.
+    """A published number: ``value`` is in percent, ``cited`` are the settings that name its row.
 
-    ``settings`` are all that the paper says of the row, ``index`` its place in the table.
+    ``settings`` are all settings that the paper gives for the row; ``index`` counts the table's
+    rows from 0.
     """
 
     value: float
@@ -121,7 +127,7 @@ class Published:
 
 
 def published_value(citation: Citation) -> Published:
-    """The one row that a citation fits.
+    """Find the one row that a citation fits.
 
     Raises:
         PublishedError: it fits none, or several.
@@ -146,14 +152,14 @@ def published_value(citation: Citation) -> Published:
 
 
 def replica_spread() -> float:
-    """How far apart runs lie that should be equal, in percent: DeepLabv3's Table 11."""
+    """Compute the range of the mIoU over equal runs, in percent (DeepLabv3, Table 11)."""
     table = published_file().tables["deeplabv3.table11"]
     scores = [table.miou(index) for index in range(len(table.rows))]
     return round(max(scores) - min(scores), 2)
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    """Whether two settings are equal; a list is as good as a tuple, but 1 is not ``true``."""
+    """Tell whether two settings are equal; a list may equal a tuple, but 1 is not ``true``."""
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
     if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
@@ -162,11 +168,12 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    """``{"multi_grid": (1, 2, 4)}`` as ``multi_grid 1 2 4``."""
+    """Write settings as text: ``{"multi_grid": (1, 2, 4)}`` as ``multi_grid 1 2 4``."""
     return ", ".join(f"{key} {value_in_words(value)}" for key, value in settings.items())
 
 
 def value_in_words(value: Any) -> str:
+    """Write the value of a setting as text: ``(1, 2, 4)`` as ``1 2 4``."""
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value)
@@ -174,9 +181,10 @@ def value_in_words(value: Any) -> str:
 
 @cache
 def published_file() -> PublishedFile:
-    """
+    """Read and check ``results/published.yaml``, once.
+
     Raises:
-        PublishedError: the file is missing or not what it should be.
+        PublishedError: the file is missing or has a mistake.
     """
     try:
         content = YAML(typ="safe", pure=True).load(PUBLISHED_FILE.read_text(encoding="utf-8"))
@@ -193,7 +201,7 @@ def published_file() -> PublishedFile:
 
 
 def _row(table: Table, citation: Citation) -> int:
-    """The index of the row that has all the settings of the citation."""
+    """Find the index of the row that has all settings of the citation."""
     where, wanted = citation.table, citation.row
     rows = [table.settings_of(index) for index in range(len(table.rows))]
     for key in wanted:

@@ -1,4 +1,4 @@
-"""What a stage is told: the settings of one experiment, every one of them resolved."""
+"""The settings that stages read: those of one experiment, all of them resolved."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -27,7 +27,7 @@ Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValid
 
 
 class CRFSearch(Settings):
-    """The values of which all combinations are scored on some training images."""
+    """Values for a grid search; each combination is scored on ``images`` training images."""
 
     images: PositiveInt
     w1: Ascending
@@ -38,8 +38,8 @@ class CRFSearch(Settings):
 class CRF(Settings):
     """The fully connected CRF (``deeplab_bench.evaluation.crf``), with the papers' names.
 
-    With ``search`` the first three are where the search begins. Results are given after each of
-    ``iterations``, of which 0 is the network alone.
+    With ``search``, the search starts from ``w1``, ``sigma_alpha`` and ``sigma_beta``. Predictions
+    are scored after each number of ``iterations``; 0 is the network alone.
     """
 
     w1: PositiveFloat
@@ -53,11 +53,15 @@ class CRF(Settings):
     search: CRFSearch | None = None
 
 
-class Inference(Settings):
-    """How a trained network is used on an image (DeepLabv3, Section 4.1 and Table 4).
+PLAIN = "plain"  # the way of inference of the accuracy table
 
-    ``output_stride`` replaces the training's, and atrous rates follow; probabilities are averaged
-    over ``scales`` of the image and, with ``flip``, its mirror images.
+
+class Inference(Settings):
+    """A way to use a trained network on an image (DeepLabv3, Section 4.1 and Table 4).
+
+    ``output_stride`` replaces that of training, and the atrous rates are scaled with it.
+    Probabilities are averaged over ``scales`` of the image and, with ``flip``, over the mirror
+    image at each scale.
     """
 
     output_stride: OutputStride | None = None
@@ -66,16 +70,16 @@ class Inference(Settings):
 
 
 class Phase(Settings):
-    """A schedule, and the architecture's arguments under it."""
+    """One phase of training: its schedule, and the architecture's arguments in it."""
 
     arguments: dict[str, Any]
     training: Training
 
 
 class Experiment(Settings):
-    """One model under one profile, every setting resolved.
+    """All settings of one model under one profile.
 
-    ``then`` goes on from the result of the first phase.
+    ``second_phase`` goes on with the weights of the first.
     """
 
     profile: str
@@ -83,15 +87,16 @@ class Experiment(Settings):
     architecture: str
     arguments: dict[str, Any]
     training: Training
-    then: Phase | None = None
+    second_phase: Phase | None = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:
+        """All phases of training, in their order."""
         first = Phase(arguments=self.arguments, training=self.training)
-        return (first,) if self.then is None else (first, self.then)
+        return (first,) if self.second_phase is None else (first, self.second_phase)
 
     def arguments_for(self, inference: Inference) -> dict[str, Any]:
-        """The arguments of the trained network at the output stride of ``inference``.
+        """Return the arguments of the trained network at the output stride of ``inference``.
 
         Raises:
             SettingsError: the architecture has no output stride, or its rates cannot follow.
@@ -120,7 +125,11 @@ class StageSettings(Settings):
 def at_output_stride(
     arguments: Mapping[str, Any], output_stride: int, where: str
 ) -> dict[str, Any]:
-    """The arguments with another output stride; the atrous rates follow."""
+    """Change the output stride of the arguments, and scale the atrous rates with it.
+
+    Raises:
+        SettingsError: there is no output stride, or a rate is no longer a whole number.
+    """
     if "output_stride" not in arguments:
         raise SettingsError(
             f"{where}: the architecture has no output_stride to set to {output_stride}"
@@ -134,9 +143,12 @@ def at_output_stride(
 
 
 def rates_at(output_stride: int, rates: list[int], given_for: int, where: str) -> list[int]:
-    """The profile's atrous rates, ``given_for`` its output stride, at the model's.
+    """Convert atrous rates from the output stride ``given_for`` to another one.
 
-    They double as the stride halves (DeepLabv3, Section 3.3).
+    The rates double if the stride is halved (DeepLabv3, Section 3.3).
+
+    Raises:
+        SettingsError: a rate is no longer a whole number.
     """
     scaled = [rate * given_for / output_stride for rate in rates]
     if any(rate != int(rate) for rate in scaled):

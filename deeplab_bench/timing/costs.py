@@ -13,13 +13,13 @@ from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.models import build_model, check_arguments
-from deeplab_bench.models.weights import imagenet_weights
+from deeplab_bench.models.weights import get_imagenet_weights
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing.speed import count_flops
 from deeplab_bench.timing.steps import Case, Step
-from deeplab_bench.training.pretrained import archive_of
+from deeplab_bench.training.pretrained import find_weights_archive
 
 BYTES_PER_PIXEL = 4  # RGB and the label
 UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
@@ -103,8 +103,8 @@ def list_downloads(params: Params, profile: str, models: Sequence[str]) -> Itera
         experiment = params.experiment(profile, model)
         if experiment.training.weights == "imagenet":
             backbone = experiment.arguments["backbone"]
-            mebibytes = imagenet_weights(backbone).meta["_file_size"]
-            sizes[archive_of(backbone).filename] = round(mebibytes * 2**20)
+            mebibytes = get_imagenet_weights(backbone).meta["_file_size"]
+            sizes[find_weights_archive(backbone).filename] = round(mebibytes * 2**20)
     for filename, size in sizes.items():
         stated = "of unstated size" if size is None else format_bytes(size)
         there = (DOWNLOADS / filename).is_file()

@@ -97,7 +97,7 @@ class Case:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def measure_all(
+def measure_steps(
     cases: Iterable[Case], device: torch.device, limit_seconds: float
 ) -> dict[str, Step]:
     """Measure a step of each case. Returns them by key; equal keys are measured once.

@@ -13,14 +13,14 @@ import torch
 from deeplab_bench.data.archives import DOWNLOADS, Archive, fetch
 from deeplab_bench.errors import UserError
 from deeplab_bench.models.backbone import BackboneName
-from deeplab_bench.models.weights import imagenet_weights
+from deeplab_bench.models.weights import get_imagenet_weights
 
 
 class WeightsError(UserError):
     """Pretrained weights cannot be used. The message says why and what to do."""
 
 
-def load_weights(weights: str, backbone: str) -> Any:
+def read_weights(weights: str, backbone: str) -> Any:
     """Read the state dict of a classification network; download the ImageNet weights if needed.
 
     Args:
@@ -30,7 +30,9 @@ def load_weights(weights: str, backbone: str) -> Any:
         DownloadError: torchvision's file cannot be downloaded or has another SHA-256.
         WeightsError: the file does not exist, cannot be read or contains no state dict.
     """
-    path = fetch(archive_of(backbone), DOWNLOADS) if weights == "imagenet" else Path(weights)
+    path = (
+        fetch(find_weights_archive(backbone), DOWNLOADS) if weights == "imagenet" else Path(weights)
+    )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -52,7 +54,7 @@ def compute_weights_sha256(weights: str, backbone: str) -> str | None:
     if weights == "none":
         return None
     if weights == "imagenet":
-        return str(archive_of(backbone).digest).removeprefix("sha256:")
+        return str(find_weights_archive(backbone).digest).removeprefix("sha256:")
     path = Path(weights)
     if not path.is_file():
         raise WeightsError(
@@ -62,9 +64,9 @@ def compute_weights_sha256(weights: str, backbone: str) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def archive_of(backbone: str) -> Archive:
+def find_weights_archive(backbone: str) -> Archive:
     """Describe torchvision's file for a backbone. Its name ends with the start of its SHA-256."""
-    url = imagenet_weights(cast(BackboneName, backbone)).url
+    url = get_imagenet_weights(cast(BackboneName, backbone)).url
     filename = Path(urlsplit(url).path).name
     digest = filename.removesuffix(".pth").rpartition("-")[2]
     return Archive(filename, urls=(url,), size_bytes=None, digest=f"sha256:{digest}")

@@ -19,13 +19,13 @@ from deeplab_bench.data.batches import training_batches
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.models import build_model
 from deeplab_bench.models.segmenter import Segmenter
-from deeplab_bench.models.weights import initialise
+from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.runtime import distributed
-from deeplab_bench.runtime.device import default_workers, make_deterministic, pick_device
+from deeplab_bench.runtime.device import count_default_workers, make_deterministic, pick_device
 from deeplab_bench.runtime.environment import environment
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.training.loss import compute_class_weights
-from deeplab_bench.training.pretrained import load_weights
+from deeplab_bench.training.pretrained import read_weights
 from deeplab_bench.training.trainer import Trainer, TrainingError
 from deeplab_bench.writing import write_json, write_tensors
 
@@ -71,7 +71,7 @@ def train(
                 seed,
                 device=device,
                 first_iteration=trainer.iteration,
-                workers=default_workers(device) if workers is None else workers,
+                workers=count_default_workers(device) if workers is None else workers,
                 rank=distributed.rank(),
                 world_size=distributed.world_size(),
             )
@@ -115,7 +115,7 @@ def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segme
     weights = experiment.training.weights
     if weights != "none":
         try:
-            initialise(model, load_weights(weights, experiment.arguments["backbone"]))
+            initialise_backbone(model, read_weights(weights, experiment.arguments["backbone"]))
         except ValueError as error:
             raise TrainingError(
                 f"training.weights {weights} of models.{experiment.model}: {error}"

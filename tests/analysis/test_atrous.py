@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from deeplab_bench.analysis.atrous import extent, valid_weights, with_holes
+from deeplab_bench.analysis.atrous import count_valid_weights, extent, insert_holes
 
 
 @pytest.mark.parametrize("rate", [1, 2, 4])
@@ -18,7 +18,7 @@ def test_it_is_a_dense_convolution_with_zeros_in_its_holes(kernel_size: int, rat
     random = np.random.default_rng(0)
     kernel = random.standard_normal((5, 4, kernel_size, kernel_size))
     images = torch.from_numpy(random.standard_normal((2, 4, 20, 17)))
-    dense = with_holes(kernel, rate)
+    dense = insert_holes(kernel, rate)
     assert dense.shape == (5, 4, *[(kernel_size - 1) * rate + 1] * 2)
     atrous = F.conv2d(images, torch.from_numpy(kernel), dilation=rate)
     torch.testing.assert_close(F.conv2d(images, torch.from_numpy(dense)), atrous)
@@ -45,11 +45,11 @@ def test_valid_weights_are_those_on_the_map(side: int) -> None:
     for rate in [*range(1, 10), 32, 33, 64, 65, 70]:
         ones = torch.ones(1, 1, side, side), torch.ones(1, 1, 3, 3)
         counted = Counter(F.conv2d(*ones, padding=rate, dilation=rate).int().flatten().tolist())
-        found = {count: share for count, share in valid_weights(side, rate).items() if share}
+        found = {count: share for count, share in count_valid_weights(side, rate).items() if share}
         assert found == pytest.approx({count: n / side**2 for count, n in counted.items()})
 
 
 def test_a_rate_of_the_maps_side_leaves_a_1x1_convolution() -> None:
     """DeepLabv3, Section 3.3."""
-    assert valid_weights(65, 65)[1] == 1
-    assert valid_weights(65, 1)[9] == (63 / 65) ** 2
+    assert count_valid_weights(65, 65)[1] == 1
+    assert count_valid_weights(65, 1)[9] == (63 / 65) ** 2

@@ -15,8 +15,8 @@ from deeplab_bench.analysis.receptive_field import (
     Network,
     ReceptiveField,
     ReceptiveFieldError,
-    seen_pixels,
-    theoretical_field,
+    compute_theoretical_field,
+    find_seen_pixels,
 )
 from deeplab_bench.models.backbone import residual_stage
 from deeplab_bench.models.registry import ARCHITECTURES
@@ -60,7 +60,7 @@ def test_published_fields_of_vgg16() -> None:
         else:
             names.append("")
     found = {
-        name: size_and_stride(theoretical_field(layers[: index + 1]))
+        name: size_and_stride(compute_theoretical_field(layers[: index + 1]))
         for index, name in enumerate(names)
         if name in VGG16_ENDPOINTS
     }
@@ -73,7 +73,7 @@ def test_published_fields_of_fc6(kernel_size: int, size: int) -> None:
     """FCN, Table 1, and DeepLabv1, Section 3.2."""
     with torch.device("meta"):
         network = VGG16(output_stride=32, kernel_size=kernel_size, rates=(1,), channels=8)
-    assert size_and_stride(theoretical_field(lambda x: network(x)[-1])) == (size, 32)
+    assert size_and_stride(compute_theoretical_field(lambda x: network(x)[-1])) == (size, 32)
 
 
 @pytest.mark.parametrize("depths", RESNET_BLOCKS)
@@ -87,7 +87,7 @@ def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
             last = residual_stage(Bottleneck, 64, 16, depth=1, stride=stride)
             layers.extend([*units, *last])
             channels = 64
-            found.append(theoretical_field(layers.to("meta").eval()))
+            found.append(compute_theoretical_field(layers.to("meta").eval()))
     assert [size_and_stride(field) for field in found] == RESNET_BLOCKS[depths]
     assert found[-1].centre == 0
 
@@ -106,13 +106,13 @@ def test_resnet_with_strides_in_the_first_units() -> None:
         multi_grid=(1, 1, 1),
     )
     size = 11 + 2 * (3 * 4 + (4 + 3 * 8) + (8 + 5 * 16) + (16 + 2 * 32))
-    assert theoretical_field(network.logits) == (size, 32, (size - 1) // 2, 0.0)
+    assert compute_theoretical_field(network.logits) == (size, 32, (size - 1) // 2, 0.0)
 
 
 @pytest.mark.parametrize("architecture", ["aspp", "psp", "deeplabv3plus"])
 def test_global_pooling_sees_the_whole_image(architecture: str) -> None:
     model = small_model(architecture).to("meta")
-    assert theoretical_field(model.logits).size is None
+    assert compute_theoretical_field(model.logits).size is None
 
 
 def test_a_field_within_the_largest_side() -> None:
@@ -122,7 +122,7 @@ def test_a_field_within_the_largest_side() -> None:
     )
     blocks = 2 * 16 * 7 * (2 + 4 + 8 + 16)
     size = 11 + 2 * (3 * 4 + (4 + 3 * 8) + (8 + 22 * 16)) + blocks
-    assert theoretical_field(network.logits).size == size
+    assert compute_theoretical_field(network.logits).size == size
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -159,7 +159,7 @@ def test_what_is_seen_is_what_has_a_gradient(
     height, width = size
     images = torch.rand(1, 3, height, width, dtype=torch.float64, requires_grad=True)
     logits = linear_logits(model, images)
-    field = seen_pixels(model.to("meta").float().logits, height, width)
+    field = find_seen_pixels(model.to("meta").float().logits, height, width)
     for row, column in [(0, 0), (logits.shape[-2] // 2, logits.shape[-1] // 2), (-1, -1)]:
         (gradient,) = torch.autograd.grad(
             logits[0, :, row, column].sum(), images, retain_graph=True
@@ -171,7 +171,7 @@ def test_what_is_seen_is_what_has_a_gradient(
 
 
 def seen_rows(network: Network, height: int) -> list[tuple[int, int]]:
-    rows = seen_pixels(network, height, 1).rows
+    rows = find_seen_pixels(network, height, 1).rows
     return list(zip(rows.first.tolist(), rows.last.tolist(), strict=True))
 
 
@@ -221,9 +221,9 @@ def mean_pool(
 
 def test_an_operation_without_a_rule_is_named() -> None:
     with pytest.raises(ReceptiveFieldError, match="torch's pixel_shuffle is not known"):
-        seen_pixels(lambda x: F.pixel_shuffle(torch.cat([x] * 4, dim=1), 2), 8, 8)
+        find_seen_pixels(lambda x: F.pixel_shuffle(torch.cat([x] * 4, dim=1), 2), 8, 8)
 
 
 def test_an_interpolation_without_a_rule_is_named() -> None:
     with pytest.raises(ReceptiveFieldError, match="'nearest' is not known"):
-        seen_pixels(lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), 8, 8)
+        find_seen_pixels(lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), 8, 8)

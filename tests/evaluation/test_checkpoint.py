@@ -118,5 +118,7 @@ class TestModel:
     ) -> None:
         arguments = experiment.arguments | {"output_stride": 8}
         then = Phase(arguments=arguments, training=experiment.training)
-        model = checkpoint.build_model(experiment.model_copy(update={"then": then}), Inference())
+        model = checkpoint.build_model(
+            experiment.model_copy(update={"second_phase": then}), Inference()
+        )
         assert self.dilations(model) == {1, 2, 4}

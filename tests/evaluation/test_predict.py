@@ -12,7 +12,7 @@ from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.predict import batch_by_size, predict, predict_probabilities
-from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.schema import Experiment, Inference
 
@@ -33,7 +33,7 @@ class TestPredict:
     @pytest.mark.parametrize("architecture", ARCHITECTURES)
     def test_any_architecture_and_size(self, architecture: str, val: Split) -> None:
         """One image at a time, with the statistics of training, which stay as they are."""
-        known = arguments_of(architecture)
+        known = list_arguments(architecture)
         arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
         torch.manual_seed(0)
         model = build_model(architecture, arguments, num_classes=6).train()

@@ -26,11 +26,11 @@ from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import deeplabv3, fcn
 
 from deeplab_bench.models import (
-    arguments_of,
     build_model,
     check_arguments,
     count_parameters,
     find_network_class,
+    list_arguments,
 )
 from deeplab_bench.models.aspp import AtrousPyramid
 from deeplab_bench.models.layers import (
@@ -111,7 +111,7 @@ def test_constructor_is_the_schema(architecture: str) -> None:
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert all(p.annotation is not p.empty for p in parameters.values())
     assert parameters.keys() >= {"num_classes", "backbone", "width", "output_stride"}
-    assert arguments_of(architecture).keys() == parameters.keys() - {"num_classes"}
+    assert list_arguments(architecture).keys() == parameters.keys() - {"num_classes"}
 
 
 @pytest.mark.parametrize("size", [(65, 97), (50, 71), (64, 64)])
@@ -199,7 +199,7 @@ def test_bfloat16_autocast_is_near(architecture: str, overrides: dict[str, Any])
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_settings_are_checked_without_weights(architecture: str) -> None:
-    known = arguments_of(architecture)
+    known = list_arguments(architecture)
     arguments = {key: value for key, value in SETTINGS.items() if key in known}
     check_arguments(architecture, arguments)
     with pytest.raises(ValueError, match="output_stride 4 is not one of 8, 16, 32"):
@@ -210,7 +210,7 @@ def test_settings_are_checked_without_weights(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["cascade", "aspp", "psp", "unet"])
 def test_vgg_is_no_backbone_of_later_architectures(architecture: str) -> None:
-    known = arguments_of(architecture)
+    known = list_arguments(architecture)
     arguments = {key: value for key, value in SETTINGS.items() if key in known}
     with pytest.raises(ValueError, match="backbone 'vgg16' is not one of resnet18"):
         check_arguments(architecture, arguments | {"backbone": "vgg16"})

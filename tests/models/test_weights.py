@@ -10,16 +10,16 @@ from torch import Tensor
 from torchvision import models as torchvision_models
 from torchvision.models._utils import IntermediateLayerGetter
 
-from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.segmenter import Segmenter
-from deeplab_bench.models.weights import decimate, imagenet_weights, initialise
+from deeplab_bench.models.weights import decimate, get_imagenet_weights, initialise_backbone
 
 FULL: dict[str, Any] = {**SETTINGS, "width": 1.0, "output_stride": 32}
 
 
 def full_model(architecture: str, **overrides: Any) -> Any:
     """Build a model of width 1 with -1 in all weights."""
-    known = arguments_of(architecture)
+    known = list_arguments(architecture)
     arguments = {key: value for key, value in FULL.items() if key in known} | overrides
     with torch.device("meta"):
         model = build_model(architecture, arguments, num_classes=3)
@@ -51,7 +51,7 @@ def vgg16_state() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnet101", "vgg16"])
 def test_imagenet_weights_are_those_of_the_backbone(backbone: Any) -> None:
-    weights = imagenet_weights(backbone)
+    weights = get_imagenet_weights(backbone)
     assert weights.name == "IMAGENET1K_V1"
     assert weights.url.startswith(f"https://download.pytorch.org/models/{backbone}-")
 
@@ -65,7 +65,7 @@ def test_features_are_torchvisions_thereafter() -> None:
     images = random_images(1, 65, 97)
     stages = {f"layer{i}": f"layer{i}" for i in range(1, 5)}
     expected = list(IntermediateLayerGetter(theirs, stages)(images).values())
-    initialise(model, theirs.state_dict())
+    initialise_backbone(model, theirs.state_dict())
     torch.testing.assert_close(model.backbone(images), expected, rtol=1e-4, atol=1e-4)
     assert all((p == -1).all() for p in model.new_parameters())
 
@@ -76,7 +76,7 @@ def test_cascaded_blocks_start_from_block4(
 ) -> None:
     """The first unit of a block gets the weights of block4's second unit."""
     model = full_model("cascade", output_stride=output_stride)
-    initialise(model, resnet18_state)
+    initialise_backbone(model, resnet18_state)
     for block in ("layer5", "layer6", "layer7"):
         for unit in (0, 1):
             own = model.backbone.get_submodule(f"{block}.{unit}").state_dict()
@@ -88,7 +88,7 @@ def test_cascaded_blocks_start_from_block4(
 def test_every_unit_of_a_deep_replica_has_its_source() -> None:
     model = full_model("cascade", backbone="resnet50", cascaded_blocks=1)
     state = counting_state("resnet50")
-    initialise(model, state)
+    initialise_backbone(model, state)
     for unit, source in enumerate([1, 1, 2]):
         weight = model.backbone.get_parameter(f"layer5.{unit}.conv2.weight")
         assert torch.equal(weight, state[f"layer4.{source}.conv2.weight"])
@@ -97,7 +97,7 @@ def test_every_unit_of_a_deep_replica_has_its_source() -> None:
 def test_files_without_batch_counts_are_good(resnet18_state: dict[str, Tensor]) -> None:
     old = {k: x for k, x in resnet18_state.items() if not k.endswith("num_batches_tracked")}
     model = full_model("fcn")
-    initialise(model, old)
+    initialise_backbone(model, old)
     assert torch.equal(model.backbone.conv1.weight, old["conv1.weight"])
 
 
@@ -123,7 +123,7 @@ def test_fc6_and_fc7_are_decimated_from_the_classifier(
     model = full_model(
         "largefov", backbone="vgg16", output_stride=8, kernel_size=kernel_size, channels=channels
     )
-    initialise(model, vgg16_state)
+    initialise_backbone(model, vgg16_state)
     (layers,) = model.backbone.fully_connected
     every = 4096 // channels
     fc6 = vgg16_state["classifier.0.weight"].view(4096, 512, 7, 7)
@@ -141,7 +141,7 @@ def test_fc6_and_fc7_are_decimated_from_the_classifier(
 
 def test_every_branch_starts_alike(vgg16_state: dict[str, Tensor]) -> None:
     model = full_model("aspp_sum", backbone="vgg16", output_stride=8, channels=512)
-    initialise(model, vgg16_state)
+    initialise_backbone(model, vgg16_state)
     first, *others = (layers.state_dict() for layers in model.backbone.fully_connected)
     assert len(others) == 2
     for other in others:
@@ -155,7 +155,7 @@ def catch_refusal(model: Segmenter, state: dict[str, Tensor]) -> str:
     """Return the message of the refusal; the model must not change."""
     before = {key: x.clone() for key, x in model.state_dict().items()}
     with pytest.raises(ValueError) as caught:
-        initialise(model, state)
+        initialise_backbone(model, state)
     assert all(torch.equal(x, before[key]) for key, x in model.state_dict().items())
     return str(caught.value)
 

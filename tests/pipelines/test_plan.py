@@ -47,10 +47,10 @@ models:
   plain: {architecture: fcn}
   twin: {architecture: fcn, training: {base_lr: 0.1, iterations: 36}}
   wide: {architecture: fcn, width: 0.5}
-  phased: {architecture: fcn, then: {output_stride: 16, training: {iterations: 5}}}
+  phased: {architecture: fcn, second_phase: {output_stride: 16, training: {iterations: 5}}}
 studies:
-  both: [plain, phased]
-  beyond: [plain, wide]
+  both: {paper: A, question: one, hours: 1, models: [plain, phased]}
+  beyond: {paper: A, question: another, hours: 1, models: [plain, wide]}
 """
 
 
@@ -261,7 +261,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     stored = json.loads(steps_file("here").read_text(encoding="utf-8"))["steps"]
     assert len(stored) == 1
 
-    monkeypatch.setattr(steps, "measure_all", None)  # stored steps suffice
+    monkeypatch.setattr(steps, "measure_steps", None)  # stored steps suffice
     assert run(["plan", "toy", "--device", "here", "--all"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Plan of toy: 4 models, 2 seeds\n")

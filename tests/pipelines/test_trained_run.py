@@ -20,7 +20,7 @@ from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.code_digest import code_sha256
-from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
+from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.results.records import (
     AuditRecord,
@@ -34,7 +34,7 @@ from deeplab_bench.results.records import (
 )
 from deeplab_bench.results.stage_settings import read_settings, write_settings
 from deeplab_bench.settings.base import SettingsError
-from deeplab_bench.settings.schema import CRF, Experiment, Inference, StageSettings
+from deeplab_bench.settings.schema import CRF, PLAIN, Experiment, Inference, StageSettings
 from deeplab_bench.training.train import read_timing
 from pipelines import audit, crf, receptive_field, train
 from pipelines import evaluate as evaluation
@@ -242,7 +242,7 @@ def test_crf_times_are_kept_apart() -> None:
 def test_the_stage_of_training_makes_the_checkpoint_that_the_others_take(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deeplab_bench.training.train.default_workers", lambda device: 0)
+    monkeypatch.setattr("deeplab_bench.training.train.count_default_workers", lambda device: 0)
     shutil.rmtree(RUN.checkpoint.parent)
     train.main("toy", "plain", 0)
     provenance = open_run(experiment, 0, PROFILE.data, RUN.checkpoint).provenance

@@ -15,7 +15,7 @@ from test_report import declare, frame, run_record
 
 from deeplab_bench.report import comparisons, page, plausibility, plots, tables
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import resampled_miou
+from deeplab_bench.report.statistics import resample_miou
 from deeplab_bench.results.records import EvaluationRecord, History, TimingRecord
 
 MODELS = ("fcn", "psp", "aspp")
@@ -83,7 +83,7 @@ def test_the_interval_is_of_both_sources() -> None:
     scores = np.array([100 * run.metrics.miou for run in runs])
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
     seeds = scores.var(ddof=1) / 3
-    images = (100 * resampled_miou(*pixels)).mean(axis=1).var(ddof=1)
+    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1)
     freedom = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 39)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(seeds + images)
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(

@@ -315,8 +315,8 @@ def test_a_second_phase_of_training_is_not_comparable() -> None:
     published_file.cache_clear()
     found = results({"a": [60.0, 60.1]}, {"a": cite(1)})
     assert rows(found)["reason"][0] == ""
-    then = {"output_stride": 8, "training": {"iterations": 5}}
-    models = {"a": found.params.models["a"] | {"then": then}}
+    second = {"output_stride": 8, "training": {"iterations": 5}}
+    models = {"a": found.params.models["a"] | {"second_phase": second}}
     params = found.params.model_copy(update={"models": models})
     assert rows(replace(found, params=params))["reason"][0] == "phases 2 instead of 1"
 

@@ -30,9 +30,10 @@ from deeplab_bench.report import (
 )
 from deeplab_bench.report.results import load_results
 from deeplab_bench.results.code_digest import code_sha256
-from deeplab_bench.results.files import PLAIN, ProfileFiles, RunFiles
+from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.schema import PLAIN
 from deeplab_bench.writing import write_bytes
 
 CLASSES = ("background", "disc_shape", "ring")

@@ -35,7 +35,7 @@ def mious(intersections: Counts, unions: Counts) -> NDArray[np.float64]:
 
 def source(intersections: Counts, unions: Counts, resamples: int = 100) -> Source:
     """Compute the variance that images add to the mean over seeds."""
-    resampled = 100 * statistics.resampled_miou(intersections, unions, resamples).mean(axis=1)
+    resampled = 100 * statistics.resample_miou(intersections, unions, resamples).mean(axis=1)
     (found,) = statistics.estimate_over_images(
         pd.DataFrame({"a": resampled}), unions.shape[1]
     ).values()
@@ -82,7 +82,7 @@ def compared(*pixels: Counts) -> pd.DataFrame:
     scores = pd.DataFrame({name: mious(*both) for name, both in models.items()})
     resampled = pd.DataFrame(
         {
-            name: 100 * statistics.resampled_miou(inter, union, 100).mean(axis=1)
+            name: 100 * statistics.resample_miou(inter, union, 100).mean(axis=1)
             for name, (inter, union) in models.items()
         }
     )
@@ -104,15 +104,15 @@ def test_resamples_equal_a_loop_over_images_and_runs() -> None:
             row.append(np.mean([p / w for p, w in zip(parts, wholes, strict=True) if w]))
         expected.append(row)
     assert absent > 0
-    found = statistics.resampled_miou(inter, union, 700)
+    found = statistics.resample_miou(inter, union, 700)
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(found, statistics.resampled_miou(inter, union, 700))
+    np.testing.assert_array_equal(found, statistics.resample_miou(inter, union, 700))
 
 
 def test_every_resample_of_equal_images_has_their_miou() -> None:
     confusion = np.random.RandomState(4).randint(1, 50, (4, 4))
     pixels = metrics.intersection_and_union(np.stack([confusion] * 9))
-    found = statistics.resampled_miou(pixels[0][None], pixels[1][None], 5)
+    found = statistics.resample_miou(pixels[0][None], pixels[1][None], 5)
     assert found == pytest.approx(np.full((5, 1), metrics.miou(confusion)))
 
 

@@ -51,7 +51,7 @@ OTHER_EXPERIMENT = {
 class TestSettings:
     def test_every_setting_is_tried_below(self) -> None:
         assert set(OTHER_SCHEDULE) == set(Training.model_fields)
-        assert {*OTHER_EXPERIMENT, "training", "then"} == set(Experiment.model_fields)
+        assert {*OTHER_EXPERIMENT, "training", "second_phase"} == set(Experiment.model_fields)
 
     @pytest.mark.parametrize("key", OTHER_SCHEDULE)
     def test_change_with_the_schedule(self, key: str, experiment: Experiment) -> None:
@@ -65,8 +65,8 @@ class TestSettings:
         assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
 
     def test_change_with_a_second_phase(self, experiment: Experiment) -> None:
-        then = Phase(arguments=experiment.arguments, training=experiment.training)
-        other = experiment.model_copy(update={"then": then})
+        second = Phase(arguments=experiment.arguments, training=experiment.training)
+        other = experiment.model_copy(update={"second_phase": second})
         assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
 
     def test_change_with_the_seed(self, experiment: Experiment) -> None:

@@ -14,8 +14,9 @@ from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.params import Params, ParamsError, load_params
+from deeplab_bench.timing import costs
 
-COMMITTED = Path(__file__).parents[1] / "params.yaml"
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
 
 CRF = {
     "w1": 4,
@@ -34,7 +35,7 @@ run:
   models: [fcn, scales, aspp, psp]
   seeds: [0, 1]
   hardware: [cpu]
-  inference: []
+  inference: [plain]
   crf: []
   audit: []
 profile:
@@ -66,7 +67,7 @@ profile:
       head_channels: 256
       atrous_rates: [12, 24, 36]
     training: *schedule
-inference: {}
+inference: {plain: {}}
 models:
   fcn: {architecture: fcn, output_stride: 32}
   scales: {architecture: image_pyramid}
@@ -419,7 +420,7 @@ def test_frozen_statistics_of_nothing_are_refused() -> None:
     )
     frozen = {"batch_norm": "frozen"}
     load(edited({"models.aspp.training": frozen | {"weights": "imagenet"}}))
-    load(edited({"models.aspp.then": {"training": frozen}}))
+    load(edited({"models.aspp.second_phase": {"training": frozen}}))
     load(edited({"models.spare.training": frozen}))
 
 
@@ -667,12 +668,169 @@ def test_an_experiment_leaves_the_settings_alone() -> None:
     assert params.experiment("small", "aspp").arguments["atrous_rates"] == [2, 4, 6]
 
 
-# What a model says of one profile, of a second phase, of inference
+# Blocks that extend others
+
+
+def complete(blocks: dict[str, Any]) -> dict[str, Any]:
+    """The blocks of a file that has these models beside those of ``VALID``, as they are loaded."""
+    models = load(edited({f"models.{name}": block for name, block in blocks.items()})).models
+    return {name: models[name] for name in blocks}
+
+
+BASE = {
+    "architecture": "aspp",
+    "atrous_rates": [2, 4],
+    "training": {"base_lr": 1, "batch_size": 4},
+    "per_profile": {"small": {"training": {"iterations": 7, "weights": "imagenet"}}},
+}
+
+
+def test_a_block_inherits_what_it_does_not_give() -> None:
+    found = complete({"base": BASE, "same": {"extends": "base"}})
+    assert found == {"base": BASE, "same": BASE}
+
+
+def test_mappings_are_merged_at_any_depth_and_lists_replaced() -> None:
+    own = {
+        "extends": "base",
+        "atrous_rates": [5],
+        "width": 0.5,
+        "training": {"batch_size": 8},
+        "per_profile": {
+            "small": {"training": {"iterations": 9}},
+            "spare": {"training": {"momentum": 0.5}},
+        },
+    }
+    assert complete({"base": BASE, "own": own})["own"] == {
+        "architecture": "aspp",
+        "atrous_rates": [5],
+        "width": 0.5,
+        "training": {"base_lr": 1, "batch_size": 8},
+        "per_profile": {
+            "small": {"training": {"iterations": 9, "weights": "imagenet"}},
+            "spare": {"training": {"momentum": 0.5}},
+        },
+    }
+
+
+def test_a_second_phase_is_inherited_deeply() -> None:
+    base = {"architecture": "aspp", "second_phase": {"output_stride": 8, "training": {}}}
+    own = {"extends": "base", "second_phase": {"training": {"iterations": 3}}}
+    found = complete({"base": base, "own": own})["own"]["second_phase"]
+    assert found == {"output_stride": 8, "training": {"iterations": 3}}
+
+
+def test_chains_in_any_order_of_the_file() -> None:
+    blocks = {
+        "last": {"extends": "middle", "width": 0.5},
+        "middle": {"extends": "base", "atrous_rates": [3], "training": {"batch_size": 8}},
+        "base": BASE,
+    }
+    found = complete(blocks)
+    assert found["last"] == found["middle"] | {"width": 0.5}
+    assert found["middle"] == BASE | {
+        "atrous_rates": [3],
+        "training": {"base_lr": 1, "batch_size": 8},
+    }
+
+
+def test_a_citation_is_not_inherited() -> None:
+    cited = {"table": "deeplabv3.table5", "row": {"image_pooling": True}}
+    other = {"table": "deeplabv3.table9", "row": {"batch_size": 4}}
+    blocks = {
+        "base": BASE | {"published": cited},
+        "plain": {"extends": "base"},
+        "other": {"extends": "base", "published": other},
+    }
+    params = load(edited({f"models.{name}": block for name, block in blocks.items()}))
+    tables = {name: [c.table for c in params.citations(name)] for name in blocks}
+    assert tables == {"base": ["deeplabv3.table5"], "plain": [], "other": ["deeplabv3.table9"]}
+
+
+def test_settings_of_one_profile_win_over_those_of_an_heir() -> None:
+    own = {"extends": "base", "training": {"iterations": 5}}
+    params = load(edited({"models.base": BASE, "models.own": own}))
+    found = {name: params.experiment(name, "own").training.iterations for name in params.profile}
+    assert found == {"small": 7, "spare": 5}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (
+            {"a": {"extends": "asp"}},
+            "models.a.extends: 'asp' is not defined; the nearest valid one is 'aspp'",
+        ),
+        ({"a": {"extends": 3}}, "models.a.extends: 3 is not defined; the nearest valid one is "),
+        ({"a": {"extends": None}}, "models.a.extends: None is not defined; the nearest "),
+        ({"a": {"extends": ["aspp"]}}, "models.a.extends: ['aspp'] is not defined; the nearest "),
+        (
+            {"fcn2": {"extends": "fcn2"}},
+            "models.fcn2.extends: 'fcn2' is this block; the nearest valid one is 'fcn'",
+        ),
+        (
+            {"fcn2": {"extends": "fcn3"}, "fcn3": {"extends": "fcn2"}},
+            "models.fcn2.extends: 'fcn3' inherits from this block; the nearest valid one is 'fcn'",
+        ),
+        (
+            {"a": {"extends": "b"}, "b": {"extends": "c"}, "c": {"extends": "b"}},
+            "models.b.extends: 'c' inherits from this block; the nearest valid one is ",
+        ),
+        (
+            {"a": {"extends": "aspp", "image_poling": False}},
+            "models.a.image_poling is not a known key; the nearest valid one is 'image_pooling'",
+        ),
+        (
+            {"a": {"extend": "aspp", "architecture": "aspp"}},
+            "models.a.extend is not a known key; the nearest valid one is 'extends'",
+        ),
+    ],
+)
+def test_a_block_that_cannot_be_completed(blocks: dict[str, Any], message: str) -> None:
+    text = edited({f"models.{name}": block for name, block in blocks.items()})
+    assert refusal(text).startswith(f"params.yaml: {message}")
+
+
+# Studies
+
+
+def with_study(**changes: Any) -> str:
+    study = {"paper": "Net, Table 1", "question": "Which?", "hours": 1, "models": ["fcn", "aspp"]}
+    return edited({"studies": {"both": study | changes}, "inference": {"plain": {}, "os8": {}}})
+
+
+def test_a_study_says_what_it_takes_and_what_to_expect() -> None:
+    text = with_study(expect=[60, 70.5], inference=["os8"], crf=["aspp"])
+    study = load(text).studies["both"]
+    assert (study.models, study.inference, study.crf) == (("fcn", "aspp"), ("os8",), ("aspp",))
+    assert (study.hours, study.expect) == (1, (60.0, 70.5))
+    assert load(with_study()).studies["both"].expect is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["fcn", "asp"]}, "studies.both.models: 'asp' is not defined; .* 'aspp'"),
+        ({"models": []}, r"studies.both.models is \[\]"),
+        ({"crf": ["psp"]}, "studies.both.crf: 'psp' is not defined; the nearest valid one is"),
+        ({"inference": ["os9"]}, "studies.both.inference: 'os9' is not defined; .* 'os8'"),
+        ({"hours": 0}, "studies.both.hours is 0"),
+        ({"expect": [70, 60]}, r"studies.both .* expect \[70.0, 60.0\] is not \[lowest, high"),
+        ({"expect": [70]}, "studies.both.expect"),
+        ({"expect": [0.6, 107]}, "studies.both.expect.1 is 107"),
+        ({"model": ["fcn"]}, "studies.both.model is not a known key; .* 'models'"),
+    ],
+)
+def test_mistakes_in_a_study_are_one_line(changes: dict[str, Any], message: str) -> None:
+    assert re.match(f"params.yaml: {message}", refusal(with_study(**changes)))
+
+
+# Settings for one profile, a second phase, inference
 
 
 def test_a_model_may_differ_under_one_profile() -> None:
-    under = {"spare": {"width": 0.5, "training": {"iterations": 7}}}
-    changes = {"models.aspp.under": under, "models.aspp.training": {"base_lr": 1}}
+    spare_alone = {"spare": {"width": 0.5, "training": {"iterations": 7}}}
+    changes = {"models.aspp.per_profile": spare_alone, "models.aspp.training": {"base_lr": 1}}
     params = load(edited(changes))
     small, spare = (params.experiment(profile, "aspp") for profile in ("small", "spare"))
     assert (small.arguments["width"], spare.arguments["width"]) == (0.25, 0.5)
@@ -681,8 +839,9 @@ def test_a_model_may_differ_under_one_profile() -> None:
 
 
 def test_a_second_phase_changes_what_it_says() -> None:
-    then = {"output_stride": 8, "training": {"iterations": 2, "batch_norm": "frozen"}}
-    first, second = load(edited({"models.aspp.then": then})).experiment("small", "aspp").phases
+    changes = {"output_stride": 8, "training": {"iterations": 2, "batch_norm": "frozen"}}
+    params = load(edited({"models.aspp.second_phase": changes}))
+    first, second = params.experiment("small", "aspp").phases
     assert first.arguments["output_stride"] == 16
     assert second.arguments == first.arguments | {"output_stride": 8, "atrous_rates": [4, 8, 12]}
     changed = {"iterations": 2, "batch_norm": "frozen"}
@@ -692,7 +851,7 @@ def test_a_second_phase_changes_what_it_says() -> None:
 def test_a_second_phase_does_not_load_weights_again() -> None:
     changes = {
         "models.aspp.training": {"weights": "imagenet"},
-        "models.aspp.then": {"training": {}},
+        "models.aspp.second_phase": {"training": {}},
     }
     first, second = load(edited(changes)).experiment("small", "aspp").phases
     assert (first.training.weights, second.training.weights) == ("imagenet", "none")
@@ -704,8 +863,8 @@ def test_one_phase_is_the_rule() -> None:
 
 
 def test_rates_follow_the_output_stride_of_inference() -> None:
-    inference = {"os8": {"output_stride": 8}, "flip": {"flip": True}}
-    params = load(edited({"inference": inference, "run.inference": ["os8", "flip"]}))
+    inference = {"plain": {}, "os8": {"output_stride": 8}, "flip": {"flip": True}}
+    params = load(edited({"inference": inference, "run.inference": ["plain", "os8", "flip"]}))
     aspp = params.experiment("small", "aspp")
     assert aspp.arguments_for(params.inference["flip"]) == aspp.arguments
     changed = {"output_stride": 8, "atrous_rates": [4, 8, 12]}
@@ -713,7 +872,10 @@ def test_rates_follow_the_output_stride_of_inference() -> None:
 
 
 def test_inference_follows_the_second_phase() -> None:
-    changes = {"models.aspp.then": {"output_stride": 8, "training": {}}, "inference": {"plain": {}}}
+    changes = {
+        "models.aspp.second_phase": {"output_stride": 8, "training": {}},
+        "inference": {"plain": {}},
+    }
     params = load(edited(changes))
     arguments = params.experiment("small", "aspp").arguments_for(params.inference["plain"])
     assert arguments["output_stride"] == 8
@@ -722,19 +884,38 @@ def test_inference_follows_the_second_phase() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"models.aspp.under": {"smal": {}}}, ("models.aspp.under", "'smal'", "'small'")),
-        ({"models.aspp.under": 3}, ("models.aspp.under is 3", "mapping")),
-        ({"models.aspp.under": {"small": 3}}, ("models.aspp.under.small is 3", "mapping")),
         (
-            {"models.aspp.under": {"small": {"widht": 1}}},
+            {"models.aspp.per_profile": {"smal": {}}},
+            ("per_profile", "'smal'", "'small'"),
+        ),
+        ({"models.aspp.per_profile": 3}, ("models.aspp.per_profile is 3", "mapping")),
+        (
+            {"models.aspp.per_profile": {"small": 3}},
+            ("per_profile.small is 3", "mapping"),
+        ),
+        (
+            {"models.aspp.per_profile": {"small": {"widht": 1}}},
             ("models.aspp.widht is not a known key", "'width'"),
         ),
-        ({"models.aspp.then": {"training": {"base": 1}}}, ("models.aspp.then.training.base",)),
-        ({"models.aspp.then": {"widht": 1, "training": {}}}, ("models.aspp.then.widht",)),
-        ({"models.aspp.then": {"output_stride": 5, "training": {}}}, ("output_stride is 5",)),
+        (
+            {"models.aspp.second_phase": {"training": {"base": 1}}},
+            ("second_phase.training.base",),
+        ),
+        (
+            {"models.aspp.second_phase": {"widht": 1, "training": {}}},
+            ("second_phase.widht",),
+        ),
+        (
+            {"models.aspp.second_phase": {"output_stride": 5, "training": {}}},
+            ("output_stride is 5",),
+        ),
         ({"run.inference": ["os8"]}, ("run.inference: 'os8' is not defined",)),
         ({"inference": {"os8": {"scales": []}}}, ("inference.os8.scales is []",)),
-        ({"studies": {"all": ["fcn", "asp"]}}, ("studies.all: 'asp'", "'aspp'")),
+        (
+            {"models.aspp.per_profile": {"small": {"extends": "psp"}}},
+            ("models.aspp.per_profile.small.extends: only a model's whole block can extend one",),
+        ),
+        ({"inference": {"os8": {"scale": [1]}}}, ("inference.os8.scale", "'scales'")),
         ({"models.fcn.training": {"lr_policy": "cosine"}}, ("lr_policy", "cosine", "poly")),
         ({"models.fcn.training": {"batch_norm": False}}, ("batch_norm", "false", "frozen")),
     ],
@@ -757,6 +938,28 @@ def test_every_committed_model_builds_under_every_committed_profile() -> None:
                 network = build_model(experiment.architecture, experiment.arguments, num_classes=3)
             images = torch.empty(2, 3, *experiment.training.crop_size, device="meta")
             assert network(images).shape == (2, 3, *experiment.training.crop_size)
+
+
+def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
+    """Aliases are for the lists of studies alone, which `run.models` may name."""
+    text = COMMITTED.read_text(encoding="utf-8")
+    assert "<<" not in text
+    anchors = re.findall(r"&(\w+)", text)
+    assert anchors == list(load_params(COMMITTED).studies)
+    assert len(anchors) == text.count("models: &")
+    assert re.findall(r"\n.*: \*\w+", text) == ["\n  models: *figure2"]
+
+
+@pytest.mark.parametrize("name", ["large_fov", "lr_policy", "fcn_skips", "decoder"])
+def test_hours_of_a_study_follow_from_its_operations(name: str) -> None:
+    study = load_params(COMMITTED).studies[name]
+    params = load_params(COMMITTED)
+    flops = sum(
+        costs.count_training_flops(case)
+        for model in study.models
+        for case in costs.list_cases(params, "voc2012", model)
+    )
+    assert study.hours == round(3 * flops / 100e12 / 3600)
 
 
 def test_every_architecture_is_in_the_committed_file() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from deeplab_bench.settings.published import (
     published_value,
 )
 
-COMMITTED = Path(__file__).parents[1] / "params.yaml"
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
 ROWS = [(key, index) for key, t in published_file().tables.items() for index in range(len(t.rows))]
 
 FILE = """
@@ -228,7 +229,8 @@ def test_a_damaged_file_is_named(use: Any, old: str, new: str, message: str) -> 
 
 
 PARAMS = """
-run: {profiles: [p], models: [net], seeds: [0], hardware: [cpu], inference: [], crf: [], audit: []}
+run: {profiles: [p], models: [net], seeds: [0], hardware: [cpu], inference: [plain], crf: [],
+  audit: []}
 profile:
   p:
     data: {dataset: shapes, seed: 0, image_size: 32, train_images: 8, val_images: 4}
@@ -236,15 +238,15 @@ profile:
     training: {iterations: 4, batch_size: 2, crop_size: [32, 32], base_lr: 0.05, poly_power: 0.9,
       momentum: 0.9, weight_decay: 0.0001, random_scale: [0.5, 2.0], horizontal_flip: true,
       precision: float32}
-inference: {}
+inference: {plain: {}}
 models:
   net: {architecture: fcn}
 """
 
 
-def params_of(tmp_path: Path, cited: Any, under: str = "published") -> Params:
+def params_of(tmp_path: Path, cited: Any, key: str = "published") -> Params:
     """Settings with a citation in the block of ``net``."""
-    block = "" if cited is None else f", {under}: {json.dumps(cited)}"
+    block = "" if cited is None else f", {key}: {json.dumps(cited)}"
     text = PARAMS.replace("architecture: fcn", f"architecture: fcn{block}")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     return load_params(tmp_path / "params.yaml")
@@ -290,7 +292,7 @@ def test_a_wrong_citation_is_refused_at_once(tmp_path: Path, cited: Any, message
 
 def test_a_misspelt_citation_is_an_unknown_key(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"models\.net\.publised .*'published'$"):
-        params_of(tmp_path, BEST, under="publised")
+        params_of(tmp_path, BEST, key="publised")
 
 
 @cache
@@ -304,7 +306,7 @@ def committed_citations() -> tuple[Params, list[Cited]]:
 
 def test_no_two_models_are_said_to_be_the_same_row() -> None:
     params, cited = committed_citations()
-    families = params.studies["figure2"]
+    families = params.studies["figure2"].models
     rows = [(c.published.reference, c.published.index) for c in cited if c.model not in families]
     assert sorted(rows) == sorted(set(rows))
 
@@ -318,7 +320,8 @@ def test_the_catalogue_is_trained_as_the_papers_say() -> None:
     deeplab = [
         c
         for c in cited
-        if c.published.settings["dataset"] == "voc2012" and c.model not in params.studies["figure2"]
+        if c.published.settings["dataset"] == "voc2012"
+        and c.model not in params.studies["figure2"].models
     ]
     assert len(deeplab) > 50
     otherwise = {
@@ -329,6 +332,38 @@ def test_the_catalogue_is_trained_as_the_papers_say() -> None:
         "deeplabv2_resnet101_largefov": ["coco false instead of true"],
         "deeplabv2_resnet101_aspp": ["coco false instead of true"],
     }
+
+
+def citations_of_study(name: str) -> list[tuple[str, Citation, published.Published]]:
+    """The rows of a study's tables on VOC 2012 val that its models cite."""
+    params = load_params(COMMITTED)
+    study = params.studies[name]
+    paper, _, tables = study.paper.partition(", Table")
+    numbers = re.findall(r"\d+", tables)
+    cited = [(m, c, published_value(c)) for m in study.models for c in params.citations(m)]
+    return [
+        (model, citation, row)
+        for model, citation, row in cited
+        if row.paper.name == paper
+        and row.table.removeprefix("Table ") in numbers
+        and row.settings["dataset"] == "voc2012"
+    ]
+
+
+@pytest.mark.parametrize("name", load_params(COMMITTED).studies)
+def test_a_study_says_what_its_paper_publishes(name: str) -> None:
+    study = load_params(COMMITTED).studies[name]
+    found = citations_of_study(name)
+    values = [row.value for _, _, row in found]
+    assert study.expect == ((min(values), max(values)) if values else None)
+    assert set(study.inference) == {c.inference for _, c, _ in found} - {None}
+    refined = {model for model, _, row in found if row.settings.get("crf") is True}
+    assert set(study.crf) == refined
+
+
+def test_most_studies_have_published_scores() -> None:
+    without = [name for name in load_params(COMMITTED).studies if not citations_of_study(name)]
+    assert without == ["figure2", "fcn_skips", "pyramid_pooling", "scale_fusion"]
 
 
 def test_values_in_words() -> None:

@@ -11,7 +11,7 @@ from conftest import ARGUMENTS
 from torch import Tensor, nn
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.results.records import SpeedRecord
 from deeplab_bench.settings.schema import Experiment
@@ -50,7 +50,7 @@ def test_flops_of_convolutions(arguments: dict[str, Any], outputs: int, batch: i
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_flops_of_architectures(architecture: str) -> None:
     """The FLOPs are those of all convolutions. Average pooling over grids adds a little."""
-    known = arguments_of(architecture)
+    known = list_arguments(architecture)
     arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
     model = build_model(architecture, arguments, num_classes=4).eval()
     counts: list[int] = []

@@ -128,7 +128,7 @@ def test_equal_settings_are_measured_once(
     monkeypatch.setattr(steps, "measure_step", measure_step)
     twin = changed(experiment, base_lr=0.1, iterations=36)
     cases = [case(each) for each in (experiment, twin, widened(experiment))]
-    found = steps.measure_all(cases, CPU, 60.0)
+    found = steps.measure_steps(cases, CPU, 60.0)
     assert len(measured) == 2
     assert [one.key in found for one in cases] == [True] * 3
 
@@ -154,9 +154,9 @@ def test_no_case_begins_after_the_limit(
 ) -> None:
     Clock(monkeypatch, [1.0] * 14)
     cases = [case(experiment), case(widened(experiment))]
-    assert len(steps.measure_all(cases, CPU, 7.0)) == 1
+    assert len(steps.measure_steps(cases, CPU, 7.0)) == 1
     Clock(monkeypatch, [1.0] * 14)
-    assert len(steps.measure_all(cases, CPU, 7.5)) == 2
+    assert len(steps.measure_steps(cases, CPU, 7.5)) == 2
 
 
 def test_stored_steps_add_up() -> None:

@@ -10,7 +10,11 @@ from torchvision.models import resnet18
 
 from deeplab_bench.data.archives import DOWNLOADS, Archive, DownloadError
 from deeplab_bench.training import pretrained
-from deeplab_bench.training.pretrained import archive_of, compute_weights_sha256, load_weights
+from deeplab_bench.training.pretrained import (
+    compute_weights_sha256,
+    find_weights_archive,
+    read_weights,
+)
 
 PUBLISHED = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -28,7 +32,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
 def test_the_archive_is_torchvision_s(backbone: str) -> None:
-    archive, name = archive_of(backbone), PUBLISHED[backbone]
+    archive, name = find_weights_archive(backbone), PUBLISHED[backbone]
     digest = name.removesuffix(".pth").partition("-")[2]
     url = f"https://download.pytorch.org/models/{name}"
     assert archive == Archive(name, (url,), size_bytes=None, digest=f"sha256:{digest}")
@@ -39,7 +43,7 @@ def test_another_file_under_its_name_is_refused() -> None:
     DOWNLOADS.mkdir(parents=True)
     (DOWNLOADS / PUBLISHED["resnet18"]).write_bytes(b"another")
     with pytest.raises(DownloadError, match=r"resnet18-f37072fd\.pth: the sha256 is .* f37072fd"):
-        load_weights("imagenet", "resnet18")
+        read_weights("imagenet", "resnet18")
 
 
 def test_a_file_that_lies_there_is_used_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +52,9 @@ def test_a_file_that_lies_there_is_used_without_network(monkeypatch: pytest.Monk
     state = resnet18().state_dict()
     torch.save(state, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    published = replace(archive_of("resnet18"), urls=(), digest=f"sha256:{digest}")
-    monkeypatch.setattr(pretrained, "archive_of", lambda backbone: published)
-    loaded = load_weights("imagenet", "resnet18")
+    published = replace(find_weights_archive("resnet18"), urls=(), digest=f"sha256:{digest}")
+    monkeypatch.setattr(pretrained, "find_weights_archive", lambda backbone: published)
+    loaded = read_weights("imagenet", "resnet18")
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 

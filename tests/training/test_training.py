@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
-from deeplab_bench.models import arguments_of, build_model
+from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
@@ -442,7 +442,7 @@ class TestOptimisation:
     @pytest.mark.parametrize("architecture", ARCHITECTURES)
     def test_every_architecture_trains(self, architecture: str, experiment: Experiment) -> None:
         """All of it: every parameter and every statistic. One crop of the batch is all void."""
-        known = arguments_of(architecture)
+        known = list_arguments(architecture)
         arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
         torch.manual_seed(0)
         model = build_model(architecture, arguments, num_classes=4)
@@ -567,7 +567,8 @@ def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
     """The experiment going on at output_stride 8."""
     arguments = experiment.arguments | {"output_stride": 8}
     schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
-    return experiment.model_copy(update={"then": Phase(arguments=arguments, training=schedule)})
+    second = Phase(arguments=arguments, training=schedule)
+    return experiment.model_copy(update={"second_phase": second})
 
 
 class TestTwoPhases:
