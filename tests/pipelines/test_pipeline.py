@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from deeplab_bench.settings.params import load_params
 from pipelines.stages import STAGES as TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,7 @@ models:
 """
 
 
+CRF = "{w1: 4, sigma_alpha: 49, sigma_beta: 5, w2: 3, sigma_gamma: 3, iterations: [0, 1]}"
 REPRODUCE = """\
 import sys
 from pipelines.parallel import reproduce
@@ -239,8 +241,25 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
     refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "othr")
     assert refused.returncode == 1
     assert refused.stderr == (
-        "error: run.profiles: 'othr' is not defined; the nearest valid one is 'other'\n"
+        "error: --profile: 'othr' is not defined; the nearest valid one is 'other'\n"
     )
+
+
+def test_a_study_is_selected_by_name(tmp_path: Path) -> None:
+    """With all of `run` that its models need."""
+    repository = Repository(tmp_path)
+    repository.params.write_text(
+        "studies:\n  rates:\n    paper: A, Table 1\n    question: Which?\n    hours: 1\n"
+        "    models: &rates [aspp]\n    crf: [aspp]\n"
+        + MINIATURE.replace("    training:", f"    crf: {CRF}\n    training:")
+    )
+    done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "rates")
+    assert done.returncode == 0, done.stderr
+    params = load_params(repository.params)
+    assert (params.run.models, params.run.crf, params.run.audit) == (("aspp",), ("aspp",), ())
+    assert params.run.inference == ("plain",)
+    refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "rate")
+    assert "--study: 'rate' is not defined; the nearest valid one is 'rates'" in refused.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
