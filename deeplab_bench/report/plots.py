@@ -62,8 +62,13 @@ def render(results: Results) -> dict[str, bytes]:
     for name, draw in figures.items():
         files |= render_figure(name, partial(draw, results))
     files |= tradeoff.render(results)
-    files |= receptive_field.render_figure(results)
     files |= atrous_figure.render()
+    return files | render_samples(results) if results.has_samples else files
+
+
+def render_samples(results: Results) -> dict[str, bytes]:
+    """Return the figures made from sample pictures."""
+    files = receptive_field.render_figure(results)
     files[name_panel(results)] = render_panel(partial(draw_panel, results), DPI)
     for model in results.params.run.crf:
         draw_crf = partial(draw_crf_panel, results, model)

@@ -82,6 +82,11 @@ class Results:
         """Whether the images are the project's own, free to be shown."""
         return self.params.profile[self.profile].data.generated
 
+    @property
+    def has_samples(self) -> bool:
+        """Tell whether sample pictures are here; those of photographs are not in the repository."""
+        return self.generated or ProfileFiles(self.profile).sample_images.is_file()
+
     @cached_property
     def resampled(self) -> pd.DataFrame:
         """mIoU in percent on each resample of the images, by model, the mean over its seeds."""
