@@ -896,7 +896,7 @@ def test_readme_is_stale_until_updated(folder: Path) -> None:
     assert text.endswith("\nThe end\n")
     assert "72.00 ± 2.00" in text
     assert "old\n" not in text
-    assert "](results/quick/plots/miou.svg)" in text
+    assert "### [quick](results/quick/README.md)" in text
     assert "](docs/glossary.md#interval)" in text and "](../" not in text
 
 
