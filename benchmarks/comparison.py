@@ -73,7 +73,7 @@ class Implementation:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The same work by several implementations, ours first. Each is built only when needed."""
+    """Several implementations of the same work, ours first. Each is built only when needed."""
 
     name: str
     note: str

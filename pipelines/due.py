@@ -1,4 +1,4 @@
-"""What is out of date, as DVC tells it."""
+"""Runs that are out of date, according to DVC."""
 
 import subprocess
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Annotated
 
-from deeplab_bench.errors import nearest
+from deeplab_bench.errors import suggest_nearest
 from deeplab_bench.settings.params import PARAMS_FILE, ParamsError, load_params
 from deeplab_bench.settings.schema import PLAIN
 
@@ -38,4 +38,4 @@ def main(
 
 def require(option: str, name: str, known: Collection[str]) -> None:
     if name not in known:
-        raise ParamsError(f"{option}: {name!r} is not defined{nearest(name, known)}")
+        raise ParamsError(f"{option}: {name!r} is not defined{suggest_nearest(name, known)}")

@@ -71,7 +71,7 @@ def die_with_parent() -> None:
 
 
 def sources() -> list[list[Any]]:
-    """What tells whether the code is still the one that was imported."""
+    """List the source files with their times, to see whether they are still those imported."""
     files = [
         path for name in ("deeplab_bench", "pipelines") for path in (ROOT / name).rglob("*.py")
     ]

@@ -44,35 +44,36 @@ def measure_field(
     Raises:
         ReceptiveFieldError: the network calls an operation whose receptive field is not known.
     """
-    images = centred_images(split, IMAGES)
+    images = choose_images(split, IMAGES)
     make_deterministic(seed)
     untrained = build_initial_model(experiment, split.classes)
     arguments = experiment.phases[-1].arguments
     before, after = (
-        gradient_map(model, images)
+        compute_gradient_map(model, images)
         for model in (
             rebuild(untrained, experiment.architecture, arguments, split.classes),
             checkpoint.build_model(experiment, Inference()),
         )
     )
     maps.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate([greys(before), greys(after)], axis=1)).save(maps, optimize=True)
+    both = np.concatenate([convert_to_greys(before), convert_to_greys(after)], axis=1)
+    Image.fromarray(both).save(maps, optimize=True)
     height, width = images.shape[-2:]
     return {
         "architecture": experiment.architecture,
         "image_size": [height, width],
         "images": len(images),
-        "theoretical": theory(experiment, height, width),
+        "theoretical": describe_theory(experiment, height, width),
         "effective": {
             "threshold": round(THRESHOLD, 6),
-            "before": effective(before),
-            "after": effective(after),
+            "before": describe_effective(before),
+            "after": describe_effective(after),
         },
     }
 
 
-def theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
-    """Of a position of the network's map, and of the logit in the middle of an image this large."""
+def describe_theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
+    """Compute the theoretical field of the network's map, and what the middle logit can see."""
     with torch.device("meta"):
         arguments = experiment.phases[-1].arguments
         model = build_model(experiment.architecture, arguments, num_classes=1).eval()
@@ -92,28 +93,29 @@ def theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
     }
 
 
-def centred_images(split: Split, count: int) -> Tensor:
-    """``count`` images spread over the split, normalised, (N, 3, H, W).
+def choose_images(split: Split, count: int) -> Tensor:
+    """Choose ``count`` images evenly over the split: normalised, (N, 3, H, W).
 
-    H and W are the largest of the split: images lie in the middle, surrounded by the mean, zero.
+    H and W are the largest of the split. Smaller images are centred and padded by the mean, zero.
     """
     height, width = (max(sides) for sides in zip(*split.sizes, strict=True))
     count = min(count, len(split))
     chosen = [index * len(split) // count for index in range(count)]
-    return torch.cat([centred(split.image(index), height, width) for index in chosen])
+    return torch.cat([centre_image(split.image(index), height, width) for index in chosen])
 
 
-def centred(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """RGB (h, w, 3) -> (1, 3, height, width), its middle pixel on the middle one."""
+def centre_image(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    """Centre an RGB image (h, w, 3) on a map of the mean: (1, 3, height, width)."""
     x = normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
     top, left = height // 2 - x.shape[-2] // 2, width // 2 - x.shape[-1] // 2
     return F.pad(x, (left, width - left - x.shape[-1], top, height - top - x.shape[-2]))
 
 
-def gradient_map(model: nn.Module, images: Tensor) -> Map:
-    """Of the highest logit at the middle pixel: absolute, summed over colours, mean of images.
+def compute_gradient_map(model: nn.Module, images: Tensor) -> Map:
+    """Compute the gradient of the middle pixel's highest logit with respect to images (N, 3, H, W).
 
-    (N, 3, H, W) -> (H, W). Batch normalisation is that of inference.
+    Returns the absolute gradient (H, W), summed over colours, mean over images. Batch normalisation
+    is that of inference.
     """
     device = pick_device()
     model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -127,23 +129,23 @@ def gradient_map(model: nn.Module, images: Tensor) -> Map:
     return total / len(images)
 
 
-def effective(gradients: Map) -> dict[str, float | None]:
-    """Size in pixels and share of the image, and the side of ``half_square``."""
+def describe_effective(gradients: Map) -> dict[str, float | None]:
+    """Compute the size in pixels, the share of the image, and the side of the half square."""
     inside = np.count_nonzero(gradients > THRESHOLD * gradients.max())
     return {
         "size_px": round(float(np.sqrt(inside)), 2),
-        "half_px": half_square(gradients),
+        "half_px": find_half_square(gradients),
         "share": round_fraction(inside / gradients.size),
     }
 
 
-def half_square(gradients: Map) -> int:
-    """The odd side of the smallest square around the middle pixel with half of the gradient."""
+def find_half_square(gradients: Map) -> int:
+    """Find the side of the smallest square around the middle pixel with half of the gradient."""
     rows, columns = (np.abs(np.arange(side) - side // 2) for side in gradients.shape)
     distance = np.maximum(rows[:, None], columns)
     within = np.bincount(distance.ravel(), weights=gradients.ravel()).cumsum()
     return 2 * int(np.searchsorted(within, within[-1] / 2)) + 1
 
 
-def greys(gradients: Map) -> NDArray[np.uint8]:
+def convert_to_greys(gradients: Map) -> NDArray[np.uint8]:
     return np.rint(255 * gradients / max(gradients.max(), np.finfo(float).tiny)).astype(np.uint8)

@@ -38,7 +38,7 @@ class ReportError(UserError):
 
 @dataclass(frozen=True)
 class Results:
-    """All of a profile's results, runs and speeds in declared order."""
+    """The results of a profile; runs and speeds in declared order."""
 
     params: Params
     profile: str
@@ -89,17 +89,17 @@ class Results:
 
     @cached_property
     def resampled(self) -> pd.DataFrame:
-        """mIoU in percent on each resample of the images, by model, the mean over its seeds."""
+        """The mIoU in percent on each resample of the images, by model, mean over its seeds."""
         return _resampled(self.runs, "model")
 
     @cached_property
     def resampled_inferences(self) -> pd.DataFrame:
-        """The same, on the same resamples, by way of inference and model."""
+        """The mIoU on the same resamples, by way of inference and model."""
         return _resampled(self.inferences, ["inference", "model"])
 
     @cached_property
     def compared(self) -> pd.DataFrame:
-        """Every pair of models, see ``statistics.compare``; differences in points."""
+        """The comparisons of all pairs of models (``statistics.compare``), in points."""
         by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
         return statistics.compare(by_seed[list(self.models)], self.resampled, self.images)
 
@@ -108,32 +108,32 @@ class Results:
         return len(self.runs[0].images)
 
     def scores(self) -> pd.DataFrame:
-        """A row per run: ``model``, ``seed``, and every score in percent."""
+        """Return a row per run: ``model``, ``seed``, and every score in percent."""
         return pd.DataFrame([_scores(run) for run in self.runs])
 
     def inference_scores(self) -> pd.DataFrame:
-        """The same of every run under every other way of inference, in the column ``inference``."""
+        """Return the same for the other ways of inference, with the column ``inference``."""
         rows = [{"inference": run.inference, **_scores(run)} for run in self.inferences]
         return pd.DataFrame(rows)
 
     def crf_scores(self) -> pd.DataFrame:
-        """A row per run and iteration of the CRF, every score in percent.
+        """Return a row per run and iteration of the CRF, every score in percent.
 
         ``gain`` is the mIoU beyond the network's own.
         """
         return pd.DataFrame([row for run in self.crf_runs for row in _crf_scores(run)])
 
     def refined_scores(self) -> pd.DataFrame:
-        """The same after the last iteration alone."""
+        """Return the same after the last iteration alone."""
         scores = self.crf_scores()
         return scores[scores["iteration"] == scores["iteration"].max()]
 
     def audit_scores(self) -> pd.DataFrame:
-        """A row per audited run and rule: ``miou`` in percent, ``gain`` beyond the protocol's."""
+        """Return a row per audited run and rule; ``gain`` is over the protocol, both in percent."""
         return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
 
     def radius_scores(self) -> pd.DataFrame:
-        """A row per run and context radius: ``largest_px``, ``accuracy`` in percent, ``pixels``.
+        """Return a row per run and context radius, with the accuracy in percent.
 
         Pixels of the ground and those beyond the largest radius are left out.
         """

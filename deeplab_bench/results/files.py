@@ -1,4 +1,4 @@
-"""Where every file lies, relative to the repository's root.
+"""Paths of all files, relative to the repository's root.
 
 No digest of code takes this file in: where a result lies does not change it.
 """
@@ -23,7 +23,7 @@ class ProfileFiles:
 
     @property
     def data(self) -> Path:
-        """The folder of ``manifest.json`` and the packed splits."""
+        """The folder with ``manifest.json`` and the packed splits."""
         return Path("data") / self.profile
 
     @property
@@ -31,7 +31,7 @@ class ProfileFiles:
         return DOWNLOADS / f"{self.profile}.json"
 
     def settings(self, stage: str, *names: str) -> Path:
-        """The settings and the code's digest of a stage, for one model if it works on one."""
+        """Return the file with a stage's settings and the digest of its code."""
         *folders, name = (stage, *names)
         return self.folder.joinpath("settings", *folders, f"{name}.json")
 
@@ -47,7 +47,7 @@ class ProfileFiles:
         return self.folder / "runs" / "receptive_field" / f"{model}.json"
 
     def receptive_field_maps(self, model: str) -> Path:
-        """The gradients with respect to the image before and after training, side by side."""
+        """Return the picture of the gradients before and after training, side by side."""
         return self.folder / "samples" / "receptive_field" / f"{model}.png"
 
     def speed(self, hardware: str, model: str) -> Path:
@@ -71,15 +71,15 @@ class RunFiles:
         return Path("checkpoints") / self.profile / f"{self.name}.pt"
 
     def evaluation(self, inference: str) -> Path:
-        """The metrics under one way of inference; two identical runs write the same bytes."""
+        """Return the file with the metrics; two identical runs write the same bytes."""
         return self._result("runs", "evaluate", inference)
 
     def evaluation_timing(self, inference: str) -> Path:
-        """The time of training and of this evaluation, and the machine."""
+        """Return the file with the times of training and evaluation, and the machine."""
         return self._result("timings", "evaluate", inference)
 
     def samples(self, inference: str) -> Path:
-        """The predicted labels of the first validation images, side by side: a palette PNG."""
+        """Return the picture of the first predictions, side by side: a palette PNG."""
         return self._result("samples", "evaluate", inference, suffix=".png")
 
     @property
@@ -107,5 +107,5 @@ class RunFiles:
 
 
 def steps_file(device: str) -> Path:
-    """How long a training step of each model takes on the device of this name."""
+    """Return the file with the training steps timed on the device of this name."""
     return RESULTS / "steps" / f"{device}.json"

@@ -43,7 +43,7 @@ class Metrics(Record):
 
 
 class ObjectSize(Record):
-    """By the square root of an object's area, in pixels; ``miou`` in the order of ``SIZES``."""
+    """The mIoU by size of the objects, in the order of ``SIZES``; edges are of the root of the area."""
 
     edges_px: tuple[float, ...]
     miou: tuple[Fraction | None, Fraction | None, Fraction | None]
@@ -119,7 +119,7 @@ class EvaluationRecord(RunRecord):
         return images
 
     def class_pixels(self) -> NDArray[np.int64]:
-        """Every image's intersections and unions, (2, images, C)."""
+        """Return the intersections and unions of every image, (2, images, C)."""
         pixels = np.zeros((2, len(self.images), len(self.classes)), dtype=np.int64)
         for row, entries in enumerate(self.images.values()):
             for index, *both in entries:
@@ -149,7 +149,7 @@ class Latency(StepTimes):
 
 
 class Cost(Record):
-    """Of one image at one output stride; ``relative_latency`` is over the reference network's."""
+    """The cost of one image at one output stride; ``relative_latency`` is over the reference's."""
 
     output_stride: int | None
     parameters: int
@@ -189,7 +189,7 @@ class SpeedRecord(Record):
 
     @property
     def trained(self) -> Cost:
-        """At the output stride of the training, as the accuracy is."""
+        """The cost at the output stride of the training, which the accuracy belongs to."""
         return self.output_strides[0]
 
     @property
@@ -213,7 +213,7 @@ class SearchRecord(Record):
 
 
 class CRFRecord(RunRecord):
-    """What the CRF makes of a run, by iteration; ``search`` is None where parameters were given.
+    """The scores of a run after each iteration of the CRF; ``search`` is None without a search.
 
     ``distance_share`` is of the image's diagonal.
     """
@@ -243,7 +243,7 @@ class AuditRecord(RunRecord):
 
 
 class Theory(Record):
-    """Of a position of the network's map; pixels and share are what the middle of an image sees."""
+    """The theoretical field of the network's map, and what the middle pixel of an image sees."""
 
     size_px: int | None
     stride_px: int

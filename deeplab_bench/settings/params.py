@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.data.registry import DATA_SETS, Data
-from deeplab_bench.errors import nearest
+from deeplab_bench.errors import suggest_nearest
 from deeplab_bench.models import check_arguments, list_arguments
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.models.registry import ARCHITECTURES
@@ -253,9 +253,8 @@ class Params(Settings):
     def _check_trained(self, key: str, models: Sequence[str]) -> None:
         for model in models:
             if model not in self.run.models:
-                raise ParamsError(
-                    f"run.{key}: {model!r} is not in run.models{nearest(model, self.run.models)}"
-                )
+                suggestion = suggest_nearest(model, self.run.models)
+                raise ParamsError(f"run.{key}: {model!r} is not in run.models{suggestion}")
 
     def _check_crf(self) -> None:
         self._check_trained("crf", self.run.crf)
@@ -307,7 +306,7 @@ def _complete_block(model: str, blocks: Blocks) -> dict[str, Any]:
     others = [name for name in blocks if name not in heirs]
     if parent in heirs:
         problem = "is this block" if parent == model else "inherits from this block"
-        raise ParamsError(f"{where}: {parent!r} {problem}{nearest(parent, others)}")
+        raise ParamsError(f"{where}: {parent!r} {problem}{suggest_nearest(parent, others)}")
     inherited = _complete_block(_known(parent, others, where), blocks)
     inherited.pop("published", None)  # a published row is of one model alone
     return _merge(inherited, own)
@@ -402,7 +401,7 @@ def _one_line(error: Any, schema: type[BaseModel], where: str) -> str:
     key = re.sub(rf"\bdata\.({'|'.join(DATA_SETS)})\b", "data", key)
     if error["type"] == "extra_forbidden":
         *section, name = error["loc"]
-        return f"{key} is not a known key{nearest(str(name), _keys_of(section, schema))}"
+        return f"{key} is not a known key{suggest_nearest(str(name), _keys_of(section, schema))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -429,5 +428,5 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _known(name: Any, valid: Collection[str], where: str) -> str:
     if not isinstance(name, str) or name not in valid:
-        raise ParamsError(f"{where}: {name!r} is not defined{nearest(str(name), valid)}")
+        raise ParamsError(f"{where}: {name!r} is not defined{suggest_nearest(str(name), valid)}")
     return name

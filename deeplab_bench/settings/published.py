@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from deeplab_bench.errors import UserError, nearest
+from deeplab_bench.errors import UserError, suggest_nearest
 
 # Found from the code and not from the current folder, as params.yaml may lie elsewhere.
 PUBLISHED_FILE = Path(__file__).resolve().parents[2] / "results" / "published.yaml"
@@ -134,9 +134,8 @@ def published_value(citation: Citation) -> Published:
     """
     facts = published_file()
     if citation.table not in facts.tables:
-        raise PublishedError(
-            f"{citation.table!r} is not a table of {NAME}{nearest(citation.table, facts.tables)}"
-        )
+        suggestion = suggest_nearest(citation.table, facts.tables)
+        raise PublishedError(f"{citation.table!r} is not a table of {NAME}{suggestion}")
     table = facts.tables[citation.table]
     index = _row(table, citation)
     protocol = {"split": table.split} | facts.protocols[table.paper]
@@ -206,7 +205,7 @@ def _row(table: Table, citation: Citation) -> int:
     rows = [table.settings_of(index) for index in range(len(table.rows))]
     for key in wanted:
         if key not in rows[0]:
-            raise PublishedError(f"{where} has no column {key!r}{nearest(key, rows[0])}")
+            raise PublishedError(f"{where} has no column {key!r}{suggest_nearest(key, rows[0])}")
     agreeing = [sum(same(value, row[key]) for key, value in wanted.items()) for row in rows]
     fitting = [index for index, count in enumerate(agreeing) if count == len(wanted)]
     if not fitting:

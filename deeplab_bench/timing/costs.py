@@ -1,4 +1,4 @@
-"""What a profile costs: downloads, disk, floating-point operations and hours of training."""
+"""Costs of a profile: downloads, disk, floating-point operations and hours of training."""
 
 import math
 import shutil

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 from deeplab_bench.analysis.effective_field import (
-    centred,
-    centred_images,
-    effective,
-    gradient_map,
-    half_square,
+    centre_image,
+    choose_images,
+    compute_gradient_map,
+    describe_effective,
+    find_half_square,
     measure_field,
 )
 from deeplab_bench.data.packed import Split
@@ -33,18 +33,18 @@ def gaussian(deviation: float, side: int = 101) -> np.ndarray:
 def test_size_of_a_gaussian(deviation: float) -> None:
     """The disc where it exceeds 4.55 % has the radius d sqrt(2 ln(1 / 0.0455))."""
     area = math.pi * deviation**2 * 2 * math.log(1 / 0.0455)
-    found = effective(gaussian(deviation))
+    found = describe_effective(gaussian(deviation))
     assert found["size_px"] == pytest.approx(math.sqrt(area), rel=0.02)
     assert found["share"] == pytest.approx(area / 101**2, rel=0.04)
 
 
 def test_half_of_an_even_map_is_a_square_of_half_its_area() -> None:
-    assert half_square(np.ones((99, 99))) == 71  # 71^2 / 99^2 = 0.514, of 69 it is 0.486
+    assert find_half_square(np.ones((99, 99))) == 71  # 71^2 / 99^2 = 0.514, of 69 it is 0.486
     point = np.zeros((6, 9))
     point[3, 4] = 1
-    assert half_square(point) == 1
+    assert find_half_square(point) == 1
     point[0, 0] = 1.1
-    assert half_square(point) == 9
+    assert find_half_square(point) == 9
 
 
 class Shift(nn.Module):
@@ -59,17 +59,17 @@ def test_gradient_is_of_the_highest_logit_in_the_middle() -> None:
     images = -torch.ones(11, 3, 6, 9)
     expected = np.zeros((6, 9))
     expected[3 - 1, 4 - 2] = 2 * 3  # absolute, over three colours
-    np.testing.assert_allclose(gradient_map(Shift(), images), expected)
+    np.testing.assert_allclose(compute_gradient_map(Shift(), images), expected)
 
 
 def test_images_lie_in_the_middle_of_the_mean(val: Split) -> None:
-    images = centred_images(val, 4)
+    images = choose_images(val, 4)
     assert images.shape == (4, 3, 48, 48)
     height, width = SIZES["val"][2 * 3]
     last = images[3]
     rows = last.abs().sum(dim=(0, 2)).nonzero()
     assert int(rows.max() - rows.min()) + 1 == height == 45
-    alone = centred(val.image(6), height, width)[0]
+    alone = centre_image(val.image(6), height, width)[0]
     assert torch.equal(last[:, 24, 24], alone[:, height // 2, width // 2])
     assert float(last.abs().sum()) == pytest.approx(float(alone.abs().sum()))
 
