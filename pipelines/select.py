@@ -5,7 +5,8 @@ from collections.abc import Collection
 from typing import Annotated
 
 from deeplab_bench.errors import suggest_nearest
-from deeplab_bench.settings.params import PARAMS_FILE, ParamsError, load_params
+from deeplab_bench.settings.blocks import ParamsError
+from deeplab_bench.settings.params import PARAMS_FILE, load_params
 from deeplab_bench.settings.schema import PLAIN
 
 

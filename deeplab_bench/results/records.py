@@ -43,7 +43,7 @@ class Metrics(Record):
 
 
 class ObjectSize(Record):
-    """The mIoU by size of the objects, in the order of ``SIZES``; edges are of the root of the area."""
+    """The mIoU by object size, in the order of ``SIZES``; the size is the root of the area."""
 
     edges_px: tuple[float, ...]
     miou: tuple[Fraction | None, Fraction | None, Fraction | None]

@@ -20,6 +20,13 @@ from deeplab_bench.models import check_arguments, list_arguments
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.base import PositiveInt, Settings, SettingsError
+from deeplab_bench.settings.blocks import (
+    ParamsError,
+    complete_blocks,
+    require_known,
+    require_mapping,
+    select_profile,
+)
 from deeplab_bench.settings.published import Citation, PublishedError, published_value
 from deeplab_bench.settings.schema import (
     CRF,
@@ -37,10 +44,6 @@ PARAMS_FILE = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
 Percent = Annotated[float, Field(gt=0, le=100)]
-
-
-class ParamsError(SettingsError):
-    """A mistake in params.yaml; the message is one line for its author."""
 
 
 class SecondPhase(Settings):
@@ -133,15 +136,17 @@ class Params(Settings):
         Raises:
             ParamsError: either is undefined, or the model's block does not fit its architecture.
         """
-        settings = self.profile[_known(profile, self.profile, "run.profiles")]
-        block = dict(self.models[_known(model, self.models, "run.models")])
+        settings = self.profile[require_known(profile, self.profile, "run.profiles")]
+        block = dict(self.models[require_known(model, self.models, "run.models")])
         where = f"models.{model}"
-        block = _for_profile(profile, block, self.profile, where)
+        block = select_profile(profile, block, self.profile, where)
         if "architecture" not in block:
             raise ParamsError(f"{where} needs the key 'architecture'")
-        architecture = _known(block.pop("architecture"), ARCHITECTURES, f"{where}.architecture")
+        architecture = require_known(
+            block.pop("architecture"), ARCHITECTURES, f"{where}.architecture"
+        )
         block.pop("published", None)  # a citation is no setting
-        overrides = _mapping(block.pop("training", {}), f"{where}.training")
+        overrides = require_mapping(block.pop("training", {}), f"{where}.training")
         schedule = settings.training.model_dump() | overrides
         second = block.pop("second_phase", None)
         experiment = Experiment(
@@ -174,7 +179,7 @@ class Params(Settings):
         Raises:
             ParamsError: the profile is undefined, or has no such section.
         """
-        settings = self.profile[_known(profile, self.profile, "run.profiles")].crf
+        settings = self.profile[require_known(profile, self.profile, "run.profiles")].crf
         if settings is None:
             raise ParamsError(f"profile.{profile}.crf is missing: run.crf needs it")
         return settings
@@ -189,9 +194,9 @@ class Params(Settings):
             if len(set(values)) < len(values):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
         for model in self.run.models:
-            _known(model, self.models, "run.models")
+            require_known(model, self.models, "run.models")
         for name in self.run.inference:
-            _known(name, self.inference, "run.inference")
+            require_known(name, self.inference, "run.inference")
         if PLAIN not in self.run.inference:
             raise ParamsError(
                 f"run.inference lacks {PLAIN!r}, which gives the accuracy table: add it"
@@ -200,11 +205,11 @@ class Params(Settings):
             raise ParamsError(f"inference.{PLAIN} should be {{}}: one pass at scale 1")
         for name, study in self.studies.items():
             for model in study.models:
-                _known(model, self.models, f"studies.{name}.models")
+                require_known(model, self.models, f"studies.{name}.models")
             for way in study.inference:
-                _known(way, self.inference, f"studies.{name}.inference")
+                require_known(way, self.inference, f"studies.{name}.inference")
             for model in study.crf:
-                _known(model, study.models, f"studies.{name}.crf")
+                require_known(model, study.models, f"studies.{name}.crf")
         self._check_trained("audit", self.run.audit)
         self._check_crf()
         every_argument = {
@@ -220,7 +225,7 @@ class Params(Settings):
         for model in self.models:
             for citation in self.citations(model):
                 if citation.inference is not None:
-                    _known(
+                    require_known(
                         citation.inference, self.inference, f"models.{model}.published.inference"
                     )
                 try:
@@ -230,7 +235,7 @@ class Params(Settings):
         for profile in self.run.profiles:
             for model in self.run.models:
                 self._check_network(
-                    self.experiment(_known(profile, self.profile, "run.profiles"), model)
+                    self.experiment(require_known(profile, self.profile, "run.profiles"), model)
                 )
 
     def _check_network(self, experiment: Experiment) -> None:
@@ -278,59 +283,11 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         params = _validated(Params, content)
-        params = params.model_copy(update={"models": _complete_blocks(params.models)})
+        params = params.model_copy(update={"models": complete_blocks(params.models)})
         params.check()
     except SettingsError as error:
         raise ParamsError(f"{path}: {error}") from None
     return params
-
-
-Blocks = Mapping[str, Mapping[str, Any]]
-
-
-def _complete_blocks(blocks: Blocks) -> dict[str, dict[str, Any]]:
-    """Give every model's block all that it inherits, and remove the key ``extends``.
-
-    Raises:
-        ParamsError: a block extends an unknown one, itself, or one that inherits from it.
-    """
-    return {model: _complete_block(model, blocks) for model in blocks}
-
-
-def _complete_block(model: str, blocks: Blocks) -> dict[str, Any]:
-    own = dict(blocks[model])
-    if "extends" not in own:
-        return own
-    parent, where = own.pop("extends"), f"models.{model}.extends"
-    heirs = _find_heirs(model, blocks)
-    others = [name for name in blocks if name not in heirs]
-    if parent in heirs:
-        problem = "is this block" if parent == model else "inherits from this block"
-        raise ParamsError(f"{where}: {parent!r} {problem}{suggest_nearest(parent, others)}")
-    inherited = _complete_block(_known(parent, others, where), blocks)
-    inherited.pop("published", None)  # a published row is of one model alone
-    return _merge(inherited, own)
-
-
-def _find_heirs(model: str, blocks: Blocks) -> list[str]:
-    """Find all models that inherit from a model, itself included."""
-    heirs = [model]
-    for heir in heirs:
-        heirs += [
-            name
-            for name, block in blocks.items()
-            if block.get("extends") == heir and name not in heirs
-        ]
-    return heirs
-
-
-def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two mappings key by key, at any depth; other values of ``upper`` replace."""
-    merged = {**lower, **upper}
-    for key in lower.keys() & upper.keys():
-        if isinstance(lower[key], dict) and isinstance(upper[key], dict):
-            merged[key] = _merge(lower[key], upper[key])
-    return merged
 
 
 def _arguments(
@@ -354,21 +311,6 @@ def _arguments(
             arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
         )
     return arguments
-
-
-def _for_profile(
-    profile: str, block: Mapping[str, Any], profiles: Collection[str], where: str
-) -> dict[str, Any]:
-    """Merge into a model's block what its ``per_profile`` says of one profile."""
-    rest = dict(block)
-    where = f"{where}.per_profile"
-    per_profile = _mapping(rest.pop("per_profile", {}), where)
-    for name in per_profile:
-        _known(name, profiles, where)
-    own = _mapping(per_profile.get(profile, {}), f"{where}.{profile}")
-    if "extends" in own:
-        raise ParamsError(f"{where}.{profile}.extends: only a model's whole block can extend one")
-    return _merge(rest, own)
 
 
 def _second_phase(first: Experiment, changes: SecondPhase, where: str) -> Phase:
@@ -418,15 +360,3 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
     if schema.__name__ in ARCHITECTURES:
         return {*schema.model_fields, *BLOCK_KEYS}
     return schema.model_fields
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ParamsError(f"{where} is {json.dumps(value)}: it should be a mapping")
-    return value
-
-
-def _known(name: Any, valid: Collection[str], where: str) -> str:
-    if not isinstance(name, str) or name not in valid:
-        raise ParamsError(f"{where}: {name!r} is not defined{suggest_nearest(str(name), valid)}")
-    return name

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.models.registry import ARCHITECTURES
-from deeplab_bench.settings.params import Params, ParamsError, load_params
+from deeplab_bench.settings.blocks import ParamsError
+from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.timing import costs
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"

@@ -12,7 +12,8 @@ import pytest
 from deeplab_bench.report.paper import Cited, collect_settings, find_cited, find_differences
 from deeplab_bench.results.provenance import settings_sha256
 from deeplab_bench.settings import published
-from deeplab_bench.settings.params import Params, ParamsError, load_params
+from deeplab_bench.settings.blocks import ParamsError
+from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.settings.published import (
     Citation,
     PublishedError,
