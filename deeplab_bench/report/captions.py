@@ -11,7 +11,7 @@ from typing import NamedTuple
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import RESAMPLES
 from deeplab_bench.results.records import SIZES, CRFRecord, Environment
-from deeplab_bench.settings.published import Paper, replica_spread
+from deeplab_bench.settings.published import Paper, compute_replica_spread
 
 GLOSSARY = "docs/glossary.md"
 
@@ -109,8 +109,8 @@ def describe_paper_values(results: Results, papers: Iterable[Paper]) -> Caption:
     text = join_sentences(
         f"mIoU in percent {describe_data(results)}; difference: our mean minus the published "
         "value.",
-        f"Reproduced: the difference is within {half}{replica_spread():.2f} points, the spread of "
-        f"the papers' own replicas{alone}.",
+        f"Reproduced: the difference is within {half}{compute_replica_spread():.2f} points, the "
+        f"spread of the papers' own replicas{alone}.",
         cite_papers(papers),
     )
     return Caption(text, ("Reproduced", "Not comparable", "Interval over seeds"))

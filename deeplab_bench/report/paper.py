@@ -21,11 +21,11 @@ from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import (
     Paper,
     Published,
-    in_words,
-    published_value,
-    replica_spread,
-    same,
-    value_in_words,
+    compute_replica_spread,
+    describe_settings,
+    describe_value,
+    find_published,
+    is_same,
 )
 from deeplab_bench.settings.schema import Inference
 
@@ -69,7 +69,7 @@ def build_paper(results: Results) -> Table:
 def find_cited(params: Params) -> list[Cited]:
     """Return the cited rows whose model, way of inference and CRF are part of the run."""
     cited = [
-        Cited(model, citation.inference, published_value(citation))
+        Cited(model, citation.inference, find_published(citation))
         for model in params.run.models
         for citation in params.citations(model)
         if citation.inference in (None, *params.run.inference)
@@ -93,7 +93,7 @@ def compare_value(results: Results, cited: Cited) -> dict[str, Any]:
     return {
         "model": cited.name,
         "paper": name_place(published),
-        "row": in_words(published.cited),
+        "row": describe_settings(published.cited),
         "published": published.value,
         "miou_mean": ours.mean,
         "ci95_low": ours.ci95_low,
@@ -111,7 +111,7 @@ def judge_value(difference: float, half_interval: float) -> str:
     as none. With one seed the interval is NaN and the spread alone counts.
     """
     own = 0.0 if math.isnan(half_interval) else half_interval
-    if round(abs(difference), 2) <= round(max(own, replica_spread()), 2):
+    if round(abs(difference), 2) <= round(max(own, compute_replica_spread()), 2):
         return "reproduced"
     return "above" if difference > 0 else "below"
 
@@ -134,9 +134,9 @@ def collect_settings(params: Params, profile: str, cited: Cited) -> dict[str, An
 def find_differences(ours: dict[str, Any], published: Published) -> list[str]:
     """Return, in words, each setting that the paper states and that differs here."""
     return [
-        f"{key} {value_in_words(ours[key])} instead of {value_in_words(theirs)}"
+        f"{key} {describe_value(ours[key])} instead of {describe_value(theirs)}"
         for key, theirs in published.settings.items()
-        if key in ours and not same(ours[key], theirs)
+        if key in ours and not is_same(ours[key], theirs)
     ]
 
 

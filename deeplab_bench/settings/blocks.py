@@ -59,7 +59,7 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def select_profile(
+def apply_profile(
     profile: str, block: Mapping[str, Any], profiles: Collection[str], where: str
 ) -> dict[str, Any]:
     """Merge into a model's block what its ``per_profile`` says of one profile."""

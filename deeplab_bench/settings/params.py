@@ -22,12 +22,12 @@ from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.base import PositiveInt, Settings, SettingsError
 from deeplab_bench.settings.blocks import (
     ParamsError,
+    apply_profile,
     complete_blocks,
     require_known,
     require_mapping,
-    select_profile,
 )
-from deeplab_bench.settings.published import Citation, PublishedError, published_value
+from deeplab_bench.settings.published import Citation, PublishedError, find_published
 from deeplab_bench.settings.schema import (
     CRF,
     PLAIN,
@@ -35,8 +35,8 @@ from deeplab_bench.settings.schema import (
     Experiment,
     Inference,
     Phase,
-    at_output_stride,
-    rates_at,
+    change_output_stride,
+    scale_atrous_rates,
 )
 from deeplab_bench.settings.training import Training
 
@@ -139,7 +139,7 @@ class Params(Settings):
         settings = self.profile[require_known(profile, self.profile, "run.profiles")]
         block = dict(self.models[require_known(model, self.models, "run.models")])
         where = f"models.{model}"
-        block = select_profile(profile, block, self.profile, where)
+        block = apply_profile(profile, block, self.profile, where)
         if "architecture" not in block:
             raise ParamsError(f"{where} needs the key 'architecture'")
         architecture = require_known(
@@ -229,7 +229,7 @@ class Params(Settings):
                         citation.inference, self.inference, f"models.{model}.published.inference"
                     )
                 try:
-                    published_value(citation)
+                    find_published(citation)
                 except PublishedError as error:
                     raise ParamsError(f"models.{model}.published: {error}") from None
         for profile in self.run.profiles:
@@ -307,7 +307,7 @@ def _arguments(
             raise ParamsError(
                 f"{where}.atrous_rates is missing: the profile's are of no stated output_stride"
             )
-        arguments["atrous_rates"] = rates_at(
+        arguments["atrous_rates"] = scale_atrous_rates(
             arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
         )
     return arguments
@@ -319,7 +319,7 @@ def _second_phase(first: Experiment, changes: SecondPhase, where: str) -> Phase:
     schedule = first.training.model_dump() | {"weights": "none"} | changes.training
     arguments = first.arguments
     if changes.output_stride is not None:
-        arguments = at_output_stride(arguments, changes.output_stride, where)
+        arguments = change_output_stride(arguments, changes.output_stride, where)
     return Phase(arguments=arguments, training=_validated(Training, schedule, f"{where}.training."))
 
 

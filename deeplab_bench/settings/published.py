@@ -46,7 +46,7 @@ class Paper(Facts):
     year: int
 
 
-class Table(Facts):
+class PublishedTable(Facts):
     """A published table: all rows have the same keys, and no two have the same settings.
 
     Each row has the key ``miou``, in percent.
@@ -61,7 +61,7 @@ class Table(Facts):
     rows: tuple[dict[str, Setting], ...]
 
     @model_validator(mode="after")
-    def _rows_are_alike_but_distinct(self) -> "Table":
+    def _rows_are_alike_but_distinct(self) -> "PublishedTable":
         for index, row in enumerate(self.rows):
             if row.keys() != self.rows[0].keys():
                 raise ValueError(f"row {index} has other keys than the first")
@@ -92,7 +92,7 @@ class PublishedFile(Facts):
 
     papers: dict[str, Paper]
     protocols: dict[str, dict[str, Setting]]
-    tables: dict[str, Table]
+    tables: dict[str, PublishedTable]
     facts: dict[str, Any]
     receptive_field: dict[str, Any]
     data: dict[str, Any]
@@ -126,13 +126,13 @@ class Published:
     settings: dict[str, Setting]
 
 
-def published_value(citation: Citation) -> Published:
+def find_published(citation: Citation) -> Published:
     """Find the one row that a citation fits.
 
     Raises:
         PublishedError: it fits none, or several.
     """
-    facts = published_file()
+    facts = read_published()
     if citation.table not in facts.tables:
         suggestion = suggest_nearest(citation.table, facts.tables)
         raise PublishedError(f"{citation.table!r} is not a table of {NAME}{suggestion}")
@@ -150,14 +150,14 @@ def published_value(citation: Citation) -> Published:
     )
 
 
-def replica_spread() -> float:
-    """Compute the range of the mIoU over equal runs, in percent (DeepLabv3, Table 11)."""
-    table = published_file().tables["deeplabv3.table11"]
+def compute_replica_spread() -> float:
+    """Compute the range of the mIoU over equal runs, in percent (DeepLabv3, PublishedTable 11)."""
+    table = read_published().tables["deeplabv3.table11"]
     scores = [table.miou(index) for index in range(len(table.rows))]
     return round(max(scores) - min(scores), 2)
 
 
-def same(ours: Any, theirs: Any) -> bool:
+def is_same(ours: Any, theirs: Any) -> bool:
     """Tell whether two settings are equal; a list may equal a tuple, but 1 is not ``true``."""
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
@@ -166,12 +166,12 @@ def same(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
-def in_words(settings: Mapping[str, Any]) -> str:
+def describe_settings(settings: Mapping[str, Any]) -> str:
     """Write settings as text: ``{"multi_grid": (1, 2, 4)}`` as ``multi_grid 1 2 4``."""
-    return ", ".join(f"{key} {value_in_words(value)}" for key, value in settings.items())
+    return ", ".join(f"{key} {describe_value(value)}" for key, value in settings.items())
 
 
-def value_in_words(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Write the value of a setting as text: ``(1, 2, 4)`` as ``1 2 4``."""
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
@@ -179,7 +179,7 @@ def value_in_words(value: Any) -> str:
 
 
 @cache
-def published_file() -> PublishedFile:
+def read_published() -> PublishedFile:
     """Read and check ``results/published.yaml``, once.
 
     Raises:
@@ -199,23 +199,25 @@ def published_file() -> PublishedFile:
         ) from None
 
 
-def _row(table: Table, citation: Citation) -> int:
+def _row(table: PublishedTable, citation: Citation) -> int:
     """Find the index of the row that has all settings of the citation."""
     where, wanted = citation.table, citation.row
     rows = [table.settings_of(index) for index in range(len(table.rows))]
     for key in wanted:
         if key not in rows[0]:
             raise PublishedError(f"{where} has no column {key!r}{suggest_nearest(key, rows[0])}")
-    agreeing = [sum(same(value, row[key]) for key, value in wanted.items()) for row in rows]
+    agreeing = [sum(is_same(value, row[key]) for key, value in wanted.items()) for row in rows]
     fitting = [index for index, count in enumerate(agreeing) if count == len(wanted)]
     if not fitting:
         closest = rows[agreeing.index(max(agreeing))]
-        close = in_words({key: closest[key] for key in wanted})
-        raise PublishedError(f"{where} has no row of {in_words(wanted)}; the nearest has {close}")
+        close = describe_settings({key: closest[key] for key in wanted})
+        raise PublishedError(
+            f"{where} has no row of {describe_settings(wanted)}; the nearest has {close}"
+        )
     if len(fitting) > 1:
         apart = [k for k in rows[0] if any(rows[i][k] != rows[fitting[0]][k] for i in fitting)]
         raise PublishedError(
-            f"{where} has {len(fitting)} rows of {in_words(wanted) or 'no setting'}: "
+            f"{where} has {len(fitting)} rows of {describe_settings(wanted) or 'no setting'}: "
             f"say {' or '.join(apart)} too"
         )
     return fitting[0]

@@ -105,7 +105,7 @@ class Experiment(Settings):
         if inference.output_stride is None:
             return arguments
         where = f"models.{self.model}"
-        return at_output_stride(arguments, inference.output_stride, where)
+        return change_output_stride(arguments, inference.output_stride, where)
 
 
 class StageSettings(Settings):
@@ -122,7 +122,7 @@ class StageSettings(Settings):
         return self.model_copy(update={"crf": crf})
 
 
-def at_output_stride(
+def change_output_stride(
     arguments: Mapping[str, Any], output_stride: int, where: str
 ) -> dict[str, Any]:
     """Change the output stride of the arguments, and scale the atrous rates with it.
@@ -136,13 +136,15 @@ def at_output_stride(
         )
     changed = dict(arguments) | {"output_stride": output_stride}
     if "atrous_rates" in arguments:
-        changed["atrous_rates"] = rates_at(
+        changed["atrous_rates"] = scale_atrous_rates(
             output_stride, arguments["atrous_rates"], arguments["output_stride"], where
         )
     return changed
 
 
-def rates_at(output_stride: int, rates: list[int], given_for: int, where: str) -> list[int]:
+def scale_atrous_rates(
+    output_stride: int, rates: list[int], given_for: int, where: str
+) -> list[int]:
     """Convert atrous rates from the output stride ``given_for`` to another one.
 
     The rates double if the stride is halved (DeepLabv3, Section 3.3).

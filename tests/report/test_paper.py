@@ -27,7 +27,7 @@ from deeplab_bench.results.records import (
 )
 from deeplab_bench.settings import published
 from deeplab_bench.settings.params import Params
-from deeplab_bench.settings.published import published_file
+from deeplab_bench.settings.published import read_published
 
 # Two tables of the profile's own data set, and the replicas that set the tolerance.
 FILE = """
@@ -59,9 +59,9 @@ disagreements: []
 def _hand_made_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "published.yaml").write_text(FILE, encoding="utf-8")
     monkeypatch.setattr(published, "PUBLISHED_FILE", tmp_path / "published.yaml")
-    published_file.cache_clear()
+    read_published.cache_clear()
     yield
-    published_file.cache_clear()
+    read_published.cache_clear()
 
 
 def cite(x: int, table: str = "deeplabv3.table5") -> dict[str, Any]:
@@ -239,7 +239,7 @@ def test_what_is_trained_otherwise_is_not_comparable(training: Any, reason: str)
 )
 def test_what_the_paper_does_otherwise_is_not_comparable(old: str, new: str, reason: str) -> None:
     published.PUBLISHED_FILE.write_text(FILE.replace(old, new), encoding="utf-8")
-    published_file.cache_clear()
+    read_published.cache_clear()
     (row,) = rows(results({"a": [60.0, 60.1]}, {"a": cite(1)})).to_dict("records")
     assert row["reason"] == reason
 
@@ -258,7 +258,7 @@ def test_a_row_may_stand_beside_another_inference() -> None:
         FILE.replace("{output_stride: 16}", "{output_stride: 16, eval_output_stride: 8}"),
         encoding="utf-8",
     )
-    published_file.cache_clear()
+    read_published.cache_clear()
     cited = [cite(1), cite(2) | {"inference": "os8"}, cite(3) | {"inference": "ms"}]
     found = results({"a": [60.0, 60.1]}, {"a": cited}, {"os8": {"a": [62.0, 62.2]}})
     data = rows(found)
@@ -283,7 +283,7 @@ def test_a_row_may_stand_beside_the_crf() -> None:
         re.sub(r"(x: [13])", r"\1, crf: false", re.sub(r"(x: [24])", r"\1, crf: true", FILE)),
         encoding="utf-8",
     )
-    published_file.cache_clear()
+    read_published.cache_clear()
     plain = results({"a": [60.0, 60.1]}, {"a": [cite(1), cite(2)]})
     assert list(rows(plain)["model"]) == ["a"]
     refined = replace(
@@ -312,7 +312,7 @@ def crf_run(model: str, seed: int, mious: Sequence[float]) -> CRFRecord:
 def test_a_second_phase_of_training_is_not_comparable() -> None:
     text = FILE.replace("iterations: 20,", "iterations: 20, phases: 1,")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
-    published_file.cache_clear()
+    read_published.cache_clear()
     found = results({"a": [60.0, 60.1]}, {"a": cite(1)})
     assert rows(found)["reason"][0] == ""
     second = {"output_stride": 8, "training": {"iterations": 5}}
@@ -328,7 +328,7 @@ def elsewhere(scores: Mapping[str, Sequence[float]], cited: dict[str, int]) -> p
     """On data that no cited paper has."""
     text = FILE.replace("dataset: shapes", "dataset: voc2012")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
-    published_file.cache_clear()
+    read_published.cache_clear()
     return rows(results(scores, {model: cite(x) for model, x in cited.items()}))
 
 
@@ -369,7 +369,7 @@ def test_pairs_are_neighbours_of_the_published_table() -> None:
 def test_pairs_of_one_model_under_two_inferences() -> None:
     text = FILE.replace("dataset: shapes", "dataset: voc2012")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
-    published_file.cache_clear()
+    read_published.cache_clear()
     cited = {"a": [cite(1), cite(2) | {"inference": "os8"}]}
     (row,) = rows(results({"a": [60.0, 61.0]}, cited, {"os8": {"a": [61.0, 62.1]}})).to_dict(
         "records"
@@ -381,7 +381,7 @@ def test_pairs_of_one_model_under_two_inferences() -> None:
 def test_rows_of_one_score_and_of_several_tables_are_no_pair() -> None:
     scores = {model: [40.0, 41.0] for model in "abc"}
     assert elsewhere(scores, {"a": 3, "b": 4}).empty
-    published_file.cache_clear()
+    read_published.cache_clear()
     found = results(scores, {"a": cite(1, "other.table1"), "b": cite(2, "deeplabv3.table5")})
     assert neighbours_of(found) == []
     both = {"a": [cite(1), cite(1, "other.table1")], "b": [cite(2), cite(2, "other.table1")]}

@@ -17,12 +17,12 @@ from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.settings.published import (
     Citation,
     PublishedError,
-    published_file,
-    published_value,
+    find_published,
+    read_published,
 )
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
-ROWS = [(key, index) for key, t in published_file().tables.items() for index in range(len(t.rows))]
+ROWS = [(key, index) for key, t in read_published().tables.items() for index in range(len(t.rows))]
 
 FILE = """
 papers:
@@ -56,14 +56,14 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         path = tmp_path / "published.yaml"
         path.write_text(text, encoding="utf-8")
         monkeypatch.setattr(published, "PUBLISHED_FILE", path)
-        published_file.cache_clear()
+        read_published.cache_clear()
 
     yield write
-    published_file.cache_clear()
+    read_published.cache_clear()
 
 
 def cite(table: str, **row: Any) -> published.Published:
-    return published_value(Citation(table=table, row=row))
+    return find_published(Citation(table=table, row=row))
 
 
 # The committed file
@@ -71,7 +71,7 @@ def cite(table: str, **row: Any) -> published.Published:
 
 @pytest.mark.parametrize(("table", "index"), ROWS)
 def test_every_row_can_be_cited_and_is_a_percentage(table: str, index: int) -> None:
-    settings = published_file().tables[table].settings_of(index)
+    settings = read_published().tables[table].settings_of(index)
     found = cite(table, **settings)
     assert found.index == index
     assert 0 < found.value < 100
@@ -125,13 +125,13 @@ def test_tables_that_repeat_a_result_agree() -> None:
 
 
 def test_field_of_view_is_that_of_the_kernel() -> None:
-    for row in published_file().tables["deeplabv2.table1"].rows:
+    for row in read_published().tables["deeplabv2.table1"].rows:
         kernel, rate, fov = (int(str(row[key])) for key in ("kernel", "rate", "fov"))
         assert fov == (kernel - 1) * rate * 8 + 32
 
 
 def test_counts_add_up() -> None:
-    data = published_file().data
+    data = read_published().data
     voc, sbd = data["voc2012"]["images"], data["sbd"]["images"]
     assert voc["train"] + voc["val"] == voc["trainval"]
     assert sbd["train"] + sbd["val"] == sbd["total"]
@@ -139,7 +139,7 @@ def test_counts_add_up() -> None:
 
 
 def test_spread_of_replicas() -> None:
-    assert published.replica_spread() == 0.52
+    assert published.compute_replica_spread() == 0.52
 
 
 # Citations
@@ -341,7 +341,7 @@ def citations_of_study(name: str) -> list[tuple[str, Citation, published.Publish
     study = params.studies[name]
     paper, _, tables = study.paper.partition(", Table")
     numbers = re.findall(r"\d+", tables)
-    cited = [(m, c, published_value(c)) for m in study.models for c in params.citations(m)]
+    cited = [(m, c, find_published(c)) for m in study.models for c in params.citations(m)]
     return [
         (model, citation, row)
         for model, citation, row in cited
@@ -368,10 +368,10 @@ def test_most_studies_have_published_scores() -> None:
 
 
 def test_values_in_words() -> None:
-    assert published.in_words({"a": (1, 2), "b": True, "c": "x", "d": 0.5}) == (
+    assert published.describe_settings({"a": (1, 2), "b": True, "c": "x", "d": 0.5}) == (
         "a 1 2, b true, c x, d 0.5"
     )
-    assert not published.same(1, True)
-    assert published.same([1, 2], (1, 2))
-    assert not published.same([1, 2], "12")
-    assert not published.same(math.pi, 3)
+    assert not published.is_same(1, True)
+    assert published.is_same([1, 2], (1, 2))
+    assert not published.is_same([1, 2], "12")
+    assert not published.is_same(math.pi, 3)
