@@ -213,15 +213,15 @@ def insert_results(readme: Path, results: Path) -> str:
 
 
 def collect_excerpts(readme: Path, results: Path) -> str:
-    """Return the table of accuracy of each profile, with an alert if it has one."""
+    """Return the table of accuracy of each profile, without the list of its terms."""
     blocks = []
     for profile in README_PROFILES:
         path = results / profile / "tables" / "accuracy.md"
         link = (results / profile).relative_to(readme.parent).as_posix()
         if path.is_file():
             heading = f"### [{profile}]({link}/README.md)"
-            table = path.read_text(encoding="utf-8").strip()
-            blocks += [heading, table.replace(ROOT, "")]
+            table = path.read_text(encoding="utf-8").partition("\n\nTerms: ")[0]
+            blocks += [heading, table.strip().replace(ROOT, "")]
         elif profile == README_PROFILES[0]:
             raise ReportError(f"{path} is missing: run `dvc repro`")
     return "\n\n".join(blocks)

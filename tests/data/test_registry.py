@@ -1,0 +1,33 @@
+"""Data sets: one file and one line each, and nothing of models in them."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from deeplab_bench import data
+from deeplab_bench.data.registry import DATA_SETS
+from deeplab_bench.results.code_digest import imported_files
+
+FOLDER = Path(data.__path__[0])
+OF_MODELS = ("deeplab_bench/models/", "deeplab_bench/training/", "deeplab_bench/evaluation/")
+OF_MODELS += tuple(f"deeplab_bench/settings/{name}.py" for name in ("schema", "params", "blocks"))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [f"deeplab_bench.data.{path.stem}" for path in sorted(FOLDER.glob("*.py"))]
+    + ["pipelines.download", "pipelines.prepare"],
+)
+def test_data_import_nothing_of_models(module: str) -> None:
+    """Otherwise an edit of a model would have the data prepared again."""
+    files = imported_files([module.removesuffix(".__init__")])
+    assert files
+    assert [path for path in files if path.startswith(OF_MODELS)] == []
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_is_one_file(name: str) -> None:
+    data_set = DATA_SETS[name]
+    assert data_set.__module__ == f"deeplab_bench.data.{name}"
+    assert get_args(data_set.model_fields["dataset"].annotation) == (name,)
