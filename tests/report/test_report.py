@@ -897,7 +897,7 @@ def test_readme_is_stale_until_updated(folder: Path) -> None:
     assert "72.00 ± 2.00" in text
     assert "old\n" not in text
     assert "### [quick](results/quick/README.md)" in text
-    assert "](docs/glossary.md#interval)" in text and "](../" not in text
+    assert "Terms:" not in text and "](../" not in text
 
 
 def test_readme_without_markers_is_refused() -> None:
