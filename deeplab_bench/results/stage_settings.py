@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from deeplab_bench.results.code_digest import code_sha256
 from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.writing import write_json
@@ -30,10 +32,14 @@ def read_settings(path: Path, stage: str, schema: type[Schema]) -> Schema:
         SettingsError: the file is missing, or the stage's code has changed since.
     """
     remedy = f"run `dvc repro`, or `deeplab-bench resolve` before {stage}"
+    older = SettingsError(f"{path} is of older code of the stage {stage}: {remedy}")
     try:
         record: dict[str, Any] = json.loads(path.read_bytes())
+        settings = schema.model_validate_json(json.dumps(record["settings"]))
     except FileNotFoundError:
         raise SettingsError(f"{path} is missing: {remedy}") from None
+    except ValidationError:
+        raise older from None
     if record.get("code_sha256") != code_sha256(stage, record.get("architecture")):
-        raise SettingsError(f"{path} is of older code of the stage {stage}: {remedy}")
-    return schema.model_validate_json(json.dumps(record["settings"]))
+        raise older
+    return settings

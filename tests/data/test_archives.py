@@ -190,7 +190,7 @@ def test_http_error(site: Site, tmp_path: Path, status: int) -> None:
     message = failed_fetch(archive_at(site.url("data"), site.url("gone")), tmp_path)
     assert f"{site.url('data')}: HTTP {status}" in message
     assert f"{site.url('gone')}: HTTP 404" in message
-    assert f"put the file there yourself at {tmp_path / 'data.tar'}" in message
+    assert f"put the file at {tmp_path / 'data.tar'} yourself" in message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,7 +66,8 @@ class TestRefusal:
             arguments = experiment.arguments | {"output_stride": 8}
             experiment = experiment.model_copy(update={"arguments": arguments})
         elif what in ("code", "weights"):
-            monkeypatch.setattr(provenance, f"{what}_sha256", lambda *_: "another")
+            name = {"code": "code_sha256", "weights": "compute_weights_sha256"}[what]
+            monkeypatch.setattr(provenance, name, lambda *_: "another")
         elif what == "data":
             other = shutil.copytree(data_folder, tmp_path / "toy")
             content = json.loads((other / MANIFEST).read_text())
