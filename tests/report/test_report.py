@@ -901,7 +901,7 @@ def test_readme_is_stale_until_updated(folder: Path) -> None:
 
 
 def test_a_missing_readme_is_refused() -> None:
-    with pytest.raises(UserError, match="README.md is missing: run from the repository's root"):
+    with pytest.raises(UserError, match="is missing: run from the repository"):
         page.update_readme(Path("README.md"), Path("results"))
 
 
