@@ -10,6 +10,7 @@ from deeplab_bench.data.registry import DataSettings
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.stage_settings import write_settings
 from deeplab_bench.settings.base import Settings
+from deeplab_bench.settings.blocks import require_known
 from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.settings.schema import StageSettings
 
@@ -17,7 +18,12 @@ OF_EVERY_MODEL = ("train", "receptive_field", "speed")
 
 
 def main(profile: str) -> None:
+    """
+    Raises:
+        ParamsError: params.yaml is wrong, or does not define the profile.
+    """
     params, files = load_params(), ProfileFiles(profile)
+    require_known(profile, params.profile, "profile")
     data = DataSettings(data=params.profile[profile].data)
     write_settings(files.settings("download"), "download", data)
     write_settings(files.settings("prepare"), "prepare", data)

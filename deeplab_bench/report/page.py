@@ -204,6 +204,8 @@ def is_readme_current(readme: Path, results: Path) -> bool:
 
 def insert_results(readme: Path, results: Path) -> str:
     """Return the README's text with the results of ``README_PROFILES``."""
+    if not readme.is_file():
+        raise ReportError(f"{readme} is missing: run from the repository's root")
     text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

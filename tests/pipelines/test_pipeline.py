@@ -225,6 +225,15 @@ def test_every_stage_refuses_a_mistake_in_one_line(
     assert not (tmp_path / "results" / "miniature").exists()
 
 
+def test_an_unknown_profile_is_refused_in_one_line(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    done = repository.run(sys.executable, "-m", "deeplab_bench", "resolve", "minature")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: profile: 'minature' is not defined; the nearest valid one is 'miniature'\n"
+    )
+
+
 def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     repository.edit(

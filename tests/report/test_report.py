@@ -900,6 +900,11 @@ def test_readme_is_stale_until_updated(folder: Path) -> None:
     assert "Terms:" not in text and "](../" not in text
 
 
+def test_a_missing_readme_is_refused() -> None:
+    with pytest.raises(UserError, match="is missing: run from the repository"):
+        page.update_readme(Path("README.md"), Path("results"))
+
+
 def test_readme_without_markers_is_refused() -> None:
     Path("README.md").write_text("# Title\n", encoding="utf-8")
     with pytest.raises(UserError, match="needs the lines"):
