@@ -1,9 +1,8 @@
 """Stage ``prepare``: generate or convert a profile's data, check every pair, pack them."""
 
-from deeplab_bench.data.registry import DataSettings
-
 from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.preparation import prepare
+from deeplab_bench.data.registry import DataSettings
 from deeplab_bench.data.samples import write_samples
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.stage_settings import read_settings

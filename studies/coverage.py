@@ -1,11 +1,17 @@
-"""Simulate how often 95 % intervals of the mean mIoU contain the true value.
+"""Simulate how often intervals and comparisons are right: ``python -m studies.coverage``.
 
-``python -m studies.coverage`` draws networks and images from populations with a known true mIoU. It
-compares the interval of ``deeplab_bench.report.statistics`` with three other methods, prints the
-result and writes it to ``results/benchmarks/coverage.csv``.
+Two simulations, printed and written to ``results/benchmarks``:
+
+- ``coverage.csv``: how often 95 % intervals of a mean mIoU contain the true value. Networks and
+  images come from populations with a known true mIoU. The interval of
+  ``deeplab_bench.report.statistics`` is compared with three other methods.
+- ``families.csv``: how often comparisons of equal models, all pairs of them, declare at least one
+  difference. This family-wise error should be 5 % or less.
 """
 
+import argparse
 from collections.abc import Mapping
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +19,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deeplab_bench.report.statistics import Source, compute_seed_variance, margin_of_error
+from deeplab_bench.report.statistics import (
+    SIGNIFICANT,
+    Source,
+    compare,
+    compute_seed_variance,
+    margin_of_error,
+)
 from deeplab_bench.results.files import RESULTS
 
 Counts = NDArray[np.float64]
 
 SEEDS, IMAGES, TRIALS, RESAMPLES = (3, 5), (20, 80, 160), 1000, 200
+MODELS, FAMILY_SEEDS, FAMILY_IMAGES, FAMILY_TRIALS = (2, 4, 8), (2, 3, 5), 160, 1000
 
 
 class Population(NamedTuple):
@@ -125,12 +138,66 @@ def simulate_coverage() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+class Family(NamedTuple):
+    """A family of equal models, by standard deviations of their scores in points.
+
+    ``seed_effects`` are of one seed, those of the first and of the last model; ``image_effect`` is
+    of a mean over all images, and differs from model to model.
+    """
+
+    seed_effects: tuple[float, float]
+    image_effect: float
+
+
+FAMILIES = {
+    "equal, images vary less": Family((2.0, 2.0), 0.3),
+    "equal, as much as images": Family((2.0, 2.0), 1.0),
+    "equal, images vary more": Family((1.0, 1.0), 3.0),
+    "one to three, images vary less": Family((1.0, 3.0), 0.3),
+    "one to three, as much as images": Family((1.0, 3.0), 1.0),
+}
+
+
+def draw_family(
+    random: np.random.RandomState, family: Family, models: int, seeds: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Draw scores (seeds, models) and their means on resamples of the images."""
+    effects = np.linspace(*family.seed_effects, models)
+    per_image = random.normal(0, family.image_effect * FAMILY_IMAGES**0.5, (FAMILY_IMAGES, models))
+    scores = random.normal(0, effects, (seeds, models)) + per_image.mean(axis=0)
+    even = np.full(FAMILY_IMAGES, 1 / FAMILY_IMAGES)
+    weights = random.multinomial(FAMILY_IMAGES, even, RESAMPLES)
+    return pd.DataFrame(scores), pd.DataFrame(weights @ per_image / FAMILY_IMAGES)
+
+
+def simulate_families() -> pd.DataFrame:
+    """Compute the family-wise error in percent, one row per family, models and seeds."""
+    rows = []
+    for (name, family), models, seeds in product(FAMILIES.items(), MODELS, FAMILY_SEEDS):
+        random, errors = np.random.RandomState(0), 0
+        title = f"{name}, {models} models, {seeds} seeds"
+        for _ in tqdm(range(FAMILY_TRIALS), desc=title, unit="trial"):
+            compared = compare(*draw_family(random, family, models, seeds), FAMILY_IMAGES)
+            errors += bool(compared["p_holm"].min() < SIGNIFICANT)
+        error = round(100 * errors / FAMILY_TRIALS, 1)
+        rows.append({"seeds' variances": name, "models": models, "seeds": seeds, "error": error})
+    return pd.DataFrame(rows)
+
+
+SIMULATIONS = {"families": simulate_families, "coverage": simulate_coverage}
+
+
 def main() -> None:
-    table = simulate_coverage()
-    path = RESULTS / "benchmarks" / "coverage.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
-    print(table.to_markdown(index=False))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="families, coverage (default: both)"
+    )
+    for name in parser.parse_args().names or SIMULATIONS:
+        table = SIMULATIONS[name]()
+        path = RESULTS / "benchmarks" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, lineterminator="\n")
+        print(table.to_markdown(index=False))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def describe_accuracy(results: Results) -> Caption:
     several = len(results.models) > 1
     second = make_sentence(
         "in brackets: ranks not excluded by the pairwise tests (Holm, 95 % jointly)"
-        if several
+        if several and len(results.seeds) > 1
         else "",
         describe_sizes(results),
     )
@@ -216,11 +216,14 @@ def describe_comparisons(results: Results) -> Caption:
     pairs = len(results.compared)
     together = "the one pair" if pairs == 1 else f"all {pairs} pairs together"
     text = join_sentences(
-        f"Difference of mIoU in points between two models {describe_data(results)}, paired by seed "
-        f"and image; {describe_interval(results)}.",
-        f"Interval and p are for one pair, p (Holm) is for {together}.",
+        f"Difference of mIoU in points between two models {describe_data(results)}, on the same "
+        f"images; {describe_interval(results)}.",
+        f"Interval and p are for one pair, p (Holm) is for {together}; the variance of the seeds "
+        "is pooled over all models."
+        if len(results.seeds) > 1
+        else "",
     )
-    return Caption(text, ("Paired", "Interval", "p", "Higher and undecided"))
+    return Caption(text, ("Pooled", "Interval", "p", "Higher and undecided"))
 
 
 def describe_data(results: Results) -> str:

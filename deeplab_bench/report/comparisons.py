@@ -25,8 +25,7 @@ def render(results: Results) -> dict[str, str]:
 
 def build_comparisons(results: Results) -> Table:
     data = results.compared.copy()
-    few = " (one seed)" if len(results.seeds) == 1 else ""
-    data["verdict"] = [f"{decide(p)}{few}" for p in data["p_holm"]]
+    data["verdict"] = [decide(p) for p in data["p_holm"]]
     text = format_cells(data)
     text["ci95_low"] = format_interval(text)
     text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})
@@ -38,7 +37,9 @@ def build_comparisons(results: Results) -> Table:
 
 
 def decide(p_holm: float) -> str:
-    """Return whether the first model is higher than the other, or nothing is decided."""
+    """Return whether the first model is higher than the other; NaN is that of one seed."""
+    if pd.isna(p_holm):
+        return "one seed"
     return "higher" if p_holm < SIGNIFICANT else "undecided"
 
 

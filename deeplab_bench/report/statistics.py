@@ -12,6 +12,12 @@ The standard error is the root of the sum of both. Its degrees of freedom are Sa
 (Biometrics Bulletin 2, 1946), and the interval is Student's t. If only one source is known, this is
 the plain t interval.
 
+Comparisons of K models pool the variance of the seeds over all models, with K (S - 1) degrees of
+freedom: with few seeds, that of one pair is often much too small by chance. In simulations of 2 to
+8 equal models with 2 to 5 seeds (``python -m studies.coverage``), Holm's adjusted tests declared a
+difference in 3 to 7 of 100 families if all models vary alike, and in 5 to 10 if the
+standard deviations of the seeds go from one to three.
+
 Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 2007) also resamples the seeds, but its
 intervals are too narrow for few seeds. In simulations with five classes and 20 to 160 images, where
 either seeds or images vary more, this many of 100 intervals at 95 % contained the true value
@@ -30,9 +36,9 @@ If few images show a class, all methods give intervals that are too narrow. With
 images in twenty, 80 of 100 intervals contained the true value with 20 images, and 92 with 80.
 """
 
+import math
 from collections.abc import Hashable, Iterator
-from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,7 +59,7 @@ class Source(NamedTuple):
     With 0 degrees of freedom the variance is unknown.
     """
 
-    variance: float
+    variance: float | Floats
     freedom: int
 
 
@@ -91,30 +97,33 @@ def estimate_over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable,
     return {name: Source(variance, images - 1) for name, variance in resampled.var().items()}
 
 
-def margin_of_error(*sources: Source) -> float:
-    """Compute half the length of the interval."""
+def margin_of_error(*sources: Source) -> Any:
+    """Compute half the length of the interval, NaN if nothing is known of its variance."""
     error, freedom = standard_error(*sources)
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * error)
+    return stats.t.ppf((1 + LEVEL) / 2, freedom) * error
 
 
-def p_value(difference: float, *sources: Source) -> float:
+def p_value(difference: Any, *sources: Source) -> Any:
     """Compute the two-sided p value of the hypothesis that the true difference is 0."""
     error, freedom = standard_error(*sources)
-    if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.t.sf(abs(difference) / error, freedom))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(difference) / error, freedom)
+    return np.where(error == 0, np.where(np.asarray(difference) == 0, 1.0, 0.0), p)
 
 
-def standard_error(*sources: Source) -> tuple[float, float]:
-    """Compute the standard error and its degrees of freedom from the known sources."""
+def standard_error(*sources: Source) -> tuple[Any, Any]:
+    """Compute the standard error and its degrees of freedom from the known sources.
+
+    Both are arrays if the sources' variances are.
+    """
     known = [source for source in sources if source.freedom > 0]
     if not known:
-        return float("nan"), float("nan")
-    variance = sum(source.variance for source in known)
-    if variance == 0:
-        return 0.0, min(source.freedom for source in known)
-    freedom = variance**2 / sum(source.variance**2 / source.freedom for source in known)
-    return variance**0.5, freedom
+        return math.nan, math.nan
+    variance = sum(np.asarray(source.variance) for source in known)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = variance**2 / sum(source.variance**2 / source.freedom for source in known)
+    least = min(source.freedom for source in known)
+    return np.sqrt(variance), np.where(variance == 0, least, freedom)
 
 
 def resample_miou(
@@ -154,20 +163,43 @@ def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.Da
     """Compare every pair of models. ``p_holm`` is ``p_value`` adjusted for the number of pairs.
 
     ``scores`` are (seeds, models), and ``resampled`` are mean scores on resamples of the images,
-    (resamples, models). Differences are paired by seed and image. ``model`` has the higher mean of
-    a pair. The rows begin with the models of the highest means.
+    (resamples, models). Differences are on the same images. ``model`` has the higher mean of a
+    pair. The rows begin with the models of the highest means. One seed decides nothing: its p
+    values are NaN, and its intervals cover the choice of images alone.
     """
     order = scores.mean().sort_values(ascending=False, kind="stable").index
-    rows = []
-    for model, other in combinations(order, 2):
-        difference = (scores[model] - scores[other]).to_numpy()
-        image_source = Source(float((resampled[model] - resampled[other]).var()), images - 1)
-        found = estimate(difference, image_source)
-        p = p_value(found.mean, compute_seed_variance(difference), image_source)
-        rows.append((model, other, found.mean, found.ci95_low, found.ci95_high, p))
-    columns = ["model", "other", "difference", "ci95_low", "ci95_high", "p_value"]
-    compared = pd.DataFrame(rows, columns=columns)
-    return compared.assign(p_holm=adjust_p_values(compared["p_value"]))
+    higher, lower = np.triu_indices(len(order), 1)
+    means = scores[order].mean().to_numpy()
+    covariance = np.atleast_2d(np.cov(resampled[order].to_numpy(), rowvar=False))
+    variance = covariance.diagonal()
+    of_difference = variance[higher] + variance[lower] - 2 * covariance[higher, lower]
+    sources = (pool_seed_variance(scores), Source(of_difference.clip(min=0), images - 1))
+    difference = means[higher] - means[lower]
+    margin = margin_of_error(*sources)
+    p = p_value(difference, *sources) if len(scores) > 1 else np.full(len(difference), math.nan)
+    return pd.DataFrame(
+        {
+            "model": order[higher],
+            "other": order[lower],
+            "difference": difference,
+            "ci95_low": difference - margin,
+            "ci95_high": difference + margin,
+            "p_value": p,
+            "p_holm": adjust_p_values(p),
+        }
+    )
+
+
+def pool_seed_variance(scores: pd.DataFrame) -> Source:
+    """Compute the variance that seeds add to the difference of two models' means.
+
+    It is pooled over all models of ``scores`` (seeds, models): with two or three seeds, that of a
+    pair alone is often much too small by chance.
+    """
+    seeds, models = scores.shape
+    if seeds == 1:
+        return Source(0.0, 0)
+    return Source(2 * float(scores.var().mean()) / seeds, models * (seeds - 1))
 
 
 def adjust_p_values(p_values: ArrayLike) -> Floats:

@@ -56,7 +56,9 @@ def render(results: Results) -> dict[str, str]:
 def build_accuracy(results: Results) -> Table:
     data = collect_accuracy(results)
     text = merge_interval(format_cells(data))
-    text["rank"] += " (" + text["rank_low"] + " to " + text["rank_high"] + ")"
+    several = len(results.seeds) > 1
+    ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
+    text["rank"] += " (" + ends + ")"
     text = text.drop(columns=["rank_low", "rank_high", "implausible"])
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
