@@ -151,7 +151,7 @@ def find_published(citation: Citation) -> Published:
 
 
 def compute_replica_spread() -> float:
-    """Compute the range of the mIoU over equal runs, in percent (DeepLabv3, PublishedTable 11)."""
+    """Compute the range of the mIoU over equal runs, in percent (DeepLabv3, Table 11)."""
     table = read_published().tables["deeplabv3.table11"]
     scores = [table.miou(index) for index in range(len(table.rows))]
     return round(max(scores) - min(scores), 2)
