@@ -10,7 +10,11 @@ from deeplab_bench.data.registry import DATA_SETS
 from deeplab_bench.results.code_digest import imported_files
 
 FOLDER = Path(data.__path__[0])
-OF_MODELS = ("deeplab_bench/models/", "deeplab_bench/training/", "deeplab_bench/evaluation/")
+OF_MODELS: tuple[str, ...] = (
+    "deeplab_bench/models/",
+    "deeplab_bench/training/",
+    "deeplab_bench/evaluation/",
+)
 OF_MODELS += tuple(f"deeplab_bench/settings/{name}.py" for name in ("schema", "params", "blocks"))
 
 
