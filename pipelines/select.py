@@ -1,13 +1,12 @@
 """Command ``select``: edit ``run`` in params.yaml, the profile, or the models of a study."""
 
 import re
-from collections.abc import Collection
 from typing import Annotated
 
-from deeplab_bench.errors import suggest_nearest
-from deeplab_bench.settings.blocks import ParamsError
-from deeplab_bench.settings.params import PARAMS_FILE, load_params
+from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.params import PARAMS_FILE, load_params, parse_params
 from deeplab_bench.settings.schema import PLAIN
+from deeplab_bench.writing import write_bytes
 
 
 def main(
@@ -15,17 +14,19 @@ def main(
     profile: Annotated[str, "the profile to run"] = "",
     study: Annotated[str, "the study whose models to run"] = "",
 ) -> None:
-    """
+    """Edit ``run`` in params.yaml.
+
     Raises:
-        ParamsError: there is no such profile or study; nothing is edited.
+        ParamsError: there is no such profile or study, or the profile cannot run the study's
+            models; nothing is edited.
     """
     params = load_params()
     lines = {}
     if profile:
-        require("--profile", profile, params.profile)
+        require_known(profile, params.profile, "--profile")
         lines["profiles"] = f"[{profile}]"
     if study:
-        require("--study", study, params.studies)
+        require_known(study, params.studies, "--study")
         chosen = params.studies[study]
         lines["models"] = f"*{study}"
         lines["inference"] = f"[{', '.join([PLAIN, *chosen.inference])}]"
@@ -34,9 +35,5 @@ def main(
     text = PARAMS_FILE.read_text(encoding="utf-8")
     for key, value in lines.items():
         text = re.sub(rf"(?m)^  {key}: .*$", f"  {key}: {value}", text, count=1)
-    PARAMS_FILE.write_text(text, encoding="utf-8")
-
-
-def require(option: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise ParamsError(f"{option}: {name!r} is not defined{suggest_nearest(name, known)}")
+    parse_params(text, PARAMS_FILE)
+    write_bytes(PARAMS_FILE, text.encode())

@@ -190,6 +190,17 @@ class Params(Settings):
         Raises:
             ParamsError: some do not.
         """
+        self._check_run()
+        self._check_studies()
+        self._check_trained("audit", self.run.audit)
+        self._check_crf()
+        self._check_profiles()
+        self._check_citations()
+        for profile in self.run.profiles:
+            for model in self.run.models:
+                self._check_network(self.experiment(profile, model))
+
+    def _check_run(self) -> None:
         for key, values in self.run.model_dump().items():
             if len(set(values)) < len(values):
                 raise ParamsError(f"run.{key} {list(values)} names one of them twice")
@@ -203,6 +214,8 @@ class Params(Settings):
             )
         if self.inference[PLAIN] != Inference():
             raise ParamsError(f"inference.{PLAIN} should be {{}}: one pass at scale 1")
+
+    def _check_studies(self) -> None:
         for name, study in self.studies.items():
             for model in study.models:
                 require_known(model, self.models, f"studies.{name}.models")
@@ -210,8 +223,9 @@ class Params(Settings):
                 require_known(way, self.inference, f"studies.{name}.inference")
             for model in study.crf:
                 require_known(model, study.models, f"studies.{name}.crf")
-        self._check_trained("audit", self.run.audit)
-        self._check_crf()
+
+    def _check_profiles(self) -> None:
+        """Check all arguments in each profile's ``model``, and every model under the profile."""
         every_argument = {
             name: (p.annotation, None)
             for architecture in ARCHITECTURES
@@ -222,21 +236,17 @@ class Params(Settings):
             _validated(schema, settings.model, f"profile.{profile}.model.")
             for model in self.models:
                 self.experiment(profile, model)
+
+    def _check_citations(self) -> None:
         for model in self.models:
+            where = f"models.{model}.published"
             for citation in self.citations(model):
                 if citation.inference is not None:
-                    require_known(
-                        citation.inference, self.inference, f"models.{model}.published.inference"
-                    )
+                    require_known(citation.inference, self.inference, f"{where}.inference")
                 try:
                     find_published(citation)
                 except PublishedError as error:
-                    raise ParamsError(f"models.{model}.published: {error}") from None
-        for profile in self.run.profiles:
-            for model in self.run.models:
-                self._check_network(
-                    self.experiment(require_known(profile, self.profile, "run.profiles"), model)
-                )
+                    raise ParamsError(f"{where}: {error}") from None
 
     def _check_network(self, experiment: Experiment) -> None:
         """Check that the network can be built for every phase and every way of inference."""
@@ -268,17 +278,28 @@ class Params(Settings):
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read a parameter file, complete the blocks that extend others, and check all of it.
+    """Read a parameter file.
 
     Raises:
         ParamsError: anything in the file is wrong.
     """
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the repository's root") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} cannot be read: {error}") from None
+    return parse_params(text, path)
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Parse the text of a parameter file, complete its blocks, and check all of it.
+
+    Raises:
+        ParamsError: anything is wrong; the message begins with ``path``.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:

@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from deeplab_bench.settings.params import load_params
+from pipelines import select
 from pipelines.stages import STAGES as TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +270,31 @@ def test_a_study_is_selected_by_name(tmp_path: Path) -> None:
     assert params.run.inference == ("plain",)
     refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "rate")
     assert "--study: 'rate' is not defined; the nearest valid one is 'rates'" in refused.stderr
+
+
+def test_every_study_can_be_selected_with_the_papers_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, study in load_params().studies.items():
+        select.main(profile="voc2012", study=name)
+        run = load_params().run
+        assert (run.profiles, run.models, run.crf) == (("voc2012",), study.models, study.crf)
+
+
+def test_a_study_that_the_profile_cannot_run_is_not_selected(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    repository.params.write_text(
+        "studies:\n  refined:\n    paper: A, Table 1\n    question: Which?\n    hours: 1\n"
+        "    models: &refined [aspp]\n    crf: [aspp]\n" + MINIATURE
+    )
+    before = repository.params.read_bytes()
+    refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "refined")
+    assert refused.stderr == (
+        "error: params.yaml: profile.miniature.crf is missing: run.crf needs it\n"
+    )
+    assert repository.params.read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
