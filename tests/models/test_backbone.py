@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
+from small_networks import randomise_batch_norm
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models._utils import IntermediateLayerGetter
@@ -44,16 +45,6 @@ def random_torchvision_state(name: str) -> dict[str, Tensor]:
     model: nn.Module = get_model(name, weights=None)
     randomise_batch_norm(model)
     return model.state_dict()
-
-
-def randomise_batch_norm(model: nn.Module) -> None:
-    """Set random batch statistics, as a trained network has."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            for tensor in (m.weight, m.running_var):
-                nn.init.uniform_(cast(Tensor, tensor), 0.5, 1.0)
-            for tensor in (m.bias, m.running_mean):
-                nn.init.uniform_(cast(Tensor, tensor), -0.5, 0.5)
 
 
 def torchvision_features(
