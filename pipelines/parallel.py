@@ -3,15 +3,15 @@
 The output of a stage is shown when it ends.
 """
 
-import json
 import os
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
 
 from tqdm import tqdm
 
+from pipelines.dvc_runs import list_stale_runs, run_dvc
 from pipelines.stages import STAGES
 
 
@@ -24,7 +24,7 @@ def reproduce(jobs: int) -> int:
         status = run_side_by_side(list_stale_runs(stages), gpus)
         if status:
             return status
-    return subprocess.run(["dvc", "repro"]).returncode
+    return run_dvc("repro").returncode
 
 
 def list_gpus() -> list[str]:
@@ -37,27 +37,20 @@ def list_gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
-def list_stale_runs(stages: Collection[str]) -> list[str]:
-    """List the runs of these stages that are out of date, as ``train@quick-aspp-0``."""
-    status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True, check=True)
-    return [name for name in json.loads(status.stdout) if name.partition("@")[0] in stages]
-
-
 def run_side_by_side(runs: Sequence[str], gpus: Sequence[str]) -> int:
     """Reproduce these runs, as many at a time as there are GPUs, until one of them fails."""
     free: SimpleQueue[str] = SimpleQueue()
     for gpu in gpus:
         free.put(gpu)
 
-    def reproduce(run: str) -> subprocess.CompletedProcess[str]:
+    def reproduce(run: str) -> "subprocess.CompletedProcess[str]":
         gpu = free.get()
         try:
-            return subprocess.run(
-                ["dvc", "--wait-for-lock", "repro", "--single-item", run],
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu},
+            return run_dvc(
+                *("--wait-for-lock", "repro", "--single-item", run),
+                environment={"CUDA_VISIBLE_DEVICES": gpu},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
             )
         finally:
             free.put(gpu)

@@ -24,7 +24,7 @@ from deeplab_bench.timing.costs import (
     list_possible_models,
 )
 from deeplab_bench.timing.steps import Step
-from pipelines.due import list_due_runs
+from pipelines.dvc_runs import list_due_runs
 from pipelines.stages import STAGES
 
 LIMIT_SECONDS = 600.0

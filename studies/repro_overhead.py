@@ -6,7 +6,6 @@ minutes. ``--cold`` does without the warm process, so that every stage imports t
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.settings.schema import PLAIN
+from pipelines.dvc_runs import run_dvc
 from pipelines.warm import warm_process
 
 PHASES = ("training_seconds", "evaluation_seconds", "search_seconds")
@@ -43,7 +43,7 @@ def time_repro(cold: bool) -> float:
     """Run every stage again and return the seconds."""
     started = time.monotonic()
     with nullcontext() if cold else warm_process():
-        subprocess.run(["dvc", "repro", "--force"], check=True)
+        run_dvc("repro", "--force").check_returncode()
     return time.monotonic() - started
 
 

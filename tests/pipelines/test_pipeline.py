@@ -199,7 +199,9 @@ def test_only_what_is_out_of_date_runs(repository: Repository) -> None:
     assert '"wide"' in repository.dvc("metrics", "show", "--json", *metrics(results))
 
     repository.edit("seed: 0, image_size", "seed: 1, image_size")
-    due = repository.python("-c", "from pipelines.due import *; print(*list_due_runs('miniature'))")
+    due = repository.python(
+        "-c", "from pipelines.dvc_runs import *; print(*list_due_runs('miniature'))"
+    )
     models = ("fcn", "aspp", "wide", "copied")
     everything = (ONCE - RESOLVED).union(*map(stages_of, models))
     assert set(due.split()) == everything
