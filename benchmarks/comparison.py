@@ -15,8 +15,15 @@ import pandas as pd
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.report.captions import Caption, describe_environments
-from deeplab_bench.report.formats import Table, format_csv, format_markdown
+from deeplab_bench.report.captions import Caption, describe_environments, join_sentences
+from deeplab_bench.report.formats import (
+    Table,
+    format_cells,
+    format_csv,
+    format_markdown,
+    mark_none,
+    put_in_brackets,
+)
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.timing.machine import fingerprint
 from deeplab_bench.timing.rounds import Work, quantiles, ratios, time_in_rounds
@@ -160,11 +167,8 @@ def make_row(
 def make_table(
     benchmark: Benchmark, data: pd.DataFrame, device: torch.device, missing: list[str]
 ) -> Table:
-    text = data.astype(str)
-    for column in data.select_dtypes("float"):
-        text[column] = [f"{x:.3f}" if pd.notna(x) else "" for x in data[column]]
-    text["ratio"] += " [" + text["ratio_p25"] + ", " + text["ratio_p75"] + "]"
-    text = text.drop(columns=["ratio_p25", "ratio_p75"]).rename(columns=HEADINGS)
+    text = put_in_brackets(format_cells(data, decimals=3), "ratio", "ratio_p25", "ratio_p75")
+    text = text.rename(columns=HEADINGS)
     sentences = (
         benchmark.note,
         f"Ratio: time divided by the time of {OURS} in the same round; median [quartiles] over "
@@ -180,9 +184,8 @@ def make_table(
         *(f"{message}." for message in missing),
         f"Measured on {describe_environments([fingerprint(device)])}.",
     )
-    best = pd.DataFrame(False, index=text.index, columns=text.columns)
-    caption = Caption(" ".join(filter(None, sentences)))
-    return Table(benchmark.name, data, text, best, caption)
+    caption = Caption(join_sentences(*sentences))
+    return Table(benchmark.name, data, text, mark_none(data, text.columns), caption)
 
 
 def measure_rates(device: torch.device, precisions: Iterable[torch.dtype]) -> Rates:

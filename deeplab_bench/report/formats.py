@@ -114,13 +114,24 @@ def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
     }
 
 
-def format_cells(data: pd.DataFrame) -> pd.DataFrame:
-    """Return the values as strings, with the decimals of their column and NaN as nothing."""
+def format_cells(data: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
+    """Return the values as strings, NaN as nothing; some columns have ``DECIMALS`` of their own."""
     text = data.astype(str)
     for column in data.select_dtypes("float"):
-        digits = DECIMALS.get(str(column), 2)
+        digits = DECIMALS.get(str(column), decimals)
         text[column] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in data[column]]
     return text
+
+
+def format_changes(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the values as strings with their sign, NaN as nothing."""
+    return data.map(lambda x: f"{x:+.2f}" if pd.notna(x) else "")
+
+
+def put_in_brackets(text: pd.DataFrame, column: str, low: str, high: str) -> pd.DataFrame:
+    """Put both ends of a range, formatted columns, in brackets after the cells of ``column``."""
+    ends = (" [" + text[low] + ", " + text[high] + "]").where(text[low] != "", "")
+    return text.assign(**{column: text[column] + ends}).drop(columns=[low, high])
 
 
 def format_interval(text: pd.DataFrame) -> "pd.Series[str]":

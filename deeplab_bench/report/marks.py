@@ -7,7 +7,6 @@ overlook than one with a mark.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from deeplab_bench.report.plausibility import find_implausible
 from deeplab_bench.report.results import Results
 
 IMPLAUSIBLE, OUTDATED = "†", "‡"
@@ -83,4 +82,4 @@ class Marks:
 
 
 def find_marks(results: Results) -> Marks:
-    return Marks(results.profile, find_implausible(results), results.outdated)
+    return Marks(results.profile, results.implausible, results.outdated)

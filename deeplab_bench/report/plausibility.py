@@ -1,18 +1,19 @@
 """Runs that are too good, or too bad, to be true."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from deeplab_bench.report.results import Results
 from deeplab_bench.results.records import EvaluationRecord
 from deeplab_bench.settings.schema import PLAIN
 
 
-def find_implausible(results: Results) -> dict[str, str]:
-    """Return the reasons by model, for models with an implausible run."""
-    ceiling = results.params.profile[results.profile].miou_ceiling
+def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) -> dict[str, str]:
+    """Return the reasons by model, for models with an implausible run.
+
+    ``ceiling`` is an mIoU in percent.
+    """
     found: dict[str, list[str]] = {}
-    for run in [*results.runs, *results.inferences]:
+    for run in runs:
         name = f"seed {run.seed}" + (f", {run.inference}" if run.inference != PLAIN else "")
         for reason in find_reasons(run, ceiling):
             found.setdefault(run.model, []).append(f"{name}: {reason}")
@@ -20,7 +21,7 @@ def find_implausible(results: Results) -> dict[str, str]:
 
 
 def find_reasons(run: EvaluationRecord, ceiling: float | None) -> Iterator[str]:
-    """Yield why a run is implausible; ``ceiling`` is an mIoU in percent."""
+    """Yield why a run is implausible."""
     miou = 100 * run.metrics.miou
     if ceiling is not None and miou > ceiling:
         yield f"mIoU {miou:.2f} % is above the ceiling of {ceiling:g} %"

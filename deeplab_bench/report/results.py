@@ -12,6 +12,7 @@ import pandas as pd
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.report import statistics
+from deeplab_bench.report.plausibility import find_implausible
 from deeplab_bench.results.code_digest import code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import settings_sha256
@@ -68,6 +69,12 @@ class Results:
                 if digest != code_sha256(stage, architectures[model]):
                     found[model][stage] = None
         return {model: tuple(stages) for model, stages in found.items() if stages}
+
+    @cached_property
+    def implausible(self) -> dict[str, str]:
+        """The reasons by model, for models with an implausible run."""
+        ceiling = self.params.profile[self.profile].miou_ceiling
+        return find_implausible([*self.runs, *self.inferences], ceiling)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -165,8 +172,6 @@ def load_results(params: Params, profile: str) -> Results:
         if name != PLAIN
         for each in of_runs(run.models)
     ]
-    if not runs:
-        raise ReportError("params.yaml: run.models and run.seeds need an entry each")
     for record in [*runs, *inferences]:
         require_equal_images(record, runs[0])
     return Results(

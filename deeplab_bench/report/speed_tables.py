@@ -7,7 +7,13 @@ import pandas as pd
 
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import Caption
-from deeplab_bench.report.formats import Table, find_best, format_cells, render_formats
+from deeplab_bench.report.formats import (
+    Table,
+    find_best,
+    format_cells,
+    put_in_brackets,
+    render_formats,
+)
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.records import Cost, Quartiles, SpeedRecord
 
@@ -89,9 +95,7 @@ def build_table(
     """Put the quartiles of some columns in brackets, and find the best of each hardware."""
     text = format_cells(data)
     for column in with_quartiles:
-        low, high = f"{column}_p25", f"{column}_p75"
-        text[column] += " [" + text[low] + ", " + text[high] + "]"
-        text = text.drop(columns=[low, high])
+        text = put_in_brackets(text, column, f"{column}_p25", f"{column}_p75")
     groups = [part for _, part in data.groupby("hardware", sort=False)]
     best = pd.concat([find_best(part, text.columns) for part in groups])
     return Table(title, data, text, best, caption)

@@ -9,12 +9,13 @@ from deeplab_bench.report.formats import (
     Table,
     find_best,
     format_cells,
+    format_changes,
     format_csv,
     mark_none,
     merge_interval,
+    put_in_brackets,
     render_formats,
 )
-from deeplab_bench.report.plausibility import find_implausible
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.report.summaries import (
     NEAR_BOUNDARIES,
@@ -79,7 +80,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **{f"miou_{size}": means[f"miou_{size}"] for size in SIZES},
-        "implausible": dict.fromkeys(miou.index, "") | find_implausible(results),
+        "implausible": dict.fromkeys(miou.index, "") | results.implausible,
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 
@@ -105,9 +106,7 @@ def build_object_size(results: Results) -> Table:
     data = pd.concat(by_size, axis="columns").reset_index(names="model")
     text = format_cells(data)
     for column in columns:
-        low, high = f"{column}_ci95_low", f"{column}_ci95_high"
-        interval = " [" + text[low] + ", " + text[high] + "]"
-        text[column] += interval.where(data[low].notna(), "")
+        text = put_in_brackets(text, column, f"{column}_ci95_low", f"{column}_ci95_high")
     text = text[["model", *columns]]
     title = f"mIoU by size of the objects on the profile {results.profile}"
     best = find_best(data, text.columns)
@@ -132,12 +131,9 @@ def build_protocol_audit(results: Results) -> Table:
     data[["gain", *GAIN_INTERVAL]] = gain.drop(columns="std")
     data = data.reset_index()
     text = format_cells(data)
-    changes = data[["gain", *GAIN_INTERVAL]].map("{:+.2f}".format)
-    interval = " [" + changes["gain_low"] + ", " + changes["gain_high"] + "]"
-    shown = changes["gain"] + interval.where(data["gain_low"].notna(), "")
-    text["gain"] = shown.where(data["rule"] != "protocol", "").where(
-        data["miou_mean"].notna(), "not applicable"
-    )
+    gains = put_in_brackets(format_changes(data[["gain", *GAIN_INTERVAL]]), "gain", *GAIN_INTERVAL)
+    shown = gains["gain"].where(data["rule"] != "protocol", "")
+    text["gain"] = shown.where(data["miou_mean"].notna(), "not applicable")
     text = text.drop(columns=GAIN_INTERVAL)
     title = f"Scores by other rules on the profile {results.profile}"
     best = mark_none(data, text.columns)
@@ -163,8 +159,7 @@ def build_inference(results: Results) -> Table:
     data.insert(2, "settings", settings)
     text = format_cells(data)
     for value, low, high in (("miou_mean", "ci95_low", "ci95_high"), ("gain", *GAIN_INTERVAL)):
-        text[value] += (" [" + text[low] + ", " + text[high] + "]").where(data[low].notna(), "")
-        text = text.drop(columns=[low, high])
+        text = put_in_brackets(text, value, low, high)
     title = f"Ways of inference on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_inference(results))
@@ -182,12 +177,10 @@ def describe_inference(results: Results, name: str, model: str) -> str:
 def build_crf(results: Results) -> Table:
     data = collect_crf(results)
     text, several = merge_interval(format_cells(data)), data["miou_std"].notna()
-    gain = data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]].map("{:+.2f}".format)
+    gain = format_changes(data[["gain_mean", "gain_ci95_low", "gain_ci95_high"]])
     low_to_high = " (" + gain["gain_ci95_low"] + " to " + gain["gain_ci95_high"] + ")"
-    beyond_network = data["iteration"] > 0
-    text["gain_mean"] = (gain["gain_mean"] + low_to_high.where(several, "")).where(
-        beyond_network, ""
-    )
+    shown = gain["gain_mean"] + low_to_high.where(several, "")
+    text["gain_mean"] = shown.where(data["iteration"] > 0, "")
     text = text.drop(columns=["gain_ci95_low", "gain_ci95_high"])
     text = text.rename(columns={"interval": "interval_over_seeds"})
     models = [part for _, part in data.groupby("model", sort=False)]
