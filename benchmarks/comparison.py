@@ -26,7 +26,7 @@ from deeplab_bench.report.formats import (
 )
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.timing.machine import fingerprint
-from deeplab_bench.timing.rounds import Work, quantiles, ratios, time_in_rounds
+from deeplab_bench.timing.rounds import Work, compute_quantiles, compute_ratios, time_in_rounds
 from deeplab_bench.writing import write_bytes
 
 MIN_ROUNDS = 5
@@ -145,14 +145,14 @@ def compare(benchmark: Benchmark, workload: Workload) -> Table:
 def make_row(
     name: str, implementation: Implementation, times: list[float], ours: list[float], rates: Rates
 ) -> dict[str, Any]:
-    ratio = ratios(times, ours)
+    ratio = compute_ratios(times, ours)
     flops, traffic = (
         math.nan if value is None else float(value)
         for value in (implementation.flops, implementation.traffic_bytes)
     )
     return {
         "implementation": name,
-        "p50_ms": 1000 * quantiles(times, 50)["p50"],
+        "p50_ms": 1000 * compute_quantiles(times, 50)["p50"],
         "ratio": ratio["p50"],
         "ratio_p25": ratio["p25"],
         "ratio_p75": ratio["p75"],

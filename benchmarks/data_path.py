@@ -21,7 +21,7 @@ from torchvision.tv_tensors import Mask
 from benchmarks.comparison import OURS, Benchmark, Implementation, Workload
 from benchmarks.network_steps import ARGUMENTS, make_schedule
 from deeplab_bench.data.augmentation import MEAN, MEAN_PIXEL, STD
-from deeplab_bench.data.batches import CPU, normalise, training_batches
+from deeplab_bench.data.batches import CPU, iterate_batches, normalise
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
@@ -104,7 +104,7 @@ def pack_images(source: VocFolder) -> Split:
 def make_own_batches(
     split: Split, schedule: Training, workers: int, device: torch.device = CPU
 ) -> Batches:
-    return iter(training_batches(split, schedule, seed=0, device=device, workers=workers))
+    return iter(iterate_batches(split, schedule, seed=0, device=device, workers=workers))
 
 
 def make_torchvision_batches(source: VocFolder, schedule: Training) -> Batches:

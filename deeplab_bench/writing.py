@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def lack_of_room(folder: Path, needed_bytes: int) -> str | None:
+def describe_lack_of_room(folder: Path, needed_bytes: int) -> str | None:
     """Say what is wrong if the disk of ``folder`` has no room for so many more bytes."""
     free = shutil.disk_usage(folder).free
     lack = f"the disk is full: {needed_bytes} more bytes are needed, {free} are free"

@@ -11,9 +11,9 @@ from typing import Annotated
 import pandas as pd
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.results.files import steps_file
+from deeplab_bench.results.files import get_steps_file
 from deeplab_bench.runtime.device import pick_device
-from deeplab_bench.runtime.environment import device_name
+from deeplab_bench.runtime.environment import get_device_name
 from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.timing import steps
 from deeplab_bench.timing.costs import (
@@ -47,11 +47,11 @@ def main(
     found, whose = find_steps(params, chosen, device, save, limit)
     for profile, models in chosen.items():
         due = list_due_runs(profile) if profile in params.run.profiles else None
-        print(write_plan(params, profile, models, found, due))
+        print(format_plan(params, profile, models, found, due))
     print(whose)
 
 
-def write_plan(
+def format_plan(
     params: Params,
     profile: str,
     models: Sequence[str],
@@ -72,16 +72,16 @@ def write_plan(
     downloads = list_downloads(params, profile, models)
     blocks = [
         f"Plan of {profile}: {len(models)} models, {len(params.run.seeds)} seeds",
-        write_due(due),
+        format_due(due),
         "\n".join([*downloads, describe_disk(params, profile, models)]),
-        write_costs(table),
-        *write_studies(params, table),
+        format_costs(table),
+        *format_studies(params, table),
         *list_unknown_steps(table),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def write_due(due: Collection[str] | None) -> str:
+def format_due(due: Collection[str] | None) -> str:
     if due is None:
         return "All stages count as due: `run.profiles` does not name this profile."
     counts = Counter(run.partition("@")[0] for run in due)
@@ -89,7 +89,7 @@ def write_due(due: Collection[str] | None) -> str:
     return format_table(pd.DataFrame(rows)) if rows else "All stages are up to date."
 
 
-def write_costs(table: pd.DataFrame) -> str:
+def format_costs(table: pd.DataFrame) -> str:
     shown = table.drop(columns="fits").dropna(axis="columns", how="all")
     text = format_table(shown)
     total = f"{table['hours'].sum():.2f} h of training in all, {table['hours_due'].sum():.2f} h due"
@@ -100,7 +100,7 @@ def write_costs(table: pd.DataFrame) -> str:
     )
 
 
-def write_studies(params: Params, table: pd.DataFrame) -> list[str]:
+def format_studies(params: Params, table: pd.DataFrame) -> list[str]:
     """Write the hours of the studies whose models are all timed; studies share some models."""
     hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
     rows = [
@@ -132,7 +132,7 @@ def find_steps(
 ) -> tuple[dict[str, Step], str]:
     """Find steps by the key of their case, stored or timed here, and say which."""
     if device:
-        stored = steps.load(steps_file(device))
+        stored = steps.load(get_steps_file(device))
         return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."
     cases = [
         case
@@ -143,6 +143,6 @@ def find_steps(
     here = pick_device()
     found = steps.measure_steps(cases, here, limit)
     if save:
-        steps.save(steps_file(save), found, here)
+        steps.save(get_steps_file(save), found, here)
     kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"
-    return found, f"Steps timed here, on {device_name(here)}, a {kind}."
+    return found, f"Steps timed here, on {get_device_name(here)}, a {kind}."

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from deeplab_bench.report.tables import accuracy_text
+from deeplab_bench.report.tables import format_accuracy
 from deeplab_bench.settings.params import load_params
 
 
 def main(*profiles: Annotated[str, "default: run.profiles"]) -> None:
     params = load_params()
-    print("\n".join(accuracy_text(params, name) for name in profiles or params.run.profiles))
+    print("\n".join(format_accuracy(params, name) for name in profiles or params.run.profiles))

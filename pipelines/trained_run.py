@@ -8,7 +8,7 @@ from typing import Any
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.files import ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import provenance_of_training
+from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.results.stage_settings import read_settings
 from deeplab_bench.settings.schema import Experiment, StageSettings
 
@@ -56,5 +56,5 @@ def open_trained_run(stage: str, profile: str, model: str, seed: int, *variant: 
     files, of_profile = RunFiles(profile, model, seed), ProfileFiles(profile)
     settings_file = of_profile.settings(stage, *variant, model)
     settings = read_settings(settings_file, stage, StageSettings)
-    expected = provenance_of_training(settings.experiment, seed, of_profile.data)
+    expected = derive_provenance(settings.experiment, seed, of_profile.data)
     return TrainedRun(stage, files, settings, open_checkpoint(files.checkpoint, expected))

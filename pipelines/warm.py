@@ -40,7 +40,7 @@ def delegate(command: Sequence[str]) -> int | None:
         request = {
             "command": list(command),
             "folder": str(Path.cwd()),
-            "sources": sources(),
+            "sources": list_sources(),
             "gpus": os.environ.get(GPUS),
         }
         try:
@@ -70,7 +70,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def sources() -> list[list[Any]]:
+def list_sources() -> list[list[Any]]:
     """List the source files with their times, to see whether they are still those imported."""
     files = [
         path for name in ("deeplab_bench", "pipelines") for path in (ROOT / name).rglob("*.py")
@@ -80,7 +80,7 @@ def sources() -> list[list[Any]]:
 
 def serve(listener: socket.socket) -> int:
     """Fork for every request; only the forked process returns, its stage's exit status."""
-    imported = sources()
+    imported = list_sources()
     for stage in STAGES:
         import_module(f"pipelines.{stage}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -23,8 +23,8 @@ from deeplab_bench.report.statistics import (
     SIGNIFICANT,
     Source,
     compare,
+    compute_margin_of_error,
     compute_seed_variance,
-    margin_of_error,
 )
 from deeplab_bench.results.files import RESULTS
 
@@ -106,11 +106,14 @@ def compute_intervals(
     image_resamples = resampled.mean(axis=0)
     seed_weights = (random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds).T
     alone, mean = compute_seed_variance(scores), float(scores.mean())
-    ours = margin_of_error(alone, Source(float(image_resamples.var(ddof=1)), images - 1))
+    ours = compute_margin_of_error(alone, Source(float(image_resamples.var(ddof=1)), images - 1))
     return {
         "deeplab_bench.report.statistics": (mean - ours, mean + ours),
         "pigeonhole bootstrap": find_interval((seed_weights * resampled).sum(axis=0)),
-        "Student's t over seeds": (mean - margin_of_error(alone), mean + margin_of_error(alone)),
+        "Student's t over seeds": (
+            mean - compute_margin_of_error(alone),
+            mean + compute_margin_of_error(alone),
+        ),
         "bootstrap of images": find_interval(image_resamples),
     }
 

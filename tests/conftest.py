@@ -13,7 +13,7 @@ from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
-from deeplab_bench.results.provenance import provenance_of_training
+from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.schema import Experiment, Inference
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training.train import train
@@ -124,13 +124,13 @@ def train_run(
     experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, workers: int = 0
 ) -> None:
     """Train a run as the stage does, in this process unless ``workers`` are asked for."""
-    provenance = provenance_of_training(experiment, seed, data_folder)
+    provenance = derive_provenance(experiment, seed, data_folder)
     train(experiment, seed, data_folder, checkpoint, provenance.model_dump(), workers)
 
 
 def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path) -> Checkpoint:
     """Open the checkpoint of a run as the later stages do."""
-    return open_checkpoint(checkpoint, provenance_of_training(experiment, seed, data_folder))
+    return open_checkpoint(checkpoint, derive_provenance(experiment, seed, data_folder))
 
 
 def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def extent(kernel_size: int, rate: int) -> int:
+def compute_extent(kernel_size: int, rate: int) -> int:
     """Compute the length of an atrous kernel along an axis in pixels: (k - 1) r + 1."""
     return (kernel_size - 1) * rate + 1
 
 
 def insert_holes(kernel: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
     """Insert zeros between the taps of a kernel, (..., k, k) -> (..., n, n)."""
-    rows, columns = (extent(taps, rate) for taps in kernel.shape[-2:])
+    rows, columns = (compute_extent(taps, rate) for taps in kernel.shape[-2:])
     dense = np.zeros((*kernel.shape[:-2], rows, columns))
     dense[..., ::rate, ::rate] = kernel
     return dense

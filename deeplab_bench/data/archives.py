@@ -18,7 +18,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.writing import lack_of_room
+from deeplab_bench.writing import describe_lack_of_room
 
 DOWNLOADS = Path("data") / "downloads"
 TIMEOUT_S = (10.0, 60.0)  # for the connection; between two pieces of the body
@@ -180,7 +180,7 @@ def _check_total(archive: Archive, part: _Part, total: int | None) -> None:
         return
     if archive.size_bytes not in (None, total):
         raise _Failed(f"offers {total} bytes instead of {archive.size_bytes}")
-    if lack := lack_of_room(part.path.parent, total - part.size()):
+    if lack := describe_lack_of_room(part.path.parent, total - part.size()):
         raise DownloadError(f"{part.path}: {lack}; make room and run again to continue")
 
 
@@ -254,7 +254,7 @@ def unpack(archive_path: Path, folder: Path, *, members_under: str | None = None
     try:
         with create_folder(folder) as staging:
             # Images hardly compress, so the unpacked files are about as large as the archive.
-            if lack := lack_of_room(staging, archive_path.stat().st_size):
+            if lack := describe_lack_of_room(staging, archive_path.stat().st_size):
                 raise OSError(lack)
             extract(archive_path, staging, PurePosixPath(members_under or "."))
             if not any(staging.iterdir()):

@@ -19,7 +19,7 @@ class BatchError(UserError):
     """Batches cannot be made with these settings; the message names the setting."""
 
 
-def training_batches(
+def iterate_batches(
     split: Split,
     training: Training,
     seed: int,

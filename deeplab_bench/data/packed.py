@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, read_image, read_label
-from deeplab_bench.writing import lack_of_room
+from deeplab_bench.writing import describe_lack_of_room
 
 MANIFEST = "manifest.json"
 
@@ -69,7 +69,7 @@ def pack(source: VocFolder, splits: dict[str, list[str]], classes: list[str], fo
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     needed = sum(_packed_bytes(source, name) for names in splits.values() for name in names)
-    if lack := lack_of_room(folder, needed):
+    if lack := describe_lack_of_room(folder, needed):
         raise DataError(f"{folder}: not packed, {lack}; make room and run again")
     contents = {split: _pack_split(source, split, names, folder) for split, names in splits.items()}
     manifest = {"classes": classes, "splits": contents}
@@ -140,7 +140,7 @@ def _manifest_bytes(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def data_sha256(folder: Path) -> str:
+def compute_data_sha256(folder: Path) -> str:
     """Compute a digest of all that training and evaluation see.
 
     Raises:

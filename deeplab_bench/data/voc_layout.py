@@ -95,11 +95,11 @@ def read_label(path: Path) -> Pixels:
 def write_label(path: Path, label: Pixels) -> None:
     """Write class indices (H, W) as a palette PNG in Pascal VOC's colours."""
     image = Image.fromarray(label)
-    image.putpalette(voc_palette())
+    image.putpalette(build_voc_palette())
     image.save(path, optimize=True)
 
 
-def voc_palette() -> bytes:
+def build_voc_palette() -> bytes:
     """Return Pascal VOC's colour map (VOClabelcolormap) as 256 RGB triples."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     for index in range(256):

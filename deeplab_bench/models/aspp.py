@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import conv_bn_relu
+from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -57,13 +57,16 @@ class AtrousPyramid(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(
             [
-                conv_bn_relu(in_channels, channels, kernel_size=1),
-                *(conv_bn_relu(in_channels, channels, kernel_size=3, rate=r) for r in atrous_rates),
+                build_conv_bn_relu(in_channels, channels, kernel_size=1),
+                *(
+                    build_conv_bn_relu(in_channels, channels, kernel_size=3, rate=r)
+                    for r in atrous_rates
+                ),
             ]
         )
         if image_pooling:
             self.branches.append(ImageLevelFeatures(in_channels, channels))
-        self.project = conv_bn_relu(len(self.branches) * channels, channels, kernel_size=1)
+        self.project = build_conv_bn_relu(len(self.branches) * channels, channels, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, h, w) -> (N, channels, h, w)"""
@@ -75,7 +78,7 @@ class ImageLevelFeatures(nn.Sequential):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(
-            nn.AdaptiveAvgPool2d(1), conv_bn_relu(in_channels, channels, kernel_size=1)
+            nn.AdaptiveAvgPool2d(1), build_conv_bn_relu(in_channels, channels, kernel_size=1)
         )
 
     def forward(self, features: Tensor) -> Tensor:

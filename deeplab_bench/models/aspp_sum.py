@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import logits_layer
+from deeplab_bench.models.layers import build_logits_layer
 from deeplab_bench.models.multi_scale import align, check_scales, rescale
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
@@ -57,12 +57,12 @@ class ASPPSum(Segmenter):
                 width=width,
                 batch_norm=batch_norm,
             )
-            classifiers = [logits_layer(channels, num_classes) for _ in atrous_rates]
+            classifiers = [build_logits_layer(channels, num_classes) for _ in atrous_rates]
         else:
             self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
             classifiers = [
-                logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
+                build_logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
             ]
         self.classifiers = nn.ModuleList(classifiers)
 

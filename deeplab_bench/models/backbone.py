@@ -103,7 +103,7 @@ class ResNet(nn.Module):
             step, previous_rate = (1 if index == 0 else 2), rate
             if stride * step > output_stride:
                 step, rate = 1, rate * step
-            stage = residual_stage(unit, channels, planes, depth=depth, stride=step)
+            stage = build_residual_stage(unit, channels, planes, depth=depth, stride=step)
             if multi_grid is not None and index >= len(depths) - 1:
                 set_atrous_rates(stage, [rate * unit_rate for unit_rate in multi_grid[:depth]])
             else:
@@ -129,7 +129,7 @@ class ResNet(nn.Module):
         return features
 
 
-def residual_stage(
+def build_residual_stage(
     unit: type[BasicBlock | Bottleneck], in_channels: int, planes: int, *, depth: int, stride: int
 ) -> nn.Sequential:
     """Stack ``depth`` residual units; the first unit has the stride, as in torchvision.

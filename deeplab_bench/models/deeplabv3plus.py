@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.aspp import AtrousPyramid
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -43,10 +43,10 @@ class DeepLabV3Plus(Segmenter):
         )
         low, *_, high = self.backbone.stage_channels
         self.pyramid = AtrousPyramid(high, head_channels, atrous_rates, image_pooling=True)
-        self.reduce = conv_bn_relu(low, low_level_channels, kernel_size=1)
+        self.reduce = build_conv_bn_relu(low, low_level_channels, kernel_size=1)
         self.decoder = nn.Sequential(
-            conv_bn_relu(head_channels + low_level_channels, head_channels, kernel_size=3),
-            conv_bn_relu(head_channels, head_channels, kernel_size=3),
+            build_conv_bn_relu(head_channels + low_level_channels, head_channels, kernel_size=3),
+            build_conv_bn_relu(head_channels, head_channels, kernel_size=3),
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -26,9 +26,11 @@ class EncoderDecoder(Segmenter):
         super().__init__()
         self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
         stages = self.backbone.stage_channels
-        self.laterals = nn.ModuleList(conv_bn_relu(c, head_channels, kernel_size=1) for c in stages)
+        self.laterals = nn.ModuleList(
+            build_conv_bn_relu(c, head_channels, kernel_size=1) for c in stages
+        )
         self.merges = nn.ModuleList(
-            conv_bn_relu(head_channels, head_channels, kernel_size=3) for _ in stages
+            build_conv_bn_relu(head_channels, head_channels, kernel_size=3) for _ in stages
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 

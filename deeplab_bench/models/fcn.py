@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import classifier_head, logits_layer, resize_like
+from deeplab_bench.models.layers import build_classifier_head, build_logits_layer, resize_like
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
 
@@ -45,14 +45,16 @@ class FCN(Segmenter):
                 width=width,
                 batch_norm=batch_norm,
             )
-            self.classifier: nn.Module = logits_layer(self.backbone.stage_channels[-1], num_classes)
+            self.classifier: nn.Module = build_logits_layer(
+                self.backbone.stage_channels[-1], num_classes
+            )
         else:
             self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
-            self.classifier = classifier_head(channels, channels // 4, num_classes)
+            self.classifier = build_classifier_head(channels, channels // 4, num_classes)
         *shallower, _ = self.backbone.stage_channels
         self.skips = nn.ModuleList(
-            logits_layer(channels, num_classes) for channels in shallower[::-1][:skips]
+            build_logits_layer(channels, num_classes) for channels in shallower[::-1][:skips]
         )
 
     def logits(self, images: Tensor) -> Tensor:

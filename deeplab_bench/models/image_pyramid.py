@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import classifier_head
+from deeplab_bench.models.layers import build_classifier_head
 from deeplab_bench.models.multi_scale import align, check_scales, rescale
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -41,9 +41,9 @@ class ImagePyramid(Segmenter):
         self.scales, self.fusion = tuple(scales), fusion
         self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
         channels = self.backbone.stage_channels[-1]
-        self.classifier = classifier_head(channels, head_channels, num_classes)
+        self.classifier = build_classifier_head(channels, head_channels, num_classes)
         if fusion == "attention":
-            self.attention = classifier_head(
+            self.attention = build_classifier_head(
                 channels * len(scales), head_channels, num_classes=len(scales)
             )
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.aspp_sum import ASPPSum
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate
-from deeplab_bench.models.layers import logits_layer
+from deeplab_bench.models.layers import build_logits_layer
 
 SIDE_CHANNELS = 128
 
@@ -67,11 +67,11 @@ class LargeFOV(ASPPSum):
             planes = [3, *self.backbone.stage_channels[:4]]
             strides = [1, *self.backbone.stage_strides[:4]]
             self.sides.extend(
-                side_layers(c, stride=output_stride // s)
+                build_side_layers(c, stride=output_stride // s)
                 for c, s in zip(planes, strides, strict=True)
             )
             in_channels = channels + SIDE_CHANNELS * len(self.sides)
-            self.classifiers = nn.ModuleList([logits_layer(in_channels, num_classes)])
+            self.classifiers = nn.ModuleList([build_logits_layer(in_channels, num_classes)])
 
     def branch_features(self, images: Tensor) -> list[Tensor]:
         if not self.sides:
@@ -81,7 +81,7 @@ class LargeFOV(ASPPSum):
         return [torch.cat([fc7, *(side(x) for side, x in sides)], dim=1)]
 
 
-def side_layers(in_channels: int, stride: int) -> nn.Sequential:
+def build_side_layers(in_channels: int, stride: int) -> nn.Sequential:
     """Make two convolutions; the first has the ``stride`` that leads to the size of fc7's map."""
     return nn.Sequential(
         nn.Conv2d(in_channels, SIDE_CHANNELS, kernel_size=3, stride=stride, padding=1),

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 Cell = TypeVar("Cell", int, Tensor)
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, rate: int = 1) -> nn.Module:
+def build_conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int, rate: int = 1
+) -> nn.Module:
     """Make a convolution that keeps the resolution, batch normalisation and ReLU."""
     padding = rate * (kernel_size // 2)
     return nn.Sequential(
@@ -21,15 +23,15 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, rate: in
     )
 
 
-def classifier_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
-    """Make ``conv_bn_relu`` with a 3x3 kernel, then a 1x1 convolution to the classes."""
+def build_classifier_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
+    """Make ``build_conv_bn_relu`` with a 3x3 kernel, then a 1x1 convolution to the classes."""
     return nn.Sequential(
-        conv_bn_relu(in_channels, channels, kernel_size=3),
+        build_conv_bn_relu(in_channels, channels, kernel_size=3),
         nn.Conv2d(channels, num_classes, kernel_size=1),
     )
 
 
-def logits_layer(
+def build_logits_layer(
     in_channels: int, num_classes: int, kernel_size: int = 1, rate: int = 1
 ) -> nn.Conv2d:
     """Make a convolution to the classes with DeepLab's initialisation of fc8: normal, std 0.01."""

@@ -11,8 +11,8 @@ from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Pos
 from deeplab_bench.models.layers import (
     adaptive_average_pool,
     adaptive_max_pool,
-    classifier_head,
-    conv_bn_relu,
+    build_classifier_head,
+    build_conv_bn_relu,
     resize_like,
 )
 from deeplab_bench.models.segmenter import Segmenter
@@ -55,14 +55,14 @@ class PSP(Segmenter):
             )
         self.bins, self.pool = tuple(bins), POOLING[pooling]
         self.reductions = nn.ModuleList(
-            conv_bn_relu(channels, reduced, kernel_size=1) for _ in bins
+            build_conv_bn_relu(channels, reduced, kernel_size=1) for _ in bins
         )
-        self.classifier = classifier_head(
+        self.classifier = build_classifier_head(
             channels + reduced * len(bins), head_channels, num_classes
         )
         self.auxiliary_weight = auxiliary_weight
         if auxiliary_weight:
-            self.auxiliary = classifier_head(before, before // 4, num_classes)
+            self.auxiliary = build_classifier_head(before, before // 4, num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
         return self.pyramid_logits(self.backbone(images)[-1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -31,8 +31,8 @@ class UNet(Segmenter):
         channels = self.backbone.stage_channels
         self.merges = nn.ModuleList(
             nn.Sequential(
-                conv_bn_relu(skip + below, skip, kernel_size=3),
-                conv_bn_relu(skip, skip, kernel_size=3),
+                build_conv_bn_relu(skip + below, skip, kernel_size=3),
+                build_conv_bn_relu(skip, skip, kernel_size=3),
             )
             for skip, below in pairwise(channels)
         )

@@ -75,7 +75,7 @@ class VGG16(nn.Module):
             self.stage_strides.append(stride)
         self.features = nn.Sequential(*layers)
         self.fully_connected = nn.ModuleList(
-            fc6_fc7(last, channels, kernel_size, r, batch_norm) for r in rates
+            build_fc6_fc7(last, channels, kernel_size, r, batch_norm) for r in rates
         )
         self.stage_channels[-1:] = [channels] * len(rates)
         self.stage_strides[-1:] = [stride] * len(rates)
@@ -94,7 +94,7 @@ class VGG16(nn.Module):
         return [*pools[:-1], *(layers(x) for layers in self.fully_connected)]
 
 
-def fc6_fc7(
+def build_fc6_fc7(
     in_channels: int, channels: int, kernel_size: int, rate: int, batch_norm: bool
 ) -> nn.Sequential:
     """Make fc6 and fc7 as convolutions that keep the resolution, each with ReLU and dropout."""

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deeplab_bench.analysis.atrous import count_valid_weights, extent, insert_holes
-from deeplab_bench.report.figures import COLOURS, new_figure, render_figure
+from deeplab_bench.analysis.atrous import compute_extent, count_valid_weights, insert_holes
+from deeplab_bench.report.figures import COLOURS, make_figure, render_figure
 
 RATES = (1, 2, 4)
 SIDE = 65  # of the feature map, as in the paper
@@ -17,7 +17,7 @@ def render() -> dict[str, bytes]:
 
 
 def draw_atrous() -> Figure:
-    figure = new_figure(11, 2.9)
+    figure = make_figure(11, 2.9)
     *kernels, curve = figure.subplots(1, len(RATES) + 1, width_ratios=[1] * len(RATES) + [2])
     for axes, rate in zip(kernels, RATES, strict=True):
         draw_kernel(axes, rate)
@@ -27,9 +27,11 @@ def draw_atrous() -> Figure:
 
 def draw_kernel(axes: Axes, rate: int) -> None:
     """Draw the kernel's weights dark and its holes light, on the grid of the largest kernel."""
-    largest = extent(3, max(RATES))
-    taps = np.pad(insert_holes(np.ones((3, 3)), rate), (largest - extent(3, rate)) // 2)
-    spanned = np.pad(np.ones((extent(3, rate),) * 2), (largest - extent(3, rate)) // 2)
+    largest = compute_extent(3, max(RATES))
+    taps = np.pad(insert_holes(np.ones((3, 3)), rate), (largest - compute_extent(3, rate)) // 2)
+    spanned = np.pad(
+        np.ones((compute_extent(3, rate),) * 2), (largest - compute_extent(3, rate)) // 2
+    )
     axes.imshow(spanned + 2 * taps, cmap="Blues", vmin=0, vmax=4)
     edges = np.arange(largest + 1) - 0.5
     axes.set_xticks(edges, minor=True)
@@ -37,7 +39,7 @@ def draw_kernel(axes: Axes, rate: int) -> None:
     axes.grid(visible=False)
     axes.grid(which="minor", color="0.75")
     axes.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
-    size = extent(3, rate)
+    size = compute_extent(3, rate)
     axes.set_title(f"rate {rate}", loc="center")
     axes.set_xlabel(f"9 weights\nover {size}x{size} px")
 

@@ -66,7 +66,7 @@ def encode(figure: Figure, suffix: str, dpi: float = 160) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

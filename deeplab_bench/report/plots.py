@@ -17,7 +17,7 @@ from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
     explain_marks,
-    new_figure,
+    make_figure,
     render_figure,
     render_panel,
     set_log_ticks,
@@ -80,7 +80,7 @@ def draw_miou(results: Results) -> Figure:
     scores = results.scores()
     summary = summarise_miou(results)
     order = order_by_miou(scores)
-    figure = new_figure(6.4, 1.3 + 0.34 * len(order))
+    figure = make_figure(6.4, 1.3 + 0.34 * len(order))
     axes = figure.subplots()
     draw_dots(axes, results, scores, "miou", summary.loc[order])
     means = [f"{mean:.1f}" for mean in summary.loc[order, "mean"]]
@@ -97,7 +97,7 @@ def draw_miou(results: Results) -> Figure:
 def draw_object_size(results: Results) -> Figure:
     scores = results.scores()
     order = order_by_miou(scores)
-    figure = new_figure(7.6, 1.7 + 0.34 * len(order))
+    figure = make_figure(7.6, 1.7 + 0.34 * len(order))
     title = f"{results.profile}: mean IoU by object size (square root of area)"
     figure.suptitle(title, ha="left", x=0.01)
     panels = figure.subplots(1, len(SIZES), sharex=True, sharey=True)
@@ -151,7 +151,7 @@ def label_sizes(results: Results) -> list[str]:
 def draw_per_class(results: Results) -> Figure:
     means = average_classes(results).loc[order_by_miou(results.scores())[::-1]]
     means.index = pd.Index(label_models(results, means.index))
-    figure = new_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))
+    figure = make_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))
     axes = figure.subplots()
     axes.set_facecolor("0.85")
     sns.heatmap(
@@ -184,7 +184,7 @@ def draw_comparisons(results: Results) -> Figure:
         for column in ("difference", "text")
     )
     side = len(order) - 1
-    figure = new_figure(2.6 + 0.48 * side, 1.9 + 0.34 * side)
+    figure = make_figure(2.6 + 0.48 * side, 1.9 + 0.34 * side)
     axes = figure.subplots()
     sns.heatmap(
         differences,
@@ -211,7 +211,7 @@ def draw_training_curves(results: Results) -> Figure:
     curves = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"]
     band = curves.agg(["mean", "min", "max"])
     marks, columns = find_marks(results), count_legend_columns(results)
-    figure = new_figure(5.3 + 1.9 * columns, 3.6 if columns == 1 else 5.4)
+    figure = make_figure(5.3 + 1.9 * columns, 3.6 if columns == 1 else 5.4)
     axes = figure.subplots()
     for model in results.models:
         colour, _, line = choose_look(results, model)
@@ -239,7 +239,7 @@ def explain_band(results: Results) -> str:
 def draw_boundaries(results: Results) -> Figure:
     """Draw mIoU within each width and boundary IoU, of the networks and after the CRF."""
     marks, columns = find_marks(results), count_legend_columns(results)
-    figure = new_figure(6.8 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
+    figure = make_figure(6.8 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     bands, contours = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
     widths = list(TRIMAPS.values())
     networks = average_near_boundaries(results.scores())
@@ -277,7 +277,7 @@ def draw_context_radius(results: Results) -> Figure:
     """
     reach = {run.model: (run.effective.after.size_px - 1) / 2 for run in results.fields}
     marks, columns = find_marks(results), count_legend_columns(results)
-    figure = new_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
+    figure = make_figure(5.6 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     axes = figure.subplots()
     accuracy = results.radius_scores().groupby(["model", "largest_px"], sort=False)["accuracy"]
     band = accuracy.agg(["mean", "min", "max"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_bench.report import captions, figures
-from deeplab_bench.report.figures import choose_look, new_figure
+from deeplab_bench.report.figures import choose_look, make_figure
 from deeplab_bench.report.formats import Table, format_cells, mark_none, render_formats
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import Results
@@ -95,7 +95,7 @@ def draw_receptive_field(results: Results) -> Figure:
     columns = min(len(results.fields), COLUMNS)
     blocks = math.ceil(len(results.fields) / COLUMNS)
     height, width = results.fields[0].image_size
-    figure = new_figure(0.8 + 1.25 * columns, 1.0 + 3 * blocks * (0.3 + 1.2 * height / width))
+    figure = make_figure(0.8 + 1.25 * columns, 1.0 + 3 * blocks * (0.3 + 1.2 * height / width))
     panels = figure.subplots(len(ROWS) * blocks, columns, squeeze=False)
     background = choose_background(results)
     for axes in panels.flat:

@@ -13,9 +13,9 @@ import pandas as pd
 from deeplab_bench.errors import UserError
 from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import find_implausible
-from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import settings_sha256
+from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import (
     SIZES,
     AuditRecord,
@@ -66,7 +66,7 @@ class Results:
         architectures = {run.model: run.architecture for run in self.runs}
         for model, code in codes:
             for stage, digest in code.items():
-                if digest != code_sha256(stage, architectures[model]):
+                if digest != compute_code_sha256(stage, architectures[model]):
                     found[model][stage] = None
         return {model: tuple(stages) for model, stages in found.items() if stages}
 
@@ -207,7 +207,7 @@ def load_run(params: Params, path: Path, schema: type[Loaded], files: RunFiles) 
     record = read_record(path, schema)
     require(path, record, profile=files.profile, model=files.model, seed=files.seed)
     experiment = params.experiment(files.profile, files.model)
-    if record.provenance.settings_sha256 != settings_sha256(experiment, files.seed):
+    if record.provenance.settings_sha256 != compute_settings_sha256(experiment, files.seed):
         raise ReportError(
             f"{path} was made from other settings than there are now: run `dvc repro`"
         )

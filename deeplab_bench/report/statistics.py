@@ -79,7 +79,7 @@ def estimate(scores: ArrayLike, *others: Source) -> Estimate:
         return Estimate(*[float("nan")] * 4)
     std = float(scores.std(ddof=1)) if scores.size > 1 else float("nan")
     mean = float(scores.mean())
-    margin = margin_of_error(compute_seed_variance(scores), *others)
+    margin = compute_margin_of_error(compute_seed_variance(scores), *others)
     return Estimate(mean, std, mean - margin, mean + margin)
 
 
@@ -97,21 +97,21 @@ def estimate_over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable,
     return {name: Source(variance, images - 1) for name, variance in resampled.var().items()}
 
 
-def margin_of_error(*sources: Source) -> Any:
+def compute_margin_of_error(*sources: Source) -> Any:
     """Compute half the length of the interval, NaN if nothing is known of its variance."""
-    error, freedom = standard_error(*sources)
+    error, freedom = compute_standard_error(*sources)
     return stats.t.ppf((1 + LEVEL) / 2, freedom) * error
 
 
-def p_value(difference: Any, *sources: Source) -> Any:
+def compute_p_value(difference: Any, *sources: Source) -> Any:
     """Compute the two-sided p value of the hypothesis that the true difference is 0."""
-    error, freedom = standard_error(*sources)
+    error, freedom = compute_standard_error(*sources)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(difference) / error, freedom)
     return np.where(error == 0, np.where(np.asarray(difference) == 0, 1.0, 0.0), p)
 
 
-def standard_error(*sources: Source) -> tuple[Any, Any]:
+def compute_standard_error(*sources: Source) -> tuple[Any, Any]:
     """Compute the standard error and its degrees of freedom from the known sources.
 
     Both are arrays if the sources' variances are.
@@ -175,8 +175,12 @@ def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.Da
     of_difference = variance[higher] + variance[lower] - 2 * covariance[higher, lower]
     sources = (pool_seed_variance(scores), Source(of_difference.clip(min=0), images - 1))
     difference = means[higher] - means[lower]
-    margin = margin_of_error(*sources)
-    p = p_value(difference, *sources) if len(scores) > 1 else np.full(len(difference), math.nan)
+    margin = compute_margin_of_error(*sources)
+    p = (
+        compute_p_value(difference, *sources)
+        if len(scores) > 1
+        else np.full(len(difference), math.nan)
+    )
     return pd.DataFrame(
         {
             "model": order[higher],

@@ -209,7 +209,7 @@ def format_metrics(results: Results) -> str:
     return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
 
 
-def accuracy_text(params: Params, profile: str) -> str:
+def format_accuracy(params: Params, profile: str) -> str:
     """Return the table of accuracy for a terminal.
 
     Raises:

@@ -18,7 +18,7 @@ from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
     explain_marks,
-    new_figure,
+    make_figure,
     render_figure,
 )
 from deeplab_bench.report.marks import Marks, find_marks
@@ -91,7 +91,7 @@ def draw_tradeoff(results: Results, expense: Expense) -> Figure:
     summary, marks = summarise_miou(results), find_marks(results)
     many = len(results.models) > MOST_LABELS
     columns = count_legend_columns(results) if many else 0
-    figure = new_figure(1.6 + 3.8 * len(hardware) + 1.9 * columns, 5.4 if many else 4.2)
+    figure = make_figure(1.6 + 3.8 * len(hardware) + 1.9 * columns, 5.4 if many else 4.2)
     panels = figure.subplots(1, len(hardware), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, hardware, strict=True):
         speeds = {speed.model: speed for speed in results.speeds if speed.hardware == name}

@@ -19,13 +19,13 @@ STATEMENT_STARTS = {tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize
 
 
 @cache
-def code_sha256(stage: str, architecture: str | None = None) -> str:
+def compute_code_sha256(stage: str, architecture: str | None = None) -> str:
     """Compute the digest of a stage's code; of the architectures, this one alone counts."""
     modules = [f"pipelines.{stage}"]
     if architecture is not None:
         modules.append(f"deeplab_bench.models.{architecture}")
     digest = hashlib.sha256()
-    for path in imported_files(modules):
+    for path in list_imported_files(modules):
         if path not in LEFT_OUT:
             code = strip_prose((ROOT / path).read_text(encoding="utf-8"))
             digest.update(f"{path} {hashlib.sha256(code.encode()).hexdigest()}\n".encode())
@@ -53,7 +53,7 @@ def strip_prose(source: str) -> str:
     return "\n".join(line for i, line in kept if line or i in in_strings)
 
 
-def imported_files(modules: Iterable[str]) -> list[str]:
+def list_imported_files(modules: Iterable[str]) -> list[str]:
     """List the project's files that these modules import, relative to the root, sorted.
 
     The imports are read from the sources: nothing is run.

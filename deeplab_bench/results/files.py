@@ -106,6 +106,6 @@ class RunFiles:
         return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
 
 
-def steps_file(device: str) -> Path:
+def get_steps_file(device: str) -> Path:
     """Return the file with the training steps timed on the device of this name."""
     return RESULTS / "steps" / f"{device}.json"

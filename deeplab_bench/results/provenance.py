@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from deeplab_bench.data.packed import data_sha256
-from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.data.packed import compute_data_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.training.pretrained import compute_weights_sha256
 
@@ -24,22 +24,22 @@ class Provenance(BaseModel):
 
     def after(self, stage: str, architecture: str) -> "Provenance":
         """Add the code of a later stage that works on the same run."""
-        code = self.code_sha256 | {stage: code_sha256(stage, architecture)}
+        code = self.code_sha256 | {stage: compute_code_sha256(stage, architecture)}
         return self.model_copy(update={"code_sha256": code})
 
 
-def provenance_of_training(experiment: Experiment, seed: int, data_folder: Path) -> Provenance:
+def derive_provenance(experiment: Experiment, seed: int, data_folder: Path) -> Provenance:
     """Compute the provenance that a checkpoint made now would have."""
     backbone = experiment.arguments.get("backbone", "")
     return Provenance(
-        settings_sha256=settings_sha256(experiment, seed),
-        data_sha256=data_sha256(data_folder),
+        settings_sha256=compute_settings_sha256(experiment, seed),
+        data_sha256=compute_data_sha256(data_folder),
         weights_sha256=compute_weights_sha256(experiment.training.weights, backbone),
-        code_sha256={"train": code_sha256("train", experiment.architecture)},
+        code_sha256={"train": compute_code_sha256("train", experiment.architecture)},
     )
 
 
-def settings_sha256(experiment: Experiment, seed: int) -> str:
+def compute_settings_sha256(experiment: Experiment, seed: int) -> str:
     """Compute a digest of every setting of a run."""
     settings = experiment.model_dump(mode="json") | {"seed": seed}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.writing import write_json
 
@@ -20,7 +20,7 @@ def write_settings(
     record = {
         "settings": settings.model_dump(mode="json", exclude_none=True),
         "architecture": architecture,
-        "code_sha256": code_sha256(stage, architecture),
+        "code_sha256": compute_code_sha256(stage, architecture),
     }
     write_json(path, record)
 
@@ -40,6 +40,6 @@ def read_settings(path: Path, stage: str, schema: type[Schema]) -> Schema:
         raise SettingsError(f"{path} is missing: {remedy}") from None
     except ValidationError:
         raise older from None
-    if record.get("code_sha256") != code_sha256(stage, record.get("architecture")):
+    if record.get("code_sha256") != compute_code_sha256(stage, record.get("architecture")):
         raise older
     return settings

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device) -> dict[str, Any]:
     """Describe the machine and the versions that a timing belongs to."""
     return {
-        "device": device_name(device),
+        "device": get_device_name(device),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
@@ -22,7 +22,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def device_name(device: torch.device) -> str:
+def get_device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

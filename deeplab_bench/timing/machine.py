@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.runtime.environment import device_name, environment
+from deeplab_bench.runtime.environment import describe_environment, get_device_name
 
 MEBIBYTE = 2**20
 
@@ -39,7 +39,7 @@ def find_device(hardware: str) -> torch.device:
             f"run.hardware names {hardware!r}, but this machine has no GPU: use 'cpu', or run on a "
             "machine with a GPU"
         )
-    name = device_name(device)
+    name = get_device_name(device)
     for word in set(re.split(r"[_.]", hardware)) - {"cpu", "gpu"}:
         if word.lower() not in name.lower():
             raise HardwareError(
@@ -71,7 +71,7 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
     """Return ``environment`` with the versions of driver and cuDNN; None if they are unknown."""
     driver = _query_nvidia_smi(device, "driver_version") if device.type == "cuda" else None
     cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
-    return environment(device) | {"driver": driver, "cudnn": cudnn}
+    return describe_environment(device) | {"driver": driver, "cudnn": cudnn}
 
 
 def read_clocks_mhz(device: torch.device) -> dict[str, float | None]:

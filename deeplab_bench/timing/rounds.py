@@ -70,11 +70,11 @@ def rotate_inputs(function: Callable[[Tensor], object], inputs: Iterable[Tensor]
     return lambda: function(next(turns))
 
 
-def quantiles(values: Sequence[float], *percents: int) -> dict[str, float]:
+def compute_quantiles(values: Sequence[float], *percents: int) -> dict[str, float]:
     """Compute percentiles with linear interpolation, by name: ``p50`` is the median."""
     return {f"p{p}": float(np.percentile(values, p)) for p in percents}
 
 
-def ratios(times: Sequence[float], others: Sequence[float]) -> dict[str, float]:
-    """Compute the ratio in each round, and its median and quartiles as ``quantiles`` does."""
-    return quantiles(np.divide(times, others).tolist(), 25, 50, 75)
+def compute_ratios(times: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Compute the ratio in each round, its median and its quartiles."""
+    return compute_quantiles(np.divide(times, others).tolist(), 25, 50, 75)

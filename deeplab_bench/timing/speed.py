@@ -26,7 +26,12 @@ from deeplab_bench.timing.machine import (
     read_peak_memory_mib,
     reset_peak_memory,
 )
-from deeplab_bench.timing.rounds import quantiles, ratios, rotate_inputs, time_in_rounds
+from deeplab_bench.timing.rounds import (
+    compute_quantiles,
+    compute_ratios,
+    rotate_inputs,
+    time_in_rounds,
+)
 from deeplab_bench.timing.steps import CPU_PIXELS, Case, choose_batch_size, make_training_step
 
 # With these limits a model of the profile quick takes about two seconds.
@@ -162,7 +167,9 @@ def time_latencies(
     return {
         stride: {
             "latency_ms": summarise_ms(times[str(stride)], 25, 50, 75, 90, 99),
-            "relative_latency": round_values(ratios(times[str(stride)], times[REFERENCE]), 4),
+            "relative_latency": round_values(
+                compute_ratios(times[str(stride)], times[REFERENCE]), 4
+            ),
         }
         for stride in networks
     }
@@ -245,7 +252,7 @@ def time_training(
         "batch_size": batch_size,
         "precision": phase.training.precision,
         "step_ms": summarise_ms(times["step"], 25, 50, 75),
-        "relative_step": round_values(ratios(times["step"], times[REFERENCE]), 4),
+        "relative_step": round_values(compute_ratios(times["step"], times[REFERENCE]), 4),
         "images_per_second": round(batch_size / statistics.median(times["step"]), 2),
         "peak_memory_mib": round(memory, 1),
     }
@@ -253,7 +260,7 @@ def time_training(
 
 def summarise_ms(seconds: Sequence[float], *percents: int) -> dict[str, float]:
     """Compute percentiles in milliseconds, with the number of samples."""
-    found = quantiles([1000 * value for value in seconds], *percents)
+    found = compute_quantiles([1000 * value for value in seconds], *percents)
     return round_values(found, 3) | {"samples": len(seconds)}
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic
-from deeplab_bench.runtime.environment import environment
+from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.settings.schema import Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.machine import read_peak_memory_mib, reset_peak_memory
@@ -173,7 +173,7 @@ def save(path: Path, steps: dict[str, Step], device: torch.device) -> None:
     """Add steps to the file of a device."""
     stored = load(path).steps if path.is_file() else {}
     content = {key: step.model_dump() for key, step in sorted((stored | steps).items())}
-    write_json(path, {"environment": environment(device), "steps": content})
+    write_json(path, {"environment": describe_environment(device), "steps": content})
 
 
 def load(path: Path) -> StoredSteps:

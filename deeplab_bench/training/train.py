@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from deeplab_bench.data.batches import training_batches
+from deeplab_bench.data.batches import iterate_batches
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.models import build_model
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import count_default_workers, make_deterministic, pick_device
-from deeplab_bench.runtime.environment import environment
+from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.training.loss import compute_class_weights
 from deeplab_bench.training.pretrained import read_weights
@@ -63,9 +63,9 @@ def train(
             model = model.to(device).to(memory_format=torch.channels_last)
             weights = compute_class_weights(split, phase.training.class_balancing)
             trainer = Trainer(model, phase.training, device, weights)
-            snapshot = snapshot_file(checkpoint, provenance, number)
+            snapshot = get_snapshot_file(checkpoint, provenance, number)
             trainer.resume(snapshot)
-            batches = training_batches(
+            batches = iterate_batches(
                 split,
                 phase.training,
                 seed,
@@ -91,14 +91,15 @@ def train(
             write_tensors(checkpoint, content)
             timing = {
                 "training_seconds": round(seconds, 2),
-                "environment": environment(device) | {"world_size": distributed.world_size()},
+                "environment": describe_environment(device)
+                | {"world_size": distributed.world_size()},
             }
-            write_json(timing_file(checkpoint), timing)
+            write_json(get_timing_file(checkpoint), timing)
             for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
                 left.unlink()
 
 
-def snapshot_file(checkpoint: Path, provenance: Mapping[str, Any], phase: int) -> Path:
+def get_snapshot_file(checkpoint: Path, provenance: Mapping[str, Any], phase: int) -> Path:
     """Name the snapshot of a phase after all that the run is made from."""
     digest = hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
     return checkpoint.with_name(f"{checkpoint.stem}.{digest}.{phase}.snapshot")
@@ -139,7 +140,7 @@ def append_history(history: dict[str, list[float]], further: dict[str, list[floa
     history["loss"] += further["loss"]
 
 
-def timing_file(checkpoint: Path) -> Path:
+def get_timing_file(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".timing.json")
 
 
@@ -149,7 +150,7 @@ def read_timing(checkpoint: Path) -> dict[str, Any]:
     Raises:
         TrainingError: the file beside the checkpoint is missing.
     """
-    path = timing_file(checkpoint)
+    path = get_timing_file(checkpoint)
     if not path.is_file():
         raise TrainingError(f"{path} is missing: run `dvc repro`")
     return json.loads(path.read_text(encoding="utf-8"))

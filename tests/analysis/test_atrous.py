@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from deeplab_bench.analysis.atrous import count_valid_weights, extent, insert_holes
+from deeplab_bench.analysis.atrous import compute_extent, count_valid_weights, insert_holes
 
 
 @pytest.mark.parametrize("rate", [1, 2, 4])
@@ -35,7 +35,7 @@ def test_parameters_and_operations_are_the_same_at_every_rate() -> None:
         conv(images)[0, 0, 16, 16].backward()
         assert images.grad is not None
         rows = images.grad.abs().sum(dim=(0, 1, 3)).nonzero()
-        assert int(rows.max() - rows.min()) + 1 == extent(3, rate) == 2 * rate + 1
+        assert int(rows.max() - rows.min()) + 1 == compute_extent(3, rate) == 2 * rate + 1
     assert costs == {(8 * (4 * 9 + 1), 2 * 8 * 4 * 9 * 33 * 33)}
 
 

@@ -18,7 +18,7 @@ from deeplab_bench.analysis.receptive_field import (
     compute_theoretical_field,
     find_seen_pixels,
 )
-from deeplab_bench.models.backbone import residual_stage
+from deeplab_bench.models.backbone import build_residual_stage
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.vgg import VGG16
 
@@ -83,8 +83,8 @@ def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
     layers, channels, found = nn.Sequential(*stem), 16, []
     with torch.device("meta"):
         for depth, stride in zip(depths, (2, 2, 2, 1), strict=True):
-            units = residual_stage(Bottleneck, channels, 16, depth=depth - 1, stride=1)
-            last = residual_stage(Bottleneck, 64, 16, depth=1, stride=stride)
+            units = build_residual_stage(Bottleneck, channels, 16, depth=depth - 1, stride=1)
+            last = build_residual_stage(Bottleneck, 64, 16, depth=1, stride=stride)
             layers.extend([*units, *last])
             channels = 64
             found.append(compute_theoretical_field(layers.to("meta").eval()))

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from deeplab_bench.data import augmentation
 from deeplab_bench.data.augmentation import compute_window, draw_crop, draw_order
-from deeplab_bench.data.batches import BatchError, normalise, training_batches
+from deeplab_bench.data.batches import BatchError, iterate_batches, normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.settings.training import Training
@@ -48,7 +48,7 @@ def augment(
 
 
 def batches_of(split: Split, settings: Training, seed: int = 0, **more: Any) -> list[list[Tensor]]:
-    return [list(batch) for batch in training_batches(split, settings, seed, **more)]
+    return [list(batch) for batch in iterate_batches(split, settings, seed, **more)]
 
 
 def random_of(seed: int) -> np.random.Generator:
@@ -174,7 +174,7 @@ def test_window(side: int, crop: int, scale: float) -> None:
 
 def test_batches_have_the_stated_form() -> None:
     settings = training(crop_size=(10, 7), random_scale=(0.5, 2.0), horizontal_flip=True)
-    loader = training_batches(random_split(3), settings, 0)
+    loader = iterate_batches(random_split(3), settings, 0)
     assert len(loader) == 6
     for images, labels in batches_of(random_split(3), settings):
         assert (images.shape, images.dtype) == ((4, 3, 10, 7), torch.uint8)
@@ -202,7 +202,7 @@ def test_workers_change_nothing(workers: int) -> None:
 def test_continues_the_same_stream(first: int) -> None:
     split = random_split(5)
     settings = training(random_scale=(0.5, 2.0), horizontal_flip=True)
-    assert len(training_batches(split, settings, 0, first_iteration=first)) == 6 - first
+    assert len(iterate_batches(split, settings, 0, first_iteration=first)) == 6 - first
     continued = batches_of(split, settings, first_iteration=first)
     assert_same(continued, batches_of(split, settings)[first:])
 
@@ -226,7 +226,7 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(
         BatchError, match=r"^training\.batch_size 4 .* 3 processes: make it [^\n]*$"
     ):
-        training_batches(random_split(2), training(batch_size=4), 0, world_size=3)
+        iterate_batches(random_split(2), training(batch_size=4), 0, world_size=3)
 
 
 def test_an_order_is_drawn_once_an_epoch() -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from deeplab_bench.data import device_batches
 from deeplab_bench.data.augmentation import Positions, draw
-from deeplab_bench.data.batches import training_batches
+from deeplab_bench.data.batches import iterate_batches
 from deeplab_bench.data.device_batches import DeviceBatches, copy_to_device, fits
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
@@ -31,7 +31,7 @@ def device_batches_of(
 
 
 def pillow_batches_of(split: Split, settings: Training) -> list[list[Tensor]]:
-    return [list(batch) for batch in training_batches(split, settings, 0)]
+    return [list(batch) for batch in iterate_batches(split, settings, 0)]
 
 
 def noise(random: np.random.Generator, longest: int) -> Split:
@@ -165,7 +165,7 @@ def test_a_gpu_makes_the_batches_where_they_fit(room: int, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
     assert fits(split, GPU) == bool(room)
-    batches: Any = training_batches(split, settings, 0, device=GPU, first_iteration=1)
+    batches: Any = iterate_batches(split, settings, 0, device=GPU, first_iteration=1)
     assert len(batches) == 5
     if room:
         assert isinstance(batches, DeviceBatches)
@@ -173,4 +173,4 @@ def test_a_gpu_makes_the_batches_where_they_fit(room: int, monkeypatch: pytest.M
     else:
         assert isinstance(batches, DataLoader)
         assert batches.pin_memory
-    assert isinstance(training_batches(split, settings, 0), DataLoader)
+    assert isinstance(iterate_batches(split, settings, 0), DataLoader)

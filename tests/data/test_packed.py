@@ -9,7 +9,7 @@ from PIL import Image
 from test_archives import Usage
 from test_voc_layout import add_pair, make_folder
 
-from deeplab_bench.data.packed import data_sha256, load_split, pack
+from deeplab_bench.data.packed import compute_data_sha256, load_split, pack
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, write_label
 
 CLASSES = ["ground", "tree"]
@@ -74,10 +74,10 @@ def test_no_room_to_pack(
 
 
 def test_digest_repeats(source: VocFolder, packed: Path, tmp_path: Path) -> None:
-    before = data_sha256(packed)
+    before = compute_data_sha256(packed)
     pack(source, NAMES, CLASSES, packed)
     pack(source, NAMES, CLASSES, tmp_path / "elsewhere")
-    assert data_sha256(packed) == data_sha256(tmp_path / "elsewhere") == before
+    assert compute_data_sha256(packed) == compute_data_sha256(tmp_path / "elsewhere") == before
 
 
 def change_image(source: VocFolder, _: list[str]) -> None:
@@ -115,30 +115,30 @@ def reorder(_: VocFolder, names: list[str]) -> None:
 def test_digest_changes(
     source: VocFolder, packed: Path, change: Callable[[VocFolder, list[str]], None]
 ) -> None:
-    before = data_sha256(packed)
+    before = compute_data_sha256(packed)
     names = {split: list(listed) for split, listed in NAMES.items()}
     change(source, names["train"])
     pack(source, names, CLASSES, packed)
-    assert data_sha256(packed) != before
+    assert compute_data_sha256(packed) != before
 
 
 def test_digest_changes_with_the_classes(source: VocFolder, packed: Path) -> None:
-    before = data_sha256(packed)
+    before = compute_data_sha256(packed)
     pack(source, NAMES, CLASSES[::-1], packed)
-    assert data_sha256(packed) != before
+    assert compute_data_sha256(packed) != before
 
 
 def test_context_radii_are_packed_and_vouched_for(
     source: VocFolder, packed: Path, tmp_path: Path
 ) -> None:
     """Of the split that has them all."""
-    before = data_sha256(packed)
+    before = compute_data_sha256(packed)
     assert load_split(packed, "val").context_radius(0) is None
     source.context_radius_path("a").parent.mkdir()
     for name in NAMES["val"] + NAMES["train"][:1]:
         Image.fromarray(label_of(name) // 2).save(source.context_radius_path(name))
     pack(source, NAMES, CLASSES, packed)
-    assert data_sha256(packed) != before
+    assert compute_data_sha256(packed) != before
     assert load_split(packed, "train").context_radius(0) is None
     np.testing.assert_array_equal(load_split(packed, "val").context_radius(0), label_of("d") // 2)
     (packed / "val.context_radii.bin").write_bytes(b"")

@@ -18,7 +18,7 @@ from deeplab_bench.data.archives import DownloadError
 from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.folder import FolderData
-from deeplab_bench.data.packed import data_sha256, load_split
+from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.data.preparation import download, prepare
 from deeplab_bench.data.samples import write_samples
 from deeplab_bench.data.shapes import CLASSES, ShapesData
@@ -87,7 +87,7 @@ def test_same_data_same_manifest(tmp_path: Path, changes: dict[str, int]) -> Non
     digests = []
     for data in (SHAPES, SHAPES.model_copy(update=changes)):
         prepare(data, tmp_path, tmp_path / "out")
-        digests.append(data_sha256(tmp_path / "out"))
+        digests.append(compute_data_sha256(tmp_path / "out"))
     assert (digests[0] == digests[1]) == (not changes)
 
 
@@ -177,7 +177,7 @@ def test_camvid_is_downloaded_once_and_prepared(
     digests = set()
     for _ in range(2):
         prepare(data, downloads, tmp_path / "out")
-        digests.add(data_sha256(tmp_path / "out"))
+        digests.add(compute_data_sha256(tmp_path / "out"))
     assert len(digests) == 1
     assert len(site.log) == 2
     assert not (tmp_path / "out" / "unpacked").exists()

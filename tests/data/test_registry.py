@@ -7,7 +7,7 @@ import pytest
 
 from deeplab_bench import data
 from deeplab_bench.data.registry import DATA_SETS
-from deeplab_bench.results.code_digest import imported_files
+from deeplab_bench.results.code_digest import list_imported_files
 
 FOLDER = Path(data.__path__[0])
 OF_MODELS: tuple[str, ...] = (
@@ -25,7 +25,7 @@ OF_MODELS += tuple(f"deeplab_bench/settings/{name}.py" for name in ("schema", "p
 )
 def test_data_import_nothing_of_models(module: str) -> None:
     """Otherwise an edit of a model would have the data prepared again."""
-    files = imported_files([module.removesuffix(".__init__")])
+    files = list_imported_files([module.removesuffix(".__init__")])
     assert files
     assert [path for path in files if path.startswith(OF_MODELS)] == []
 

@@ -20,7 +20,7 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights
 
 from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DownloadError
-from deeplab_bench.data.packed import data_sha256, load_split
+from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.data.preparation import download, prepare
 from deeplab_bench.data.voc2012 import PUBLISHED, Release, VocData, read_sbd_label
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, write_label
@@ -168,7 +168,7 @@ def test_trainaug_is_downloaded_once_and_prepared(
     data, digests = settings(), set()
     for _ in range(2):
         record = download(data, tmp_path / "downloads")
-        digests.add(data_sha256(downloaded_and_prepared(data, tmp_path)))
+        digests.add(compute_data_sha256(downloaded_and_prepared(data, tmp_path)))
     assert [asked.path for asked in site.log] == ["voc", "sbd"]
     assert record == {
         archive.filename: {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}

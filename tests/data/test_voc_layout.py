@@ -9,10 +9,10 @@ from deeplab_bench.data.voc_layout import (
     DataError,
     Pixels,
     VocFolder,
+    build_voc_palette,
     check,
     read_image,
     read_label,
-    voc_palette,
     write_label,
 )
 
@@ -73,7 +73,7 @@ def refused(folder: VocFolder, names: Iterable[str], num_classes: int = 3) -> st
 
 
 def test_palette_is_the_published_one() -> None:
-    palette = np.frombuffer(voc_palette(), dtype=np.uint8).reshape(256, 3)
+    palette = np.frombuffer(build_voc_palette(), dtype=np.uint8).reshape(256, 3)
     assert [tuple(colour) for colour in palette[:21].tolist()] == list(VOC_COLOURS)
     assert tuple(palette[255].tolist()) == CREAM
     assert len(np.unique(palette, axis=0)) == 256

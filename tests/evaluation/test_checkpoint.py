@@ -13,7 +13,7 @@ from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.data.voc_layout import DataError
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
 from deeplab_bench.results import provenance
-from deeplab_bench.results.provenance import provenance_of_training
+from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.schema import Experiment, Inference, Phase
 from deeplab_bench.writing import write_tensors
 
@@ -35,7 +35,7 @@ def test_holds_what_training_wrote(
         assert torch.equal(checkpoint.weights[name], value)
     assert checkpoint.classes == state["classes"]
     assert checkpoint.history == state["history"]
-    assert checkpoint.provenance == provenance_of_training(experiment, 0, data_folder)
+    assert checkpoint.provenance == derive_provenance(experiment, 0, data_folder)
     assert checkpoint.provenance.model_dump() == state["provenance"]
 
 

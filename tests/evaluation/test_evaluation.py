@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.samples import SAMPLES, tile, write_samples
-from deeplab_bench.data.voc_layout import VOID, Pixels, voc_palette, write_label
+from deeplab_bench.data.voc_layout import VOID, Pixels, build_voc_palette, write_label
 from deeplab_bench.evaluation import evaluate as evaluation
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate, measure_predictions
@@ -248,7 +248,7 @@ class TestSamples:
             assert image.mode == "P"
             palette = image.getpalette()
         assert palette is not None
-        assert bytes(palette) == voc_palette()[: len(palette)]
+        assert bytes(palette) == build_voc_palette()[: len(palette)]
 
     def test_tiling_is_that_of_the_images(
         self,

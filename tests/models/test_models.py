@@ -36,7 +36,7 @@ from deeplab_bench.models.aspp import AtrousPyramid
 from deeplab_bench.models.layers import (
     adaptive_average_pool,
     adaptive_max_pool,
-    conv_bn_relu,
+    build_conv_bn_relu,
     resize_like,
 )
 from deeplab_bench.models.registry import ARCHITECTURES
@@ -245,7 +245,7 @@ def test_new_parameters_are_all_but_the_backbones(
 def test_conv_bn_relu_keeps_the_resolution() -> None:
     x = random_images(1, 13, 17)
     for kernel_size, rate in [(1, 1), (3, 1), (3, 6), (3, 18)]:
-        layer = conv_bn_relu(3, 4, kernel_size, rate).eval()
+        layer = build_conv_bn_relu(3, 4, kernel_size, rate).eval()
         assert layer(x).shape == (1, 4, 13, 17)
         assert layer(x).min() >= 0
         assert [type(m) for m in layer.children()] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
@@ -254,7 +254,7 @@ def test_conv_bn_relu_keeps_the_resolution() -> None:
 def test_atrous_convolution_samples_at_its_rate() -> None:
     """y[i] = sum over k of x[i + rate * k] w[k] (DeepLabv3, Equation 1), zero outside."""
     rate, x = 4, random_images(1, 9, 11)
-    conv = cast(nn.Conv2d, next(conv_bn_relu(3, 2, 3, rate).children()))
+    conv = cast(nn.Conv2d, next(build_conv_bn_relu(3, 2, 3, rate).children()))
     expected = torch.zeros(2, 9, 11)
     for i, j, dy, dx in np.ndindex(9, 11, 3, 3):
         y, z = i + rate * (dy - 1), j + rate * (dx - 1)

@@ -17,7 +17,7 @@ from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.data.shapes import ShapesData
 from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
-from deeplab_bench.results.files import steps_file
+from deeplab_bench.results.files import get_steps_file
 from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.timing import costs, steps
 from deeplab_bench.timing.steps import Step
@@ -81,8 +81,8 @@ def test_hours_by_hand(params: Params) -> None:
     assert list(plan.list_unknown_steps(table)) == [
         "Not in the hours, as no step of theirs is known: wide."
     ]
-    assert "0.04 h of training in all, 0.02 h due" in plan.write_costs(table)
-    row = plan.write_costs(table).splitlines()[-4].split()
+    assert "0.04 h of training in all, 0.02 h due" in plan.format_costs(table)
+    row = plan.format_costs(table).splitlines()[-4].split()
     assert row[:3] + row[4:] == ["wide", "-", "3", "-", "-", "-", "-"]
 
 
@@ -129,12 +129,12 @@ def test_studies_are_sums_of_their_models(params: Params) -> None:
     found = dict.fromkeys([first.key, second.key, plain.key], step)
     models = ["plain", "phased", "wide"]
     table = costs.compute_costs(params, "toy", models, found, [True] * 6)
-    (text,) = plan.write_studies(params, table)
+    (text,) = plan.format_studies(params, table)
     # two seeds of 3 steps, and of 3 and 5, of half an hour; nothing is known of `wide`
     assert [line.split() for line in text.splitlines()[2:]] == [["both", "2", "11.000"]]
     found.pop(second.key)
     table = costs.compute_costs(params, "toy", models, found, [True] * 6)
-    assert plan.write_studies(params, table) == []
+    assert plan.format_studies(params, table) == []
 
 
 # Stages
@@ -142,21 +142,21 @@ def test_studies_are_sums_of_their_models(params: Params) -> None:
 
 def test_what_is_due_is_counted_by_stage() -> None:
     due = ["train@toy-plain-0", "train@toy-twin-1", "evaluate@toy-plain-plain-0"]
-    lines = [line.split() for line in plan.write_due(due).splitlines()]
+    lines = [line.split() for line in plan.format_due(due).splitlines()]
     assert lines[2:] == [["train", "2"], ["evaluate", "1"]]
-    assert plan.write_due([]) == "All stages are up to date."
-    assert "`run.profiles` does not name this profile" in plan.write_due(None)
+    assert plan.format_due([]) == "All stages are up to date."
+    assert "`run.profiles` does not name this profile" in plan.format_due(None)
 
 
 def test_hours_due_are_those_of_the_runs_that_dvc_names(params: Params) -> None:
     (plain,) = costs.list_cases(params, "toy", "plain")
     found = {plain.key: Step(seconds=1800.0, batch_size=2, peak_memory_mib=None)}
-    text = plan.write_plan(params, "toy", ["plain"], found, ["train@toy-plain-1"])
+    text = plan.format_plan(params, "toy", ["plain"], found, ["train@toy-plain-1"])
     assert "3.00 h of training in all, 1.50 h due" in text
-    assert "3.00 h of training in all, 0.00 h due" in plan.write_plan(
+    assert "3.00 h of training in all, 0.00 h due" in plan.format_plan(
         params, "toy", ["plain"], found, []
     )
-    assert "3.00 h due" in plan.write_plan(params, "toy", ["plain"], found, None)
+    assert "3.00 h due" in plan.format_plan(params, "toy", ["plain"], found, None)
 
 
 # Sizes
@@ -258,7 +258,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     if not torch.cuda.is_available():
         assert "the hours are this CPU's" in printed
     assert not Path("data").exists() and not Path("checkpoints").exists()
-    stored = json.loads(steps_file("here").read_text(encoding="utf-8"))["steps"]
+    stored = json.loads(get_steps_file("here").read_text(encoding="utf-8"))["steps"]
     assert len(stored) == 1
 
     monkeypatch.setattr(steps, "measure_steps", None)  # stored steps suffice

@@ -12,16 +12,16 @@ import torch
 from conftest import open_run
 from PIL import Image
 
-from deeplab_bench.data.packed import Split, data_sha256
+from deeplab_bench.data.packed import Split, compute_data_sha256
 from deeplab_bench.data.samples import tile
-from deeplab_bench.data.voc_layout import DataError, voc_palette
+from deeplab_bench.data.voc_layout import DataError, build_voc_palette
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
 from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.evaluate import evaluate
-from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import settings_sha256
+from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import (
     AuditRecord,
     CRFRecord,
@@ -129,12 +129,12 @@ class TestEveryStage:
         assert list(record)[:4] == ["profile", "model", "seed", "provenance"]
         assert [record[key] for key in ("profile", "model", "seed")] == ["toy", "plain", 0]
         assert record["provenance"] == {
-            "settings_sha256": settings_sha256(experiment, 0),
-            "data_sha256": data_sha256(PROFILE.data),
+            "settings_sha256": compute_settings_sha256(experiment, 0),
+            "data_sha256": compute_data_sha256(PROFILE.data),
             "weights_sha256": None,
             "code_sha256": {
-                "train": code_sha256("train", "fcn"),
-                stage: code_sha256(stage, "fcn"),
+                "train": compute_code_sha256("train", "fcn"),
+                stage: compute_code_sha256(stage, "fcn"),
             },
         }
 
@@ -212,7 +212,7 @@ class TestEvaluate:
             np.testing.assert_array_equal(np.asarray(image), tile(samples))
             palette = image.getpalette()
         assert palette is not None
-        assert bytes(palette) == voc_palette()[: len(palette)]
+        assert bytes(palette) == build_voc_palette()[: len(palette)]
 
     def test_ways_of_inference_have_their_own_files(self) -> None:
         plain = CASES["evaluate"].run()
@@ -246,7 +246,7 @@ def test_the_stage_of_training_makes_the_checkpoint_that_the_others_take(
     shutil.rmtree(RUN.checkpoint.parent)
     train.main("toy", "plain", 0)
     provenance = open_run(experiment, 0, PROFILE.data, RUN.checkpoint).provenance
-    assert provenance.code_sha256 == {"train": code_sha256("train", "fcn")}
+    assert provenance.code_sha256 == {"train": compute_code_sha256("train", "fcn")}
     for stage in CASES.values():
         assert stage.run()["provenance"]["code_sha256"]["train"] == provenance.code_sha256["train"]
 

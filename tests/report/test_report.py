@@ -29,9 +29,9 @@ from deeplab_bench.report import (
     write_report,
 )
 from deeplab_bench.report.results import load_results
-from deeplab_bench.results.code_digest import code_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import settings_sha256
+from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.schema import PLAIN
 from deeplab_bench.writing import write_bytes
@@ -107,10 +107,10 @@ def declare(
 def made_from(params: Params, model: str, seed: int, stage: str) -> dict[str, Any]:
     architecture = params.models[model]["architecture"]
     return {
-        "settings_sha256": settings_sha256(params.experiment("quick", model), seed),
+        "settings_sha256": compute_settings_sha256(params.experiment("quick", model), seed),
         "data_sha256": "data",
         "weights_sha256": None,
-        "code_sha256": {each: code_sha256(each, architecture) for each in ("train", stage)},
+        "code_sha256": {each: compute_code_sha256(each, architecture) for each in ("train", stage)},
     }
 
 
@@ -874,13 +874,13 @@ def test_curves_are_long_form() -> None:
 
 def test_terminal_text(folder: Path) -> None:
     with pytest.raises(UserError, match=r"accuracy\.csv is missing: run `dvc repro`"):
-        tables.accuracy_text(declare(), "quick")
+        tables.format_accuracy(declare(), "quick")
     for name, content in made(declare()).items():
         write_bytes(folder / name, content.encode())
-    text = tables.accuracy_text(declare(), "quick")
+    text = tables.format_accuracy(declare(), "quick")
     assert re.search(r"image_pyramid +image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
     with pytest.raises(UserError, match="does not show the models of params"):
-        tables.accuracy_text(declare(models=["aspp"]), "quick")
+        tables.format_accuracy(declare(models=["aspp"]), "quick")
 
 
 def test_readme_is_stale_until_updated(folder: Path) -> None:

@@ -148,8 +148,8 @@ def test_two_sources_add_as_in_welch_test() -> None:
     welch = stats.ttest_ind(first, second, equal_var=False)
     difference = first.mean() - second.mean()
     interval = welch.confidence_interval()
-    assert statistics.p_value(difference, *sources) == pytest.approx(welch.pvalue)
-    half = statistics.margin_of_error(*sources)
+    assert statistics.compute_p_value(difference, *sources) == pytest.approx(welch.pvalue)
+    half = statistics.compute_margin_of_error(*sources)
     assert (difference - half, difference + half) == pytest.approx((interval.low, interval.high))
 
 
@@ -169,12 +169,12 @@ def test_one_image_has_an_interval_over_seeds_alone() -> None:
 def test_one_seed_on_one_image_has_no_interval() -> None:
     found = statistics.estimate([50.0], Source(0.0, 0))
     assert found.mean == 50 and all(math.isnan(value) for value in found[1:])
-    assert math.isnan(statistics.p_value(1.0, Source(0.0, 0)))
+    assert math.isnan(statistics.compute_p_value(1.0, Source(0.0, 0)))
 
 
 @pytest.mark.parametrize(("difference", "p"), [(0.0, 1.0), (0.1, 0.0)])
 def test_without_variance_any_difference_is_significant(difference: float, p: float) -> None:
-    assert statistics.p_value(difference, Source(0.0, 2), Source(0.0, 9)) == p
+    assert statistics.compute_p_value(difference, Source(0.0, 2), Source(0.0, 9)) == p
 
 
 def test_identical_models_do_not_differ() -> None:
@@ -227,7 +227,7 @@ def test_equal_images_make_differences_precise() -> None:
     assert row["difference"] == pytest.approx((mious(better, union) - mious(inter, union)).mean())
     unpaired = [part for both in ((better, union), (inter, union)) for part in two_sources(*both)]
     paired = (row["ci95_high"] - row["ci95_low"]) / 2
-    assert paired < 0.4 * statistics.margin_of_error(*unpaired)
+    assert paired < 0.4 * statistics.compute_margin_of_error(*unpaired)
 
 
 def two_sources(intersections: Counts, unions: Counts) -> tuple[Source, Source]:

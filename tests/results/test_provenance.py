@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from deeplab_bench.results import code_digest
-from deeplab_bench.results.code_digest import code_sha256, imported_files, strip_prose
-from deeplab_bench.results.provenance import settings_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256, list_imported_files, strip_prose
+from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.settings.schema import Experiment, Phase
 from deeplab_bench.settings.training import Training
 
@@ -57,25 +57,25 @@ class TestSettings:
     def test_change_with_the_schedule(self, key: str, experiment: Experiment) -> None:
         schedule = experiment.training.model_copy(update={key: OTHER_SCHEDULE[key]})
         other = experiment.model_copy(update={"training": schedule})
-        assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
+        assert compute_settings_sha256(other, 0) != compute_settings_sha256(experiment, 0)
 
     @pytest.mark.parametrize("key", OTHER_EXPERIMENT)
     def test_change_with_the_model(self, key: str, experiment: Experiment) -> None:
         other = experiment.model_copy(update={key: OTHER_EXPERIMENT[key]})
-        assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
+        assert compute_settings_sha256(other, 0) != compute_settings_sha256(experiment, 0)
 
     def test_change_with_a_second_phase(self, experiment: Experiment) -> None:
         second = Phase(arguments=experiment.arguments, training=experiment.training)
         other = experiment.model_copy(update={"second_phase": second})
-        assert settings_sha256(other, 0) != settings_sha256(experiment, 0)
+        assert compute_settings_sha256(other, 0) != compute_settings_sha256(experiment, 0)
 
     def test_change_with_the_seed(self, experiment: Experiment) -> None:
-        assert len({settings_sha256(experiment, seed) for seed in range(5)}) == 5
+        assert len({compute_settings_sha256(experiment, seed) for seed in range(5)}) == 5
 
     def test_order_of_arguments_is_immaterial(self, experiment: Experiment) -> None:
         arguments = dict(reversed(experiment.arguments.items()))
         other = experiment.model_copy(update={"arguments": arguments})
-        assert settings_sha256(other, 0) == settings_sha256(experiment, 0)
+        assert compute_settings_sha256(other, 0) == compute_settings_sha256(experiment, 0)
 
 
 class TestCode:
@@ -180,7 +180,7 @@ class TestCode:
 
 def digest(stage: str, architecture: str | None = None) -> str:
     """Compute a digest from the files as they are now."""
-    return code_sha256.__wrapped__(stage, architecture)
+    return compute_code_sha256.__wrapped__(stage, architecture)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ class TestImportedFiles:
             "main.py": statement,
         }.items():
             (tmp_path / path).write_text(content)
-        found = imported_files(["main"])
+        found = list_imported_files(["main"])
         assert set(found) - {"package/__init__.py"} == {"main.py", *expected} - {
             "package/__init__.py"
         }
@@ -294,5 +294,5 @@ class TestImportedFiles:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         ).stdout
         for count, line in enumerate(output.splitlines(), start=1):
-            assert imported_files(modules[:count]) == json.loads(line)
+            assert list_imported_files(modules[:count]) == json.loads(line)
         assert len(output.splitlines()) == len(modules)

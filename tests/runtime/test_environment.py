@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from deeplab_bench.runtime.environment import environment
+from deeplab_bench.runtime.environment import describe_environment
 
 
 def test_environment() -> None:
-    found: dict[str, Any] = environment(torch.device("cpu"))
+    found: dict[str, Any] = describe_environment(torch.device("cpu"))
     assert set(found) == {
         "device",
         "threads",

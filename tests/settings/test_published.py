@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deeplab_bench.report.paper import Cited, collect_settings, find_cited, find_differences
-from deeplab_bench.results.provenance import settings_sha256
+from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.settings import published
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.params import Params, load_params
@@ -265,7 +265,7 @@ def test_a_citation_changes_no_setting(tmp_path: Path) -> None:
     assert citing.citations("net") == [Citation(**BEST)]
     for params in (plain, citing):
         assert "published" not in params.experiment("p", "net").model_dump_json()
-    digests = {settings_sha256(p.experiment("p", "net"), 0) for p in (plain, citing)}
+    digests = {compute_settings_sha256(p.experiment("p", "net"), 0) for p in (plain, citing)}
     assert len(digests) == 1
 
 

@@ -33,7 +33,7 @@ def test_label_that_fits_the_device(
     label: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(machine, "device_name", lambda device: name)
+    monkeypatch.setattr(machine, "get_device_name", lambda device: name)
     assert find_device(label).type == kind
 
 
@@ -45,7 +45,7 @@ def test_label_of_another_device(
     label: str, name: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(machine, "device_name", lambda device: name)
+    monkeypatch.setattr(machine, "get_device_name", lambda device: name)
     with pytest.raises(
         HardwareError, match=f"^run.hardware names '{label}', .* is '{name}': {remedy}"
     ):

@@ -11,8 +11,8 @@ import torch
 from deeplab_bench.timing import rounds
 from deeplab_bench.timing.rounds import (
     Work,
-    quantiles,
-    ratios,
+    compute_quantiles,
+    compute_ratios,
     rotate_inputs,
     time_in_rounds,
     time_once,
@@ -101,13 +101,13 @@ def test_inputs_take_turns() -> None:
 def test_quantiles_are_those_of_the_standard_library() -> None:
     samples = [0.31, 0.12, 0.95, 0.44, 0.44, 0.08, 0.71]
     hundredths = statistics.quantiles(samples, n=100, method="inclusive")
-    found = quantiles(samples, 50, 90, 99)
+    found = compute_quantiles(samples, 50, 90, 99)
     assert found == pytest.approx({f"p{p}": hundredths[p - 1] for p in (50, 90, 99)})
-    assert quantiles([5.0], 50, 99) == {"p50": 5.0, "p99": 5.0}
+    assert compute_quantiles([5.0], 50, 99) == {"p50": 5.0, "p99": 5.0}
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     """If the machine slows down to a third, no ratio changes."""
     reference = [1.0, 1.0, 3.0, 3.0, 2.0]
-    assert ratios([2 * t for t in reference], reference) == {"p25": 2, "p50": 2, "p75": 2}
-    assert ratios([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]) == {"p25": 2, "p50": 3, "p75": 4}
+    assert compute_ratios([2 * t for t in reference], reference) == {"p25": 2, "p50": 2, "p75": 2}
+    assert compute_ratios([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]) == {"p25": 2, "p50": 3, "p75": 4}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deeplab_bench.results.files import steps_file
+from deeplab_bench.results.files import get_steps_file
 from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing import rounds, steps
 from deeplab_bench.timing.steps import Case, Step
@@ -160,7 +160,7 @@ def test_no_case_begins_after_the_limit(
 
 
 def test_stored_steps_add_up() -> None:
-    path = steps_file("gpu")
+    path = get_steps_file("gpu")
     one = {"a": Step(seconds=0.5, batch_size=2, peak_memory_mib=12.5)}
     other = {"b": Step(seconds=None, batch_size=2, peak_memory_mib=None)}
     steps.save(path, one, CPU)
@@ -181,9 +181,9 @@ def test_stored_steps_add_up() -> None:
     ],
 )
 def test_stored_steps_that_cannot_be_read(content: str | None, message: str) -> None:
-    steps.save(steps_file("gpu"), {}, CPU)
+    steps.save(get_steps_file("gpu"), {}, CPU)
     if content is not None:
-        steps_file("gqu").write_text(content, encoding="utf-8")
+        get_steps_file("gqu").write_text(content, encoding="utf-8")
     with pytest.raises(steps.StepsError, match=r"--save gqu` on that device$") as raised:
-        steps.load(steps_file("gqu"))
+        steps.load(get_steps_file("gqu"))
     assert message in str(raised.value)

@@ -25,7 +25,7 @@ from deeplab_bench.settings.training import Training
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
-from deeplab_bench.training.train import lock, read_timing, timing_file
+from deeplab_bench.training.train import get_timing_file, lock, read_timing
 from deeplab_bench.training.trainer import Trainer, TrainingError, TrainingLoss
 
 CPU = torch.device("cpu")
@@ -213,7 +213,7 @@ class TestReproducibility:
     def test_missing_timing_is_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(TrainingError) as caught:
             read_timing(tmp_path / "plain-0.pt")
-        path = timing_file(tmp_path / "plain-0.pt")
+        path = get_timing_file(tmp_path / "plain-0.pt")
         assert str(caught.value) == f"{path} is missing: run `dvc repro`"
 
 

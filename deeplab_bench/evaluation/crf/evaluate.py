@@ -47,7 +47,7 @@ from deeplab_bench.evaluation.measures.confusion import (
 from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.predict import predict_probabilities
 from deeplab_bench.runtime.device import make_deterministic, pick_device
-from deeplab_bench.runtime.environment import environment
+from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.settings.schema import CRF, Experiment, Inference
 
 SEARCH_ITERATIONS = 10
@@ -101,7 +101,8 @@ def evaluate_crf(
         "evaluation_seconds": round(ended - found, 2),
         "search_seconds": round(found - started, 2),
         "workers": workers,
-        "environment": environment(pick_device()) | {"pydensecrf2": version("pydensecrf2")},
+        "environment": describe_environment(pick_device())
+        | {"pydensecrf2": version("pydensecrf2")},
     }
     return result, timing
 
