@@ -4,8 +4,8 @@ import re
 from typing import Annotated
 
 from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import PARAMS_FILE, load_params, parse_params
-from deeplab_bench.settings.schema import PLAIN
 from deeplab_bench.writing import write_bytes
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RunFiles
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params, load_params
-from deeplab_bench.settings.schema import PLAIN
 from pipelines.dvc_runs import run_dvc
 from pipelines.warm import warm_process
 

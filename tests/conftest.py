@@ -14,7 +14,7 @@ from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.provenance import derive_provenance
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training.train import train
 from deeplab_bench.writing import write_tensors
@@ -136,7 +136,7 @@ def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: P
 def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:
     """Train, then shift the logits to equal means of all classes, so that several are predicted."""
     train_run(experiment, 0, data_folder, path)
-    model = open_run(experiment, 0, data_folder, path).build_model(experiment, Inference()).eval()
+    model = open_run(experiment, 0, data_folder, path).build_model(experiment).eval()
     image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
     with torch.no_grad():
         means = model(normalise(image[None])).mean(dim=(0, 2, 3))

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from deeplab_bench.analysis.receptive_field import compute_theoretical_field, find_seen_pixels
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import Split
+from deeplab_bench.data.packed import Split, pick_evenly
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.models import build_model
-from deeplab_bench.runtime.device import make_deterministic, pick_device
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.runtime.device import make_deterministic, pick_device, prepare_model
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.training.train import build_initial_model, rebuild
 
 IMAGES = 32
@@ -52,7 +52,7 @@ def measure_field(
         compute_gradient_map(model, images)
         for model in (
             rebuild(untrained, experiment.architecture, arguments, split.classes),
-            checkpoint.build_model(experiment, Inference()),
+            checkpoint.build_model(experiment),
         )
     )
     maps.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +99,7 @@ def choose_images(split: Split, count: int) -> Tensor:
     H and W are the largest of the split. Smaller images are centred and padded by the mean, zero.
     """
     height, width = (max(sides) for sides in zip(*split.sizes, strict=True))
-    count = min(count, len(split))
-    chosen = [index * len(split) // count for index in range(count)]
+    chosen = pick_evenly(count, len(split))
     return torch.cat([centre_image(split.image(index), height, width) for index in chosen])
 
 
@@ -118,7 +117,7 @@ def compute_gradient_map(model: nn.Module, images: Tensor) -> Map:
     is that of inference.
     """
     device = pick_device()
-    model = model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    model = prepare_model(model).requires_grad_(False)
     total = np.zeros(images.shape[-2:])
     for batch in images.split(BATCH_SIZE):
         x = batch.to(device).requires_grad_()

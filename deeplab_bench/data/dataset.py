@@ -1,11 +1,17 @@
-"""The base class of data sets: the settings of one, and how to get its images and labels."""
+"""The base class of data sets: the settings of one, and how to get its images and labels.
 
+A data set is one file: ``camvid.py`` defines the one that ``params.yaml`` calls ``camvid``.
+"""
+
+import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from deeplab_bench.data.archives import Archive
 from deeplab_bench.data.voc_layout import DataError, VocFolder
@@ -77,3 +83,20 @@ class DataSet(Settings, ABC):
     @abstractmethod
     def describe(self, validation: str) -> str:
         """Return a phrase for the report; ``validation`` is the number of images, in words."""
+
+
+class DataSettings(Settings):
+    """The settings of the stages ``download`` and ``prepare``: those of one data set."""
+
+    data: dict[str, JsonValue]
+
+
+def build_data_set(settings: DataSettings) -> DataSet:
+    """Build the data set from its own file alone: an edit of another one is not seen."""
+    module = import_module(f"{__package__}.{settings.data['dataset']}")
+    (data_set,) = (
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, DataSet) and member.__module__ == module.__name__
+    )
+    return data_set.model_validate_json(json.dumps(settings.data))

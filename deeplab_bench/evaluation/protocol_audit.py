@@ -32,10 +32,10 @@ from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.predict import (
     compute_probabilities,
     pick_most_probable,
-    prepare_model,
 )
-from deeplab_bench.runtime.device import make_deterministic
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.runtime.device import make_deterministic, prepare_model
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 Predict = Callable[[Pixels], Pixels]
 
@@ -133,7 +133,7 @@ def audit(
     The score is null where a rule has no meaning. Two identical runs give the same.
     """
     make_deterministic(seed)
-    model = prepare_model(checkpoint.build_model(experiment, Inference()))
+    model = prepare_model(checkpoint.build_model(experiment))
     crop_size = experiment.phases[-1].training.crop_size
     title = f"auditing {experiment.model} ({experiment.profile}, seed {seed})"
     images = tqdm(range(len(split)), desc=title, unit="image")

@@ -70,7 +70,7 @@ class Marks:
             return ""
         reasons = self.list_reasons()
         if self.outdated:
-            reasons[-1] += f" `make repro PROFILE={self.profile}` makes them anew."
+            reasons[-1] += f" Run `make repro PROFILE={self.profile}` to make them again."
         return "> [!CAUTION]\n" + "\n>\n".join(f"> {reason}" for reason in reasons)
 
     def _list_outdated(self) -> str:

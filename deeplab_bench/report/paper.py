@@ -17,6 +17,7 @@ from deeplab_bench.report.formats import (
 )
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import Estimate, Source, estimate, estimate_over_images
+from deeplab_bench.settings.inference import Inference
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import (
     Paper,
@@ -27,7 +28,6 @@ from deeplab_bench.settings.published import (
     find_published,
     is_same,
 )
-from deeplab_bench.settings.schema import Inference
 
 # The values of settings that a run's own settings do not have.
 ALWAYS = {"split": "val", "coco": False}
@@ -121,7 +121,7 @@ def collect_settings(params: Params, profile: str, cited: Cited) -> dict[str, An
     experiment = params.experiment(profile, cited.model)
     inference = Inference() if cited.inference is None else params.inference[cited.inference]
     evaluated = {
-        "eval_output_stride": experiment.arguments_for(inference).get("output_stride"),
+        "eval_output_stride": experiment.arguments_at(inference.output_stride).get("output_stride"),
         "multi_scale": inference.scales != (1.0,),
         "flip": inference.flip,
     }

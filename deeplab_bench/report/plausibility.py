@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from deeplab_bench.results.records import EvaluationRecord
-from deeplab_bench.settings.schema import PLAIN
+from deeplab_bench.settings.inference import PLAIN
 
 
 def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from deeplab_bench.results.records import ReceptiveFieldRecord
 COLUMNS = 8
 ROWS = ("on an image", "before training", "after training")
 GREY = 220
-COLOURS = 256  # of the figure as a PNG
+PNG_COLOURS = 256  # of the figure as a PNG
 MAP_COLOURS = 48  # of each map in the SVG
 EMBEDDED = re.compile(rb'(?<=data:image/png;base64,)[^"]+')
 
@@ -41,7 +41,9 @@ def render_figure(results: Results) -> dict[str, bytes]:
     """Return the figure by file name, in palettes: full colour makes files three times as large."""
     files = figures.render_figure("receptive_field", partial(draw_receptive_field, results))
     return {
-        name: reduce_embedded(content) if name.endswith("svg") else reduce_colours(content, COLOURS)
+        name: reduce_embedded(content)
+        if name.endswith("svg")
+        else reduce_colours(content, PNG_COLOURS)
         for name, content in files.items()
     }
 

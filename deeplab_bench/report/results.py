@@ -1,6 +1,6 @@
 """The results of a profile: all that is declared, read and checked; the rest on disk is ignored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
+from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import find_implausible
 from deeplab_bench.results.code_digest import compute_code_sha256
@@ -29,8 +31,8 @@ from deeplab_bench.results.records import (
     TimingRecord,
     read_record,
 )
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
-from deeplab_bench.settings.schema import PLAIN
 
 
 class ReportError(UserError):
@@ -56,19 +58,17 @@ class Results:
     def folder(self) -> Path:
         return ProfileFiles(self.profile).folder
 
+    @property
+    def records(self) -> list[RunRecord]:
+        """All results of single runs."""
+        return [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
+
     @cached_property
     def outdated(self) -> dict[str, tuple[str, ...]]:
         """The stages whose code has changed since they made a model's results, by model."""
-        made = [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
-        found = {model: dict[str, None]() for model in self.models}
-        codes = [(record.model, record.provenance.code_sha256) for record in made]
+        codes = [(record.model, record.provenance.code_sha256) for record in self.records]
         codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
-        architectures = {run.model: run.architecture for run in self.runs}
-        for model, code in codes:
-            for stage, digest in code.items():
-                if digest != compute_code_sha256(stage, architectures[model]):
-                    found[model][stage] = None
-        return {model: tuple(stages) for model, stages in found.items() if stages}
+        return find_outdated(codes, {run.model: run.architecture for run in self.runs})
 
     @cached_property
     def implausible(self) -> dict[str, str]:
@@ -147,6 +147,22 @@ class Results:
         return pd.DataFrame([row for run in self.runs for row in _radius_scores(run)])
 
 
+def find_outdated(
+    codes: Iterable[tuple[str, Mapping[str, str]]], architectures: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Find the stages whose code has changed since they made results, by model.
+
+    ``codes`` are pairs of a model and the digests of a result by stage; ``architectures`` are by
+    model.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for model, code in codes:
+        for stage, digest in code.items():
+            if digest != compute_code_sha256(stage, get_module_name(architectures[model])):
+                found.setdefault(model, {})[stage] = None
+    return {model: tuple(found[model]) for model in architectures if model in found}
+
+
 def load_results(params: Params, profile: str) -> Results:
     """Read all results of a profile that params.yaml declares.
 
@@ -162,19 +178,14 @@ def load_results(params: Params, profile: str) -> Results:
     def of_runs(models: Iterable[str]) -> list[RunFiles]:
         return [RunFiles(profile, model, seed) for model, seed in product(models, seeds)]
 
-    runs = [
-        load_run(params, each.evaluation(PLAIN), EvaluationRecord, each)
-        for each in of_runs(run.models)
-    ]
+    runs = [load_evaluation(params, each, PLAIN) for each in of_runs(run.models)]
     inferences = [
-        load_run(params, each.evaluation(name), EvaluationRecord, each)
+        load_evaluation(params, each, name)
         for name in run.inference
         if name != PLAIN
         for each in of_runs(run.models)
     ]
-    for record in [*runs, *inferences]:
-        require_equal_images(record, runs[0])
-    return Results(
+    results = Results(
         params,
         profile,
         runs,
@@ -197,6 +208,8 @@ def load_results(params: Params, profile: str) -> Results:
         ],
         [load_run(params, each.audit, AuditRecord, each) for each in of_runs(run.audit)],
     )
+    require_equal_data(results)
+    return results
 
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
@@ -214,6 +227,17 @@ def load_run(params: Params, path: Path, schema: type[Loaded], files: RunFiles) 
     return record
 
 
+def load_evaluation(params: Params, files: RunFiles, inference: str) -> EvaluationRecord:
+    path = files.evaluation(inference)
+    record = load_run(params, path, EvaluationRecord, files)
+    if record.settings["inference"] != params.inference[inference].model_dump(mode="json"):
+        raise ReportError(
+            f"{path} is of other settings than inference.{inference} in params.yaml: "
+            "run `dvc repro`"
+        )
+    return record
+
+
 def load_crf(params: Params, files: RunFiles) -> CRFRecord:
     record = load_run(params, files.crf, CRFRecord, files)
     if record.settings != params.crf(files.profile).model_dump(mode="json"):
@@ -227,14 +251,23 @@ def load_speed(path: Path, hardware: str, model: str, profile: str) -> SpeedReco
     return record
 
 
-def require_equal_images(record: EvaluationRecord, first: EvaluationRecord) -> None:
-    """Refuse a run that cannot be compared with the first, image by image."""
-    digests = {each.provenance.data_sha256 for each in (record, first)}
-    if len(digests) > 1 or list(record.images) != list(first.images):
+def require_equal_data(results: Results) -> None:
+    """Refuse results of several data, or of others than those on disk, where there are any."""
+    first, folder = results.runs[0], ProfileFiles(results.profile).data
+    expected = first.provenance.data_sha256
+    if (folder / MANIFEST).is_file() and compute_data_sha256(folder) != expected:
         raise ReportError(
-            f"{record.model}, seed {record.seed}, was made from other data than {first.model}, "
-            f"seed {first.seed}: run `dvc repro`"
+            f"results/{results.profile} was made from other data than {folder}: run `dvc repro`"
         )
+    for record in results.records:
+        same_images = not isinstance(record, EvaluationRecord) or (
+            list(record.images) == list(first.images)
+        )
+        if record.provenance.data_sha256 != expected or not same_images:
+            raise ReportError(
+                f"{record.model}, seed {record.seed}, was made from other data than {first.model}, "
+                f"seed {first.seed}: run `dvc repro`"
+            )
 
 
 def require(path: Path, record: Record, **expected: str | int) -> None:

@@ -19,7 +19,7 @@ from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.records import CRFRecord
-from deeplab_bench.settings.schema import PLAIN
+from deeplab_bench.settings.inference import PLAIN
 
 DPI = 100
 MAX_WIDTH_PX = 1440

@@ -30,6 +30,7 @@ from deeplab_bench.results.records import SIZES
 from deeplab_bench.settings.params import Params
 
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
+SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
 
 
@@ -60,7 +61,7 @@ def build_accuracy(results: Results) -> Table:
     several = len(results.seeds) > 1
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
-    text = text.drop(columns=["rank_low", "rank_high", "implausible"])
+    text = text.drop(columns=["rank_low", "rank_high", "implausible", "outdated"])
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
@@ -72,6 +73,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
     scores = results.scores()
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     means = scores.groupby("model", sort=False).mean()
+    outdated = {model: " ".join(stages) for model, stages in results.outdated.items()}
     columns = {
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
@@ -79,8 +81,9 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **miou,
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
-        **{f"miou_{size}": means[f"miou_{size}"] for size in SIZES},
+        **means[SIZE_COLUMNS],
         "implausible": dict.fromkeys(miou.index, "") | results.implausible,
+        "outdated": dict.fromkeys(miou.index, "") | outdated,
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 
@@ -96,18 +99,17 @@ def build_per_class(results: Results) -> Table:
 def build_object_size(results: Results) -> Table:
     """Build the mIoU of each model near small, medium and large objects, with intervals."""
     scores = results.scores()
-    columns = [f"miou_{size}" for size in SIZES]
     by_size = [
         summarise(scores, column)
         .add_prefix(f"{column}_")
         .rename(columns={f"{column}_mean": column})
-        for column in columns
+        for column in SIZE_COLUMNS
     ]
     data = pd.concat(by_size, axis="columns").reset_index(names="model")
     text = format_cells(data)
-    for column in columns:
+    for column in SIZE_COLUMNS:
         text = put_in_brackets(text, column, f"{column}_ci95_low", f"{column}_ci95_high")
-    text = text[["model", *columns]]
+    text = text[["model", *SIZE_COLUMNS]]
     title = f"mIoU by size of the objects on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_object_size(results))
@@ -168,7 +170,9 @@ def build_inference(results: Results) -> Table:
 def describe_inference(results: Results, name: str, model: str) -> str:
     """Return the settings of a way of inference in words."""
     settings = results.params.inference[name]
-    arguments = results.params.experiment(results.profile, model).arguments_for(settings)
+    arguments = results.params.experiment(results.profile, model).arguments_at(
+        settings.output_stride
+    )
     scales = ", ".join(f"{scale:g}" for scale in settings.scales)
     mirrored = ", flip" if settings.flip else ""
     return f"output_stride {arguments['output_stride']}, scales {scales}{mirrored}"
@@ -221,5 +225,6 @@ def format_accuracy(params: Params, profile: str) -> str:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if tuple(table["model"]) != params.run.models:
         raise ReportError(f"{path} does not show the models of params.yaml: run `dvc repro`")
-    text = table.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    kept = table.loc[:, (table != "").any()].drop(columns=["architecture", *SIZE_COLUMNS])
+    text = kept.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
     return f"{path.parent.parent}: scores in percent\n\n{text}\n"

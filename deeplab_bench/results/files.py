@@ -106,6 +106,11 @@ class RunFiles:
         return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
 
 
+def get_notes_file(profile: str) -> Path:
+    """Return the file with the notes on a profile's results, written by hand."""
+    return RESULTS / "notes" / f"{profile}.md"
+
+
 def get_steps_file(device: str) -> Path:
     """Return the file with the training steps timed on the device of this name."""
     return RESULTS / "steps" / f"{device}.json"

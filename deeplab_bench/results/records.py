@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from deeplab_bench.errors import UserError
+from deeplab_bench.errors import UserError, describe_first_error
 from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.writing import write_json
 
@@ -298,6 +298,4 @@ def read_record(path: Path, schema: type[Loaded]) -> Loaded:
     except FileNotFoundError:
         raise RecordError(f"{path} is missing: run `dvc repro`") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise RecordError(f"{path}: {key}: {first['msg']}: run `dvc repro`") from None
+        raise RecordError(f"{path}: {describe_first_error(error)}: run `dvc repro`") from None

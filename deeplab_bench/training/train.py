@@ -23,7 +23,7 @@ from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import count_default_workers, make_deterministic, pick_device
 from deeplab_bench.runtime.environment import describe_environment
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.training.loss import compute_class_weights
 from deeplab_bench.training.pretrained import read_weights
 from deeplab_bench.training.trainer import Trainer, TrainingError

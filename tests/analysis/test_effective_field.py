@@ -20,7 +20,7 @@ from deeplab_bench.analysis.effective_field import (
 )
 from deeplab_bench.data.packed import Split
 from deeplab_bench.evaluation.checkpoint import Checkpoint
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.experiment import Experiment
 
 
 def gaussian(deviation: float, side: int = 101) -> np.ndarray:

@@ -154,7 +154,7 @@ def test_arrays_that_are_not_whole(packed: Path, kind: str, damage: str) -> None
     path.unlink()
     if damage != "gone":
         path.write_bytes(content[:-1] if damage == "cut" else content + b"x")
-    command = "dvc repro --force prepare@packed"
+    command = "dvc repro --single-item --force prepare@packed"
     with pytest.raises(
         DataError, match=re.escape(f"{path} is missing or incomplete: run `{command}`")
     ):

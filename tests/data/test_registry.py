@@ -15,7 +15,8 @@ OF_MODELS: tuple[str, ...] = (
     "deeplab_bench/training/",
     "deeplab_bench/evaluation/",
 )
-OF_MODELS += tuple(f"deeplab_bench/settings/{name}.py" for name in ("schema", "params", "blocks"))
+NAMES = ("experiment", "inference", "crf", "params", "blocks")
+OF_MODELS += tuple(f"deeplab_bench/settings/{name}.py" for name in NAMES)
 
 
 @pytest.mark.parametrize(

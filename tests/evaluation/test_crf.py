@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deeplab_bench.data.packed import pick_evenly
 from deeplab_bench.evaluation.crf import (
     CRFError,
     CRFParameters,
@@ -28,7 +29,6 @@ from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.crf.search import (
     compute_mious,
     get_searched_values,
-    pick_evenly,
     search_coarse_to_fine,
 )
 from deeplab_bench.evaluation.measures import confusion as metrics

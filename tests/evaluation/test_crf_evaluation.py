@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packed import Split, load_split, pick_evenly
 from deeplab_bench.data.samples import SAMPLES
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation.checkpoint import Checkpoint
@@ -27,7 +27,6 @@ from deeplab_bench.evaluation.crf.evaluate import (
     sum_results,
 )
 from deeplab_bench.evaluation.crf.refinement import refine_image
-from deeplab_bench.evaluation.crf.search import pick_evenly
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.evaluation.measures import confusion as metrics
 from deeplab_bench.evaluation.measures.boundaries import (
@@ -36,7 +35,9 @@ from deeplab_bench.evaluation.measures.boundaries import (
     count_trimap_confusions,
 )
 from deeplab_bench.models import build_model
-from deeplab_bench.settings.schema import CRF, CRFSearch, Experiment, Inference
+from deeplab_bench.settings.crf import CRF, CRFSearch
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 from deeplab_bench.writing import format_json
 
 Result = tuple[dict[str, Any], dict[str, Any]]

@@ -23,7 +23,8 @@ from deeplab_bench.evaluation.evaluate import evaluate, measure_predictions
 from deeplab_bench.evaluation.measures.object_size import BINS
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models import build_model
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 from deeplab_bench.writing import format_json
 
 ONE_PASS = Inference()
@@ -181,7 +182,7 @@ class TestOracle:
         assert result["iou"].pop("star") is None
         assert set(result["iou"].values()) == {1.0}
         assert result["absent_classes"] == ["star"]
-        assert result["object_size"]["miou"] == [1.0] * len(BINS)
+        assert result["object_size"]["miou"] == [1.0] * BINS
         for entries in result["images"].values():
             assert entries and all(inter == union for _, inter, union in entries)
             assert 5 not in [c for c, _, _ in entries]

@@ -237,7 +237,7 @@ class TestNothingToMeasure:
     def test_without_objects(self) -> None:
         split = labelled_split([np.full((2, 3), VOID), np.zeros((3, 2), int)], TWO_CLASSES)
         record = measure_predictions(split, enumerate(true_predictions(split)))
-        assert record["object_size"] == {"edges_px": [], "miou": [None] * len(BINS)}
+        assert record["object_size"] == {"edges_px": [], "miou": [None] * BINS}
         assert record["metrics"]["miou"] == 1
         assert record["absent_classes"] == ["thing"]
 

@@ -154,8 +154,8 @@ def test_bins_partition_the_image(seed: int) -> None:
     areas = compute_object_areas(random_label(seed), 0)
     bins = find_size_bins(areas, compute_area_edges([areas]))
     assert bins is not None
-    assert set(np.unique(bins)) <= set(range(len(BINS)))
-    assert sum(np.count_nonzero(bins == size) for size in range(len(BINS))) == areas.size
+    assert set(np.unique(bins)) <= set(range(BINS))
+    assert sum(np.count_nonzero(bins == size) for size in range(BINS)) == areas.size
 
 
 def test_scraps_are_no_objects() -> None:

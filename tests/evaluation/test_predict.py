@@ -14,14 +14,15 @@ from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.predict import batch_by_size, predict, predict_probabilities
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 ONE_PASS = Inference()
 
 
 @pytest.fixture(scope="module")
 def model(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
-    return checkpoint.build_model(experiment, ONE_PASS)
+    return checkpoint.build_model(experiment)
 
 
 def predicted(model: nn.Module, split: Split) -> list[Pixels]:

@@ -21,7 +21,8 @@ from deeplab_bench.evaluation.protocol_audit import (
     crop_view,
     resize_view,
 )
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 CLASSES = ["background", "road", "car", "kite"]
 CROP = (8, 12)

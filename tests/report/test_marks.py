@@ -10,14 +10,16 @@ from matplotlib.figure import Figure
 from test_report import declare, report, texts, write_results
 
 from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
+from deeplab_bench.report import results as results_module
 from deeplab_bench.report.figures import find_labels, redden
 from deeplab_bench.report.marks import RED, Marks, find_marks
 from deeplab_bench.report.results import Results, load_results
+from deeplab_bench.results.code_digest import compute_code_sha256
 
 OLD = {"aspp": ("train", "evaluate")}
 ALERT = (
     "> [!CAUTION]\n> ‡ Results of older code: aspp (train, evaluate). "
-    "`make repro PROFILE=quick` makes them anew.\n"
+    "Run `make repro PROFILE=quick` to make them again.\n"
 )
 
 
@@ -66,6 +68,9 @@ def test_tables_say_so() -> None:
         assert "aspp ‡ &" in latex
         assert "‡ Results of older code: aspp (train, evaluate)." in latex
         assert "‡" not in files[f"tables/{name}.csv"]
+    rows = files["tables/accuracy.csv"].splitlines()
+    assert rows[0].endswith(",implausible,outdated")
+    assert [row.rpartition(",")[2] for row in rows[1:]] == ["train evaluate", ""]
     assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
 
 
@@ -84,6 +89,25 @@ def test_page_and_readme_say_so() -> None:
     assert "`aspp` ‡: 72.0 %" in text
     readme = Path("README.md")
     readme.write_text(f"{page.BEGIN}\n{page.END}\n", encoding="utf-8")
+    page.update_readme(readme, Path("results"))
+    assert f"{ALERT}\n| Model " in readme.read_text(encoding="utf-8")
+
+
+def test_the_readme_says_what_the_stored_table_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code has changed since the last report, and the profile is not one of the run."""
+    report(declare())
+    readme = Path("README.md")
+    readme.write_text(f"{page.BEGIN}\n{page.END}\n", encoding="utf-8")
+    page.update_readme(readme, Path("results"))
+    assert "CAUTION" not in readme.read_text(encoding="utf-8")
+    monkeypatch.setattr(
+        results_module,
+        "compute_code_sha256",
+        lambda stage, module: (
+            "new" if module.endswith(".aspp") else compute_code_sha256(stage, module)
+        ),
+    )
+    assert not page.is_readme_current(readme, Path("results"))
     page.update_readme(readme, Path("results"))
     assert f"{ALERT}\n| Model " in readme.read_text(encoding="utf-8")
 

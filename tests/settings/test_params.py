@@ -867,9 +867,9 @@ def test_rates_follow_the_output_stride_of_inference() -> None:
     inference = {"plain": {}, "os8": {"output_stride": 8}, "flip": {"flip": True}}
     params = load(edited({"inference": inference, "run.inference": ["plain", "os8", "flip"]}))
     aspp = params.experiment("small", "aspp")
-    assert aspp.arguments_for(params.inference["flip"]) == aspp.arguments
+    assert aspp.arguments_at(None) == aspp.arguments
     changed = {"output_stride": 8, "atrous_rates": [4, 8, 12]}
-    assert aspp.arguments_for(params.inference["os8"]) == aspp.arguments | changed
+    assert aspp.arguments_at(8) == aspp.arguments | changed
 
 
 def test_inference_follows_the_second_phase() -> None:
@@ -878,7 +878,7 @@ def test_inference_follows_the_second_phase() -> None:
         "inference": {"plain": {}},
     }
     params = load(edited(changes))
-    arguments = params.experiment("small", "aspp").arguments_for(params.inference["plain"])
+    arguments = params.experiment("small", "aspp").arguments_at(None)
     assert arguments["output_stride"] == 8
 
 

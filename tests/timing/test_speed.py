@@ -14,7 +14,7 @@ from deeplab_bench.data.packed import Split
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.results.records import SpeedRecord
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.timing import speed
 from deeplab_bench.timing.speed import (
     REFERENCE,
@@ -132,7 +132,7 @@ def test_output_strides_begin_with_the_trained_one(experiment: Experiment) -> No
 
 
 def test_the_reference_is_a_resnet18_to_logits_of_the_images_size() -> None:
-    network = build_reference_network(CPU)
+    network = build_reference_network()
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 64, 32)).shape == (1, 21, 64, 32)
     resnet18 = 11_689_512 - (512 * 1000 + 1000)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deeplab_bench.results.files import get_steps_file
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.timing import rounds, steps
 from deeplab_bench.timing.steps import Case, Step
 from deeplab_bench.training.trainer import Trainer
@@ -176,7 +176,7 @@ def test_stored_steps_add_up() -> None:
             None,
             "gqu.json is missing (stored devices: gpu): run `deeplab-bench plan --save ",
         ),
-        ("{", "gqu.json: the file: Invalid JSON"),
+        ("{", "gqu.json: its content: Invalid JSON"),
         ('{"environment": {}, "steps": {"a": {}}}', "gqu.json: steps.a.seconds: Field required"),
     ],
 )

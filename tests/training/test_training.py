@@ -20,7 +20,7 @@ from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
-from deeplab_bench.settings.schema import Experiment, Phase
+from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
