@@ -30,7 +30,7 @@ STAGES = {
             "evaluate", "score a checkpoint under one way of inference", wave=4, distributed=True
         ),
         Stage("crf", "refine a checkpoint's predictions by the fully connected CRF", wave=4),
-        Stage("audit", "score a checkpoint by the rules of published code", wave=4),
+        Stage("audit", "rescore a checkpoint with the scoring variants of published code", wave=4),
         Stage("receptive_field", "measure a model's receptive field", wave=4),
         # Its memory is measured, so that no other work may share the process.
         Stage("speed", "time one model on one machine", cold=True),

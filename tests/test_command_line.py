@@ -176,7 +176,7 @@ class TestHelp:
             run(["audit", "--help"])
         assert caught.value.code == 0
         text = capsys.readouterr().out
-        assert "Score a checkpoint by the rules of published code." in text
+        assert "Rescore a checkpoint with the scoring variants of published code." in text
         for parameter in inspect.signature(audit.main).parameters:
             assert parameter in text
         audited.assert_not_called()

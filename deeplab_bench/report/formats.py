@@ -31,7 +31,7 @@ HEADINGS = {
     "rank": "Rank",
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     "boundary_miou": "Boundary IoU (%)",
-    "rule": "Rule",
+    "variant": "Variant",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
     "iteration": "Iteration",
     "gain_mean": "Beyond the network",
@@ -69,7 +69,7 @@ HEADINGS = {
     "reason": "Because of",
 }
 LEFT_ALIGNED = {"model", "other", "architecture", "hardware", "paper", "row", "inference"}
-LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "rule"}
+LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "variant"}
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
 LOWEST |= {"step_ms", "step_relative"}

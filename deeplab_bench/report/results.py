@@ -136,7 +136,7 @@ class Results:
         return scores[scores["iteration"] == scores["iteration"].max()]
 
     def audit_scores(self) -> pd.DataFrame:
-        """Return a row per audited run and rule; ``gain`` is over the protocol, both in percent."""
+        """Return a row per audited run and scoring variant; ``gain`` is over the protocol, both in percent."""
         return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
 
     def radius_scores(self) -> pd.DataFrame:
@@ -319,10 +319,10 @@ def _crf_scores(run: CRFRecord) -> Iterable[dict[str, Any]]:
 
 
 def _audit_scores(audit: AuditRecord) -> Iterable[dict[str, Any]]:
-    for rule, miou in {"protocol": audit.protocol, **audit.rules}.items():
+    for variant, miou in {"protocol": audit.protocol, **audit.variants}.items():
         yield {
             "model": audit.model,
-            "rule": rule,
+            "variant": variant,
             "seed": audit.seed,
             "miou": _percent(miou),
             "gain": _percent(miou) - 100 * audit.protocol,

@@ -127,17 +127,17 @@ def build_boundaries(results: Results) -> Table:
 
 def build_protocol_audit(results: Results) -> Table:
     """Build a row for each audited model and scoring variant: mIoU, and gain over the protocol."""
-    scores, by = results.audit_scores(), ["model", "rule"]
+    scores, by = results.audit_scores(), ["model", "variant"]
     miou, gain = summarise(scores, "miou", by), summarise(scores, "gain", by)
     data = miou[["mean"]].rename(columns={"mean": "miou_mean"})
     data[["gain", *GAIN_INTERVAL]] = gain.drop(columns="std")
     data = data.reset_index()
     text = format_cells(data)
     gains = put_in_brackets(format_changes(data[["gain", *GAIN_INTERVAL]]), "gain", *GAIN_INTERVAL)
-    shown = gains["gain"].where(data["rule"] != "protocol", "")
+    shown = gains["gain"].where(data["variant"] != "protocol", "")
     text["gain"] = shown.where(data["miou_mean"].notna(), "not applicable")
     text = text.drop(columns=GAIN_INTERVAL)
-    title = f"Scores by other rules on the profile {results.profile}"
+    title = f"Scoring variants on the profile {results.profile}"
     best = mark_none(data, text.columns)
     return Table(title, data, text, best, captions.describe_protocol_audit(results))
 

@@ -235,11 +235,11 @@ class CRFTimingRecord(Record):
 
 
 class AuditRecord(RunRecord):
-    """A run's mIoU under the protocol and under every rule, None where a rule has no meaning."""
+    """A run's mIoU under the protocol and every scoring variant, None where one has no meaning."""
 
     crop_size: tuple[int, int]
     protocol: Fraction
-    rules: dict[str, Fraction | None]
+    variants: dict[str, Fraction | None]
 
 
 class Theory(Record):

@@ -1,4 +1,4 @@
-"""Every rule beside a slow computation from the pixels, and on predictions of known score."""
+"""Every variant beside a slow computation from the pixels, and on predictions of known score."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from deeplab_bench.evaluation import protocol_audit
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.evaluation.protocol_audit import (
-    RULES,
+    VARIANTS,
     Counts,
     audit,
     count_split,
@@ -108,12 +108,12 @@ def test_rules_by_slow_loops(seed: int, predict: Callable[[Pixels], Pixels]) -> 
         "void_as_wrong": present(slow_ious(pairs, ignored=False)),
     }
     assert protocol_audit.protocol(counts) == pytest.approx(present(whole))
-    assert {name: rule(counts) for name, rule in RULES.items()} == pytest.approx(expected)
+    assert {name: variant(counts) for name, variant in VARIANTS.items()} == pytest.approx(expected)
     assert len({round(value, 9) for value in expected.values()}) > 5
 
 
 def test_rules_on_the_truth() -> None:
-    """No rule sees a fault but those that lack a class, or take void for something."""
+    """No variant sees a fault but those that lack a class, or take void for something."""
     labels = [np.array([[0, 1]], dtype=np.uint8), np.array([[0, VOID, 0, 0]], dtype=np.uint8)]
 
     def truth(image: Pixels) -> Pixels:
@@ -122,7 +122,7 @@ def test_rules_on_the_truth() -> None:
 
     counts = count_split(labelled_split(labels, CLASSES), range(2), (1, 2), truth)
     assert counts.on_void.tolist() == [0, 1, 0, 0]
-    scores = {name: rule(counts) for name, rule in RULES.items()}
+    scores = {name: variant(counts) for name, variant in VARIANTS.items()}
     assert scores["mean_of_images"] == scores["present_in_truth"] == scores["centre_crop"] == 1
     assert scores["absent_zero"] == 2 / 4
     assert scores["mean_of_images_absent_zero"] == (2 / 4 + 1 / 4) / 2
@@ -134,7 +134,7 @@ def test_without_background_void_cannot_be_background() -> None:
     split = labelled_split(random_labels(0), ["sky", *CLASSES[1:]])
     counts = count_split(split, range(3), CROP, pattern)
     assert counts.background is None
-    assert [name for name, rule in RULES.items() if math.isnan(rule(counts))] == [
+    assert [name for name, variant in VARIANTS.items() if math.isnan(variant(counts))] == [
         "void_as_background"
     ]
 
@@ -150,8 +150,8 @@ def test_rules_leave_the_counts_as_they_are() -> None:
     before = {
         field.name: np.copy(getattr(counts, field.name)) for field in dataclasses.fields(Counts)
     }
-    for rule in RULES.values():
-        rule(counts)
+    for variant in VARIANTS.values():
+        variant(counts)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(counts, name), value)
 
@@ -174,7 +174,7 @@ def test_an_audited_run(experiment: Experiment, val: Split, checkpoint: Checkpoi
     result = audit(experiment, 0, val, checkpoint)
     run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
     assert result["protocol"] == run["metrics"]["miou"]
-    assert list(result["rules"]) == list(RULES)
+    assert list(result["variants"]) == list(VARIANTS)
     assert result["crop_size"] == [32, 40]
-    assert result["rules"]["void_as_wrong"] < result["protocol"]
-    assert all(0 <= value <= 1 for value in result["rules"].values())
+    assert result["variants"]["void_as_wrong"] < result["protocol"]
+    assert all(0 <= value <= 1 for value in result["variants"].values())

@@ -189,7 +189,7 @@ def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str
         "provenance": made_from(params, model, seed, "audit"),
         "crop_size": [32, 32],
         "protocol": miou,
-        "rules": {"centre_crop": cropped, "void_as_background": None},
+        "variants": {"centre_crop": cropped, "void_as_background": None},
     }
 
 
@@ -859,7 +859,7 @@ class TestContextRadius:
 class TestAudit:
     def test_points_that_a_rule_moves(self) -> None:
         files = made(declare(audit=["aspp"]))
-        table = frame(files, "protocol_audit").set_index("rule")
+        table = frame(files, "protocol_audit").set_index("variant")
         assert list(table.index) == ["protocol", "centre_crop", "void_as_background"]
         crop = table.loc["centre_crop"]
         # -2, -1, -2: deviation 0.57735, standard error a third, t of 2 degrees of freedom 4.30265
