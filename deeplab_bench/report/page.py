@@ -239,4 +239,4 @@ def find_new_marks(profile: str, results: Path, table: str) -> str:
     unmarked = [run for run in runs if f"| {run.model} {OUTDATED}" not in table]
     codes = [(run.model, run.provenance.code_sha256) for run in unmarked]
     outdated = find_outdated(codes, {run.model: run.architecture for run in runs})
-    return Marks(profile, {}, outdated).format_alert()
+    return Marks(profile, {}, {}, outdated).format_alert()

@@ -14,7 +14,7 @@ from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
-from deeplab_bench.report.plausibility import find_implausible
+from deeplab_bench.report.plausibility import find_implausible, find_untrained
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -76,6 +76,11 @@ class Results:
         ceiling = self.params.profile[self.profile].miou_ceiling
         return find_implausible([*self.runs, *self.inferences], ceiling)
 
+    @cached_property
+    def untrained(self) -> dict[str, str]:
+        """The reasons by model, for models with a network that has not learned."""
+        return find_untrained(self.runs)
+
     @property
     def models(self) -> tuple[str, ...]:
         return self.params.run.models
@@ -136,7 +141,7 @@ class Results:
         return scores[scores["iteration"] == scores["iteration"].max()]
 
     def audit_scores(self) -> pd.DataFrame:
-        """Return a row per audited run and scoring variant; ``gain`` is over the protocol, both in percent."""
+        """Return a row per audited run and variant; ``gain`` is over the protocol, in percent."""
         return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
 
     def radius_scores(self) -> pd.DataFrame:

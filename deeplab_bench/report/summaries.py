@@ -59,7 +59,14 @@ def average_near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:
 def collect_losses(results: Results) -> pd.DataFrame:
     """Return a row for each logged loss: ``model``, ``seed``, ``iteration``, ``loss``."""
     parts = [
-        pd.DataFrame({"model": run.model, "seed": run.seed, **run.training.model_dump()})
+        pd.DataFrame(
+            {
+                "model": run.model,
+                "seed": run.seed,
+                "iteration": run.training.iteration,
+                "loss": run.training.loss,
+            }
+        )
         for run in results.runs
     ]
     return pd.concat([part.astype({"loss": float}) for part in parts], ignore_index=True)

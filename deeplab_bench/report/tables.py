@@ -31,6 +31,7 @@ from deeplab_bench.settings.params import Params
 
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
 SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
+MARK_COLUMNS = ["implausible", "untrained", "outdated"]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
 
 
@@ -61,7 +62,7 @@ def build_accuracy(results: Results) -> Table:
     several = len(results.seeds) > 1
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
-    text = text.drop(columns=["rank_low", "rank_high", "implausible", "outdated"])
+    text = text.drop(columns=["rank_low", "rank_high", *MARK_COLUMNS])
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
@@ -74,6 +75,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     means = scores.groupby("model", sort=False).mean()
     outdated = {model: " ".join(stages) for model, stages in results.outdated.items()}
+    marks, unmarked = (results.implausible, results.untrained, outdated), dict.fromkeys(runs, "")
     columns = {
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
@@ -82,8 +84,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **means[SIZE_COLUMNS],
-        "implausible": dict.fromkeys(miou.index, "") | results.implausible,
-        "outdated": dict.fromkeys(miou.index, "") | outdated,
+        **{name: unmarked | marked for name, marked in zip(MARK_COLUMNS, marks, strict=True)},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 

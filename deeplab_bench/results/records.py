@@ -71,16 +71,28 @@ class ContextRadius(Record):
 
 
 class History(Record):
-    """``loss`` is None where it was not finite."""
+    """The mean loss up to each iteration since the one before; None where it was not finite.
+
+    ``start_loss`` is the mean of the first iterations, divided by the sum of the weights if there
+    are auxiliary losses.
+    """
 
     iteration: tuple[int, ...]
     loss: tuple[float | None, ...]
+    start_loss: float | None = None
 
     @model_validator(mode="after")
     def _as_long(self) -> "History":
         if len(self.iteration) != len(self.loss):
             raise ValueError(f"{len(self.iteration)} iterations but {len(self.loss)} losses")
         return self
+
+
+class TrainingImages(Record):
+    """The mIoU of a run on some of the images that it was trained on."""
+
+    images: int
+    miou: Fraction
 
 
 class EvaluationRecord(RunRecord):
@@ -99,6 +111,7 @@ class EvaluationRecord(RunRecord):
     context_radius: ContextRadius | None
     images: dict[str, tuple[tuple[int, int, int], ...]]
     training: History
+    training_images: TrainingImages | None = None
 
     @field_validator("iou")
     @classmethod

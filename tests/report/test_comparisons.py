@@ -168,12 +168,36 @@ def test_predictions_of_one_class_are_found(
 def test_reasons(miou: float, loss: list[float | None], reason: list[str]) -> None:
     images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
     found = run("aspp", 0, images, miou, training={"iteration": [10, 20], "loss": loss})
-    assert list(plausibility.find_reasons(found, 80)) == reason
+    assert list(plausibility.list_implausible(found, 80)) == reason
+
+
+@pytest.mark.parametrize(
+    ("start", "miou", "reasons"),
+    [
+        (None, None, []),
+        (2.19, 0.5, []),  # twice the logarithm of the three classes is 2.197
+        (2.24, 0.9, ["its first loss is 2.2, above 2 ln 3 = 2.2"]),
+        (1.0, 0.499, ["mIoU on training images is 49.9 %"]),
+        (
+            9.0,
+            0.1,
+            ["its first loss is 9.0, above 2 ln 3 = 2.2", "mIoU on training images is 10.0 %"],
+        ),
+    ],
+)
+def test_a_network_that_has_not_learned(
+    start: float | None, miou: float | None, reasons: list[str]
+) -> None:
+    images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
+    history = {"iteration": [10, 20], "loss": [2.0, 1.0], "start_loss": start}
+    seen = None if miou is None else {"images": 100, "miou": miou}
+    found = run("aspp", 0, images, 0.5, training=history, training_images=seen)
+    assert list(plausibility.list_untrained(found)) == reasons
 
 
 def test_without_a_ceiling_all_is_plausible() -> None:
     images = {"val_0": [[0, 4, 4], [1, 3, 3]]}
-    assert list(plausibility.find_reasons(run("aspp", 0, images, 1.0), None)) == []
+    assert list(plausibility.list_implausible(run("aspp", 0, images, 1.0), None)) == []
 
 
 def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:

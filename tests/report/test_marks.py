@@ -34,19 +34,25 @@ def _outdated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_marks_of_one_model_and_their_reasons() -> None:
-    marks = Marks("quick", {"a": "seed 0: why"}, {"a": ("train",), "b": ("train",), "c": ("crf",)})
-    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †‡", "b, os8 ‡", "d"]
-    assert marks.describe() == "† implausible · ‡ results of older code"
+    marks = Marks(
+        "quick",
+        {"a": "seed 0: why"},
+        {"d": "no"},
+        {"a": ("train",), "b": ("train",), "c": ("crf",)},
+    )
+    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †‡", "b, os8 ‡", "d §"]
+    assert marks.describe() == "† implausible · § not trained · ‡ results of older code"
     assert marks.list_reasons() == [
         "† Implausible: a (seed 0: why). The means include these runs.",
+        "§ Not trained: d (no). The means include these runs.",
         "‡ Results of older code: a, b (train); c (crf).",
     ]
-    assert marks.format_alert().count("\n>\n") == 1
-    assert marks.select(["b, os8", "d"]) == Marks("quick", {}, {"b": ("train",)})
+    assert marks.format_alert().count("\n>\n") == 2
+    assert marks.select(["b, os8"]) == Marks("quick", {}, {}, {"b": ("train",)})
 
 
 def test_nothing_is_said_without_a_mark() -> None:
-    marks = Marks("quick", {}, {})
+    marks = Marks("quick", {}, {}, {})
     assert not marks
     assert marks.add_to("a") == "a"
     assert marks.describe() == marks.format_alert() == ""
@@ -69,7 +75,7 @@ def test_tables_say_so() -> None:
         assert "‡ Results of older code: aspp (train, evaluate)." in latex
         assert "‡" not in files[f"tables/{name}.csv"]
     rows = files["tables/accuracy.csv"].splitlines()
-    assert rows[0].endswith(",implausible,outdated")
+    assert rows[0].endswith(",implausible,untrained,outdated")
     assert [row.rpartition(",")[2] for row in rows[1:]] == ["train evaluate", ""]
     assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
 
