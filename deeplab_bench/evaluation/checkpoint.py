@@ -1,4 +1,4 @@
-"""Checkpoints: opened, verified, and made a network again."""
+"""Checkpoints: reading, verification, and the network built from them."""
 
 from dataclasses import dataclass
 from pathlib import Path

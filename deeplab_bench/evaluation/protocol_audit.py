@@ -1,4 +1,4 @@
-"""Rescores one checkpoint with the scoring variants found in published code.
+"""Scores of one checkpoint under the scoring variants found in published code.
 
 The protocol of FCN and Pascal VOC (``measures.confusion``) counts the valid pixels of all images,
 at their own sizes, in one confusion matrix. Each of ``VARIANTS`` differs from it in one respect.

@@ -1,4 +1,4 @@
-"""The settings of one experiment: a model under a profile, all of them resolved."""
+"""The settings of one experiment: one model under one profile, completely resolved."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -109,7 +109,7 @@ def evaluate_crf(
 
 
 def build_parameters(settings: CRF) -> CRFParameters:
-    """Return the parameters that the settings give, those where a search would start."""
+    """Return the parameters in the settings. A search starts there."""
     return CRFParameters(**settings.model_dump(exclude={"iterations", "search"}))
 
 
