@@ -33,7 +33,7 @@ def write_tensors(path: Path, content: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name, then rename it."""
+    """Write a temporary file and rename it, so that no partial file has this name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)

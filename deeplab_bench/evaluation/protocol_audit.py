@@ -130,7 +130,7 @@ def audit(
 ) -> dict[str, Any]:
     """Score a checkpoint under the protocol and under every variant, ready for JSON.
 
-    The score is null where a variant has no meaning. Two identical runs give the same.
+    The score is null if a variant is not defined. Two identical runs give the same scores.
     """
     make_deterministic(seed)
     model = prepare_model(checkpoint.build_model(experiment))

@@ -17,7 +17,7 @@ class Phase(Settings):
 class Experiment(Settings):
     """All settings of one model under one profile.
 
-    ``second_phase`` goes on with the weights of the first.
+    ``second_phase`` continues with the weights of the first phase.
     """
 
     profile: str
