@@ -19,7 +19,7 @@ BLOCK = 5
 
 
 def numbered(count: int, height: int = 8, width: int = 6) -> Split:
-    """Make images whose pixels and labels are all the image's index."""
+    """Make images whose pixels are 10 i and whose labels are i, where i is the index."""
     return split_of(
         [
             (np.full((height, width, 3), 10 * i, np.uint8), np.full((height, width), i, np.uint8))
