@@ -1,4 +1,4 @@
-"""Simulate how often intervals and comparisons are right: ``python -m studies.coverage``.
+"""Simulation of how often intervals and comparisons are right: ``python -m studies.coverage``.
 
 Two simulations, printed and written to ``results/benchmarks``:
 

@@ -86,7 +86,7 @@ class DataSet(Settings, ABC):
 
 
 class DataSettings(Settings):
-    """The settings of the stages ``download`` and ``prepare``: those of one data set."""
+    """The settings of the stages ``download`` and ``prepare``, for one data set."""
 
     data: dict[str, JsonValue]
 

@@ -1,4 +1,4 @@
-"""Download a data set, check every image and label, and pack them for training."""
+"""Preparation of a data set: download, check of every image and label, and packing."""
 
 import hashlib
 import shutil

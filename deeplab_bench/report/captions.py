@@ -35,7 +35,7 @@ class Caption(NamedTuple):
 
 
 def make_anchor(heading: str) -> str:
-    """Return the anchor that GitHub gives to a heading."""
+    """Return the anchor that GitHub gives a heading."""
     kept = (c for c in heading.lower() if c.isalnum() or c in " -_")
     return "".join(kept).replace(" ", "-")
 
@@ -178,7 +178,7 @@ def describe_boundaries(results: Results) -> Caption:
 
 
 def describe_context_radius(results: Results) -> Caption | None:
-    """Return None for data whose context radii are not known."""
+    """Describe the figure; return None if the data have no context radii."""
     scores, run = results.radius_scores(), results.runs[0]
     radii = run.context_radius
     if radii is None:
@@ -227,7 +227,7 @@ def describe_comparisons(results: Results) -> Caption:
 
 
 def describe_data(results: Results) -> str:
-    """Return the numbers of images and seeds, as the end of a sentence."""
+    """Describe the numbers of images and seeds, as the end of a sentence."""
     return f"on {count_images(results)}, n = {count_seeds(results)}"
 
 
@@ -244,7 +244,7 @@ def describe_deviation(results: Results) -> str:
 
 
 def describe_scope(results: Results) -> str:
-    """Return what the interval covers: ``seeds and images``, one of them, or nothing."""
+    """Describe the interval: over ``seeds and images``, over one of them, or empty."""
     several = {"seeds": len(results.seeds) > 1, "images": results.images > 1}
     return " and ".join(name for name, known in several.items() if known)
 
@@ -277,7 +277,7 @@ def describe_sizes(results: Results) -> str:
 
 
 def describe_absent_classes(results: Results) -> str:
-    """Return the classes that no mean counts, or nothing."""
+    """Describe the classes that no mean includes; empty if there are none."""
     runs = len(results.runs)
     absent = Counter(name for run in results.runs for name in run.absent_classes)
     names = ", ".join(
@@ -299,7 +299,7 @@ def describe_hardware(results: Results) -> Iterable[str]:
 
 
 def describe_parameters(results: Results) -> str:
-    """Return the CRF's parameters of every run, and how they were found."""
+    """Describe the CRF's parameters of every run, and how they were found."""
     first = results.crf_runs[0]
     if first.search is None:
         return f"{_format_parameters(first)}, as given"
@@ -314,12 +314,12 @@ def cite_papers(papers: Iterable[Paper]) -> str:
 
 
 def list_bold(results: Results) -> tuple[str, ...]:
-    """Return the term ``Bold`` where a table has bold cells."""
+    """Return the term ``Bold`` if the table has bold cells."""
     return ("Bold",) if len(results.models) > 1 else ()
 
 
 def describe_environments(found: Iterable[Environment]) -> str:
-    """Return devices and versions in words, equal ones once."""
+    """Describe devices and versions; equal ones are described once."""
     return "; ".join(dict.fromkeys(map(_describe_environment, found)))
 
 
@@ -328,7 +328,7 @@ def join_sentences(*sentences: str) -> str:
 
 
 def make_sentence(*clauses: str) -> str:
-    """Return a sentence of the clauses that are not empty."""
+    """Join the clauses that are not empty into a sentence."""
     text = "; ".join(filter(None, clauses))
     return f"{text[0].upper()}{text[1:]}." if text else ""
 

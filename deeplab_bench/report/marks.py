@@ -1,7 +1,7 @@
 """Marks at models whose numbers need a warning.
 
-A marked model is shown and averaged like the others: a number that is left out is easier to
-overlook than one with a mark.
+Marked models are shown and averaged like the others. A missing number would be easier to overlook
+than a marked one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,7 +45,7 @@ class Marks:
         return f"{name} {symbols}" if symbols else name
 
     def select(self, names: Iterable[str]) -> "Marks":
-        """Return the marks of these models alone."""
+        """Select the marks of these models."""
         models = {name.partition(",")[0] for name in names}
         return Marks(
             self.profile,
@@ -62,7 +62,7 @@ class Marks:
         return " · ".join(words)
 
     def list_reasons(self) -> list[str]:
-        """Return a sentence or two for each mark: the models and the reasons."""
+        """Return one or two sentences for each mark: the models and the reasons."""
         reasons = []
         for symbol, word, marked in (
             (IMPLAUSIBLE, "Implausible", self.implausible),
@@ -76,7 +76,7 @@ class Marks:
         return reasons
 
     def format_alert(self) -> str:
-        """Return an alert in GitHub's Markdown, which is shown in red; nothing without marks."""
+        """Format an alert in GitHub's Markdown, shown in red; empty if there are no marks."""
         if not self:
             return ""
         reasons = self.list_reasons()
@@ -85,7 +85,7 @@ class Marks:
         return "> [!CAUTION]\n" + "\n>\n".join(f"> {reason}" for reason in reasons)
 
     def _list_outdated(self) -> str:
-        """Return the models, those with the same stages together."""
+        """Format the models, grouped by their stages."""
         models: dict[tuple[str, ...], list[str]] = {}
         for model, stages in self.outdated.items():
             models.setdefault(stages, []).append(model)

@@ -83,7 +83,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
 
 
 def show_table(heading: str, name: str, files: Mapping[str, str], *images: str) -> list[str]:
-    """Return a section with a table and its figures; nothing where there is no such table."""
+    """Return a section with a table and its figures; empty if there is no such table."""
     table = files.get(f"tables/{name}.md")
     return [f"## {heading}", *images, table.replace(ROOT, PAGE_ROOT)] if table else []
 

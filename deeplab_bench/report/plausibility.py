@@ -10,7 +10,7 @@ LEAST_TRAINING_MIOU = 0.5
 
 
 def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) -> dict[str, str]:
-    """Return the reasons by model, for models with an implausible run.
+    """Return the models that have an implausible run, with the reasons.
 
     ``ceiling`` is an mIoU in percent.
     """
@@ -61,11 +61,11 @@ def list_implausible(run: EvaluationRecord, ceiling: float | None) -> Iterator[s
 
 
 def find_only_prediction(run: EvaluationRecord) -> str | None:
-    """Return the class that is predicted everywhere although there are others, or None.
+    """Return the class that is predicted everywhere, if there are others; None otherwise.
 
-    The union of such a class is all valid pixels: half of the sum over classes of unions and
-    intersections, because a union is ground truth plus prediction minus intersection. This is also
-    true if only pixels of this class are predicted as another class.
+    The union of such a class is all valid pixels. Their number is half of the sum of all unions and
+    intersections, because a union is ground truth plus prediction minus intersection. The union is
+    also all valid pixels if only pixels of this class are predicted as another class.
     """
     intersections, unions = run.class_pixels().sum(axis=1)
     index = unions.argmax()

@@ -64,7 +64,7 @@ class Source(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The mean over seeds, the standard deviation of seeds, the interval. NaN means unknown."""
+    """Mean over seeds, standard deviation of seeds, and interval. NaN means unknown."""
 
     mean: float
     std: float
@@ -98,7 +98,7 @@ def estimate_over_images(resampled: pd.DataFrame, images: int) -> dict[Hashable,
 
 
 def compute_margin_of_error(*sources: Source) -> Any:
-    """Compute half the length of the interval, NaN if nothing is known of its variance."""
+    """Compute half the length of the interval; NaN if no source is known."""
     error, freedom = compute_standard_error(*sources)
     return stats.t.ppf((1 + LEVEL) / 2, freedom) * error
 
@@ -165,7 +165,7 @@ def compare(scores: pd.DataFrame, resampled: pd.DataFrame, images: int) -> pd.Da
     ``scores`` are (seeds, models), and ``resampled`` are mean scores on resamples of the images,
     (resamples, models). Differences are on the same images. ``model`` has the higher mean of a
     pair. The rows begin with the models of the highest means. One seed decides nothing: its p
-    values are NaN, and its intervals cover the choice of images alone.
+    values are NaN, and its intervals are over images only.
     """
     order = scores.mean().sort_values(ascending=False, kind="stable").index
     higher, lower = np.triu_indices(len(order), 1)

@@ -1,4 +1,4 @@
-"""Tables of accuracy: by class, object size, boundary, way of inference, CRF, scoring variant."""
+"""Tables of accuracy: class, object size, boundary, way of inference, CRF, scoring variant."""
 
 import json
 
@@ -117,7 +117,7 @@ def build_object_size(results: Results) -> Table:
 
 
 def build_boundaries(results: Results) -> Table:
-    """Build mIoU within each width of the ground truth's boundaries, and boundary IoU."""
+    """Build mIoU within each width of the true boundaries, and boundary IoU."""
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     data = miou.join(average_near_boundaries(results.scores())).reset_index(names="model")
     text = merge_interval(format_cells(data))
@@ -169,7 +169,7 @@ def build_inference(results: Results) -> Table:
 
 
 def describe_inference(results: Results, name: str, model: str) -> str:
-    """Return the settings of a way of inference in words."""
+    """Describe the settings of a way of inference."""
     settings = results.params.inference[name]
     arguments = results.params.experiment(results.profile, model).arguments_at(
         settings.output_stride
@@ -208,14 +208,14 @@ def collect_crf(results: Results) -> pd.DataFrame:
 
 
 def format_metrics(results: Results) -> str:
-    """Return JSON for ``dvc metrics``, which ignores lists and nulls."""
+    """Format JSON for ``dvc metrics``, which ignores lists and nulls."""
     miou = summarise_miou(results).drop(columns="std").rename(columns={"mean": "miou"})
     rows = (miou / 100).round(6).iterrows()
     return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
 
 
 def format_accuracy(params: Params, profile: str) -> str:
-    """Return the table of accuracy for a terminal.
+    """Format the table of accuracy for a terminal.
 
     Raises:
         ReportError: the table is missing, or shows other models than ``params`` declares.

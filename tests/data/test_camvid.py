@@ -16,14 +16,14 @@ SIZE = (6, 4)
 
 
 def label_of(name: str) -> np.ndarray:
-    """A label as the publisher stores it, with every value from 0 to 11."""
+    """Make a label as the publisher stores it, with every value from 0 to 11."""
     rng = np.random.default_rng(sum(name.encode()))
     return rng.permutation(np.arange(24) % 12).reshape(SIZE[::-1]).astype(np.uint8)
 
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A miniature of the repository's `CamVid` folder, with the digests of its labels."""
+    """Make a small copy of the repository's `CamVid` folder, with the digests of its labels."""
     folder = tmp_path / "CamVid"
     rng = np.random.default_rng(0)
     for split, names in NAMES.items():

@@ -31,7 +31,7 @@ SHAPES = ShapesData(dataset="shapes", seed=0, image_size=32, train_images=3, val
 
 
 def labels(num_classes: int = 11) -> dict[str, dict[str, Pixels]]:
-    """Two splits of labels that have every class, in sizes of their own."""
+    """Make two splits of labels that have every class, in sizes of their own."""
     values = np.array([*range(num_classes), 255], dtype=np.uint8)
     return {
         "train": {"b": np.stack([values, values[::-1]]), "a": values[:, None].copy()},

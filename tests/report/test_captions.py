@@ -1,4 +1,4 @@
-"""Captions are short, and their terms are in the glossary."""
+"""Tests that captions are short and that the glossary has their terms."""
 
 import re
 from pathlib import Path

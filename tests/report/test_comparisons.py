@@ -1,4 +1,4 @@
-"""Comparisons, ranks and implausible runs, in the tables and on the page."""
+"""Tests of comparisons, ranks and implausible runs, in the tables and on the page."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def image_counts(model: str, seed: int) -> dict[str, list[list[int]]]:
-    """Every model finds the same images hard, every seed is a little better than the last."""
+    """Draw counts: all models find the same images hard, and each seed is better than the last."""
     random = np.random.RandomState(0)
     noise = np.random.RandomState([seed, MODELS.index(model)])
     return {

@@ -1,4 +1,4 @@
-"""Results of older code are marked in tables, in figures, on the page and in the README."""
+"""Tests that results of older code are marked in tables, figures, the page and the README."""
 
 import re
 from collections.abc import Iterator
@@ -100,7 +100,7 @@ def test_page_and_readme_say_so() -> None:
 
 
 def test_the_readme_says_what_the_stored_table_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code has changed since the last report, and the profile is not one of the run."""
+    """Change the code after the report, for a profile that is not in the run."""
     report(declare())
     readme = Path("README.md")
     readme.write_text(f"{page.BEGIN}\n{page.END}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Published rows beside hand-made results: verdicts, reasons, orderings."""
+"""Tests of published rows and made-up results: verdicts, reasons, orderings."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def results(
     inferences: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     **training: Any,
 ) -> Results:
-    """Runs of models with these mIoUs in percent, a seed each."""
+    """Make runs with these mIoUs in percent, one per seed."""
     seeds = len(next(iter(scores.values())))
     profile = {
         "data": {
@@ -253,7 +253,7 @@ def test_other_data_are_not_comparable_beside_values() -> None:
 
 
 def test_a_row_may_stand_beside_another_inference() -> None:
-    """Its scores, and its settings, are that inference's; one that is not run has no row."""
+    """Check that scores and settings are that inference's; one that is not run has no row."""
     published.PUBLISHED_FILE.write_text(
         FILE.replace("{output_stride: 16}", "{output_stride: 16, eval_output_stride: 8}"),
         encoding="utf-8",
@@ -278,7 +278,7 @@ def test_a_row_may_stand_beside_another_inference() -> None:
 
 
 def test_a_row_may_stand_beside_the_crf() -> None:
-    """Its scores are those after the last iteration; a model without a CRF has no such row."""
+    """Check that scores are those after the last iteration; a model without a CRF has no row."""
     published.PUBLISHED_FILE.write_text(
         re.sub(r"(x: [13])", r"\1, crf: false", re.sub(r"(x: [24])", r"\1, crf: true", FILE)),
         encoding="utf-8",
@@ -325,7 +325,7 @@ def test_a_second_phase_of_training_is_not_comparable() -> None:
 
 
 def elsewhere(scores: Mapping[str, Sequence[float]], cited: dict[str, int]) -> pd.DataFrame:
-    """On data that no cited paper has."""
+    """Compare results on data that no cited paper uses."""
     text = FILE.replace("dataset: shapes", "dataset: voc2012")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
     read_published.cache_clear()

@@ -1,4 +1,4 @@
-"""Intervals, the bootstrap, p values and ranks, compared with simulations and simple code."""
+"""Tests of intervals, bootstrap, p values and ranks against simulations and simple code."""
 
 import math
 from typing import Any
@@ -125,7 +125,7 @@ def test_images_are_drawn_evenly_with_replacement() -> None:
 
 
 def test_the_variance_over_images_is_that_of_a_ratio_of_means() -> None:
-    """With many images the bootstrap agrees with the delta method."""
+    """Check that with many images the bootstrap agrees with the delta method."""
     inter, union = draw(np.random.RandomState(5), 1, 400, 0, 0.6)
     ratio = inter.sum(axis=1) / union.sum(axis=1)
     influence = ((inter - ratio[:, None] * union) / union.mean(axis=1)[:, None]).mean(axis=-1)[0]
@@ -142,7 +142,7 @@ def test_with_seeds_alone_it_is_the_t_interval() -> None:
 
 
 def test_two_sources_add_as_in_welch_test() -> None:
-    """Welch's test in scipy uses Satterthwaite's formula too."""
+    """Compare with Welch's test in scipy, which uses Satterthwaite's formula too."""
     first, second = np.array([3.0, 4.5, 5.0, 7.0]), np.array([1.0, 1.5, 0.5])
     sources = [statistics.compute_seed_variance(each) for each in (first, second)]
     welch = stats.ttest_ind(first, second, equal_var=False)
@@ -186,7 +186,7 @@ def test_identical_models_do_not_differ() -> None:
 
 
 def test_the_variance_of_seeds_is_pooled_over_models() -> None:
-    """By hand: three models, two seeds, variances 0.5, 2 and 12.5, images without any."""
+    """Check three models with two seeds, variances 0.5, 2 and 12.5; the images add none."""
     scores = pd.DataFrame({"a": [50.0, 51.0], "b": [40.0, 42.0], "c": [30.0, 35.0]})
     resampled = pd.DataFrame({name: [1.0, 1.0] for name in scores})
     found = statistics.compare(scores, resampled, 100)
@@ -199,7 +199,7 @@ def test_the_variance_of_seeds_is_pooled_over_models() -> None:
 
 
 def test_few_of_many_families_of_equal_models_differ() -> None:
-    """Eight models, three seeds; with each pair's own variance it is about 17 of 100."""
+    """Simulate eight models with three seeds; with each pair's own variance it would be 17 %."""
     random, families = np.random.RandomState(0), 300
     errors = 0
     for _ in range(families):
