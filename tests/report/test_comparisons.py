@@ -83,7 +83,7 @@ def test_the_interval_is_of_both_sources() -> None:
     scores = np.array([100 * run.metrics.miou for run in runs])
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
     seeds = scores.var(ddof=1) / 3
-    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1)
+    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1) * 40 / 39
     freedom = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 39)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(seeds + images)
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(
