@@ -110,8 +110,7 @@ def summarise(results: Results) -> str:
 
 
 def describe_data_set(results: Results) -> str:
-    data = results.params.profile[results.profile].data
-    return data.describe(captions.count_images(results))
+    return results.data.describe(captions.count_images(results))
 
 
 def show_context_radius(results: Results) -> list[str]:

@@ -29,8 +29,8 @@ from deeplab_bench.settings.published import (
     is_same,
 )
 
-# Settings of published rows that our settings do not have, with their values in every run.
-ALWAYS = {"split": "val", "coco": False}
+# The values of settings that a run's own settings do not have.
+ALWAYS = {"coco": False}
 
 
 class Cited(NamedTuple):
@@ -127,6 +127,7 @@ def collect_settings(params: Params, profile: str, cited: Cited) -> dict[str, An
     }
     trained = experiment.arguments | experiment.training.model_dump()
     data = params.profile[profile].data.model_dump()
+    data["split"] = data.get("val_split", "val")
     rest = {"crf": cited.crf, "phases": len(experiment.phases)}
     return ALWAYS | evaluated | data | trained | rest
 
@@ -196,7 +197,7 @@ def estimate_image_variance(results: Results, higher: Cited, lower: Cited) -> li
     if len(results.seeds) == 1 or higher.crf or lower.crf:
         return []
     difference = select_resampled(results, higher) - select_resampled(results, lower)
-    return list(estimate_over_images(difference.to_frame(), results.images).values())
+    return list(estimate_over_images(difference.to_frame(), results.group_count).values())
 
 
 def select_resampled(results: Results, cited: Cited) -> "pd.Series[float]":

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
@@ -90,9 +91,13 @@ class Results:
         return self.params.run.seeds
 
     @property
+    def data(self) -> DataSet:
+        return self.params.profile[self.profile].data
+
+    @property
     def generated(self) -> bool:
         """True if the project made the images, so that they may be published."""
-        return self.params.profile[self.profile].data.generated
+        return self.data.generated
 
     @property
     def has_samples(self) -> bool:
@@ -101,23 +106,32 @@ class Results:
 
     @cached_property
     def resampled(self) -> pd.DataFrame:
-        """The mIoU in percent on each resample of the images, by model; the mean over its seeds."""
-        return _resampled(self.runs, "model")
+        """The mIoU in percent on each resample of the groups, by model, mean over its seeds."""
+        return _resampled(self.runs, "model", self.groups)
 
     @cached_property
     def resampled_inferences(self) -> pd.DataFrame:
         """The mIoU on the same resamples, by way of inference and model."""
-        return _resampled(self.inferences, ["inference", "model"])
+        return _resampled(self.inferences, ["inference", "model"], self.groups)
 
     @cached_property
     def compared(self) -> pd.DataFrame:
         """The comparisons of all pairs of models (``statistics.compare``), in points."""
         by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
-        return statistics.compare(by_seed[list(self.models)], self.resampled, self.images)
+        return statistics.compare(by_seed[list(self.models)], self.resampled, self.group_count)
 
     @property
     def images(self) -> int:
         return len(self.runs[0].images)
+
+    @cached_property
+    def groups(self) -> list[int]:
+        """The group of each image, counted from 0; images of one group are not independent."""
+        return self.data.group_images(list(self.runs[0].images))
+
+    @property
+    def group_count(self) -> int:
+        return len(set(self.groups))
 
     def scores(self) -> pd.DataFrame:
         """Return a row per run: ``model``, ``seed``, and every score in percent."""
@@ -283,8 +297,11 @@ def require(path: Path, record: Record, **expected: str | int) -> None:
             )
 
 
-def _resampled(runs: Sequence[EvaluationRecord], by: str | list[str]) -> pd.DataFrame:
+def _resampled(
+    runs: Sequence[EvaluationRecord], by: str | list[str], groups: Sequence[int]
+) -> pd.DataFrame:
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    pixels = statistics.sum_groups(pixels, groups)
     names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
     mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, pd.MultiIndex.from_frame(names))
     return mious.groupby(level=by, sort=False).mean().T

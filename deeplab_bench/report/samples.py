@@ -38,7 +38,7 @@ def draw_panel(results: Results) -> Figure:
     Raises:
         ReportError: a strip is missing, or has another size than the others.
     """
-    title = f"the first validation images, models of seed {results.seeds[0]}"
+    title = f"the first {results.data.scored_split} images, models of seed {results.seeds[0]}"
     return stack_strips(results, read_strips(results), title, find_marks(results))
 
 

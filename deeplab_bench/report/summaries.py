@@ -35,7 +35,7 @@ def summarise(
 
 def summarise_miou(results: Results) -> pd.DataFrame:
     """Compute the mean mIoU of each model in percent, with its interval over seeds and images."""
-    over_images = statistics.estimate_over_images(results.resampled, results.images)
+    over_images = statistics.estimate_over_images(results.resampled, results.group_count)
     return summarise(results.scores(), "miou", over_images=over_images)
 
 

@@ -152,7 +152,7 @@ def build_inference(results: Results) -> Table:
     resampled = results.resampled_inferences
     gained = resampled.sub(results.resampled, axis="columns", level="model")
     miou, gain = (
-        summarise(scores, column, by, statistics.estimate_over_images(varied, results.images))
+        summarise(scores, column, by, statistics.estimate_over_images(varied, results.group_count))
         for column, varied in (("miou", resampled), ("gain", gained))
     )
     data = miou.rename(columns={"mean": "miou_mean"}).drop(columns="std")

@@ -83,12 +83,58 @@ def test_the_interval_is_of_both_sources() -> None:
     scores = np.array([100 * run.metrics.miou for run in runs])
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
     seeds = scores.var(ddof=1) / 3
-    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1)
+    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1) * 40 / 39
     freedom = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 39)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(seeds + images)
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(
         (scores.mean() - half, scores.mean() + half)
     )
+
+
+def on_clips(found: Results, clips: int) -> Results:
+    """The same results, their images the frames of so many clips."""
+    runs = [
+        run_of.model_copy(
+            update={
+                "images": {
+                    f"clip{index * clips // 40}_{index}": pixels
+                    for index, pixels in enumerate(run_of.images.values())
+                }
+            }
+        )
+        for run_of in found.runs
+    ]
+    data = {"dataset": "folder", "root": ".", "group_pattern": "^[^_]+"}
+    params = declare(models=found.models, seeds=found.seeds, hardware=[], data=data)
+    return replace(found, params=params, runs=runs)
+
+
+def test_intervals_and_comparisons_draw_clips_not_images() -> None:
+    """Each clip as one image with the sums of its pixels gives the same numbers."""
+    grouped = on_clips(results(), 8)
+    sums = [run_of.class_pixels().reshape(2, 8, 5, 3).sum(axis=2) for run_of in grouped.runs]
+    single = [
+        run_of.model_copy(
+            update={
+                "images": {
+                    str(clip): [(c, *map(int, pixels[:, clip, c])) for c in range(3)]
+                    for clip in range(8)
+                }
+            }
+        )
+        for run_of, pixels in zip(grouped.runs, sums, strict=True)
+    ]
+    expected = replace(results(), runs=single)
+    assert (grouped.images, grouped.group_count, expected.group_count) == (40, 8, 8)
+    assert grouped.compared.equals(expected.compared)
+    assert tables.collect_accuracy(grouped).equals(tables.collect_accuracy(expected))
+    assert not grouped.resampled.equals(results().resampled)
+
+
+def test_clips_of_one_image_change_nothing() -> None:
+    found = on_clips(results(), 40)
+    assert found.compared.equals(results().compared)
+    assert tables.collect_accuracy(found).equals(tables.collect_accuracy(results()))
 
 
 def test_ranks_leave_open_what_is_undecided() -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import SCHEDULE
 from scipy import stats
 
+from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.report import page, paper
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.provenance import Provenance
@@ -364,6 +365,16 @@ def test_pairs_are_neighbours_of_the_published_table() -> None:
     data = elsewhere(scores, {"a": 2, "b": 1, "c": 3})
     assert list(zip(data["model"], data["other"], strict=True)) == [("c", "b"), ("a", "c")]
     assert list(data["published_difference"]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_scored_split_is_compared_with_the_papers(split: str) -> None:
+    found = results({"a": [60.0]}, {"a": cite(1)})
+    data = CamVidData.model_validate({"dataset": "camvid", "val_split": split})
+    profile = found.params.profile["p"].model_copy(update={"data": data})
+    params = found.params.model_copy(update={"profile": {"p": profile}})
+    (cited,) = paper.find_cited(params)
+    assert paper.collect_settings(params, "p", cited)["split"] == split
 
 
 def test_pairs_of_one_model_under_two_inferences() -> None:
