@@ -13,7 +13,7 @@ from deeplab_bench.models.layers import (
     adaptive_max_pool,
     build_classifier_head,
     build_conv_bn_relu,
-    resize_like,
+    resize_cells,
 )
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -79,7 +79,7 @@ class PSP(Segmenter):
     def pyramid_logits(self, features: Tensor) -> Tensor:
         """Compute logits (N, num_classes, h, w) from the last feature map (N, C, h, w)."""
         levels = [
-            resize_like(reduce(self.pool(features, cells)), features)
+            resize_cells(reduce(self.pool(features, cells)), features)
             for cells, reduce in zip(self.bins, self.reductions, strict=True)
         ]
         return self.classifier(torch.cat([features, *levels], dim=1))
