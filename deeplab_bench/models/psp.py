@@ -23,6 +23,9 @@ POOLING = {"average": adaptive_average_pool, "max": adaptive_max_pool}
 class PSP(Segmenter):
     """Pooling over grids of several sizes, concatenated with the last feature map.
 
+    A cell's value lies in its middle when it is resized; in the released code, the outer cells lie
+    on the map's corners.
+
     Args:
         bins: cells on each side of the grid, one number for each level.
         pooling: how the positions of a cell are pooled.

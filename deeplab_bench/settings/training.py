@@ -10,7 +10,8 @@ from deeplab_bench.settings.base import Fraction, PositiveFloat, PositiveInt, Se
 class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
-    ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly``, which goes to zero over
+    ``crop_size`` is (height, width) in pixels; best are sides of k * ``output_stride`` + 1, which
+    networks do not pad (see ``models.grid``). ``lr_policy`` is ``poly``, which goes to zero over
     all iterations, or ``step``, which multiplies the rate by ``step_factor`` every
     ``step_iterations``. ``head_lr_multiplier`` applies to layers without pretrained weights.
     ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay of 0.9997 is

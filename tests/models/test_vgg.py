@@ -219,6 +219,14 @@ def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
     torch.testing.assert_close(model.logits(images), expected)
 
 
+def test_side_features_of_every_scale_have_the_size_of_fc7() -> None:
+    """Also where a rescaled image, here of 79 pixels, does not end on the grid."""
+    model = small_model(
+        "largefov", **SMALL, channels=8, multi_scale_features=True, scales=(0.75, 1.0)
+    )
+    assert model.logits(random_images(1, 65, 105)).shape[-2:] == (9, 14)
+
+
 def test_side_features_are_vggs() -> None:
     with pytest.raises(
         ValueError, match="multi_scale_features needs backbone vgg16, but the backbone is resnet18"
