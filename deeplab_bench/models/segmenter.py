@@ -10,7 +10,10 @@ from deeplab_bench.models.vgg import VGG16
 
 
 class Segmenter(nn.Module):
-    """A backbone and a head. An architecture defines ``backbone`` and ``logits``."""
+    """A backbone and a head. An architecture defines ``backbone`` and ``logits``.
+
+    It resizes maps with ``grid``, which knows the pixels on which their positions lie.
+    """
 
     backbone: ResNet | VGG16
 

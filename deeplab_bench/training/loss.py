@@ -43,10 +43,10 @@ def subsample(labels: Tensor, size: Sequence[int], grid: Grid) -> Tensor:
     padded = grid.pad(labels, VOID)
     first = int(grid.from_first_pixel)
     steps = [
-        (side - first) // max(1, cells - first)
+        max(1, (side - first) // max(1, cells - first))
         for side, cells in zip(padded.shape[-2:], size, strict=True)
     ]
-    rows, columns = (slice(0 if first else step // 2, None, max(1, step)) for step in steps)
+    rows, columns = (slice(0 if first else step // 2, None, step) for step in steps)
     return padded[:, rows, columns]
 
 
