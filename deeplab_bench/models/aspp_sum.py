@@ -44,7 +44,6 @@ class ASPPSum(Segmenter):
         scales: Sequence[Positive] = (1.0,),
     ) -> None:
         super().__init__()
-        check_scales(scales)
         if not atrous_rates:
             raise ValueError("atrous_rates [] gives no branch: give at least one rate")
         self.scales = tuple(scales)
@@ -64,11 +63,13 @@ class ASPPSum(Segmenter):
             classifiers = [
                 build_logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
             ]
+        check_scales(scales, self.grid)
         self.classifiers = nn.ModuleList(classifiers)
 
     def logits(self, images: Tensor) -> Tensor:
+        images = self.grid.pad(images)
         logits = [self.logits_at_one_scale(rescale(images, scale)) for scale in self.scales]
-        return torch.stack(align(logits)).amax(dim=0)
+        return torch.stack(align(logits, self.scales)).amax(dim=0)
 
     def logits_at_one_scale(self, images: Tensor) -> Tensor:
         branches = zip(self.classifiers, self.branch_features(images), strict=True)

@@ -37,9 +37,9 @@ class ImagePyramid(Segmenter):
         fusion: Literal["max", "mean", "attention"] = "max",
     ) -> None:
         super().__init__()
-        check_scales(scales)
         self.scales, self.fusion = tuple(scales), fusion
         self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        check_scales(scales, self.grid)
         channels = self.backbone.stage_channels[-1]
         self.classifier = build_classifier_head(channels, head_channels, num_classes)
         if fusion == "attention":
@@ -48,11 +48,12 @@ class ImagePyramid(Segmenter):
             )
 
     def logits(self, images: Tensor) -> Tensor:
+        images = self.grid.pad(images)
         features = [self.backbone(rescale(images, scale))[-1] for scale in self.scales]
-        logits = torch.stack(align([self.classifier(x) for x in features]))
+        logits = torch.stack(align([self.classifier(x) for x in features], self.scales))
         if self.fusion == "max":
             return logits.amax(dim=0)
         if self.fusion == "mean":
             return logits.mean(dim=0)
-        weights = self.attention(torch.cat(align(features), dim=1)).softmax(dim=1)
+        weights = self.attention(torch.cat(align(features, self.scales), dim=1)).softmax(dim=1)
         return torch.einsum("snchw,nshw->nchw", logits, weights)

@@ -10,7 +10,8 @@ from deeplab_bench.settings.base import Fraction, PositiveFloat, PositiveInt, Se
 class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
-    ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly`` or ``step``. With ``poly``
+    ``crop_size`` is (height, width) in pixels. The best sides are k * ``output_stride`` + 1:
+    networks do not pad them (see ``models.grid``). ``lr_policy`` is ``poly`` or ``step``. With ``poly``
     the learning rate decreases to zero over all iterations. With ``step`` it is multiplied by
     ``step_factor`` after every ``step_iterations`` iterations. ``head_lr_multiplier`` multiplies
     the rate of layers without pretrained weights. ``batch_norm_momentum`` is the weight of the new

@@ -1,9 +1,12 @@
 """Tests of predictions at every image's own size, and of probabilities computed by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from conftest import ARGUMENTS
+from small_networks import interpolate_by_hand
 from torch import nn
 from torch.nn import functional as F
 
@@ -81,13 +84,14 @@ class TestProbabilities:
             height, width = val.sizes[index]
             views = []
             for scale in scales:
-                size = [round(height * scale), round(width * scale)]
-                seen = F.interpolate(normalise(image), size, mode="bilinear")
+                size = [math.ceil((side - 1) * scale) + 1 for side in (height, width)]
+                plane = F.pad(normalise(image), (0, 2, 0, 2))  # the mean colour beyond the image
+                seen = interpolate_by_hand(plane, 1 / scale, size)
                 for mirrored in [seen, seen.flip(3)][: 1 + flip]:
                     with torch.no_grad():
                         logits = model(mirrored)
                     logits = logits if mirrored is seen else logits.flip(3)
-                    logits = F.interpolate(logits, (height, width), mode="bilinear")
+                    logits = interpolate_by_hand(logits, scale, (height, width))
                     views.append(logits.softmax(1)[0])
             expected = torch.stack(views).mean(0)
             torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
