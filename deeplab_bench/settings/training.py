@@ -11,9 +11,9 @@ class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
     ``crop_size`` is (height, width) in pixels. The best sides are k * ``output_stride`` + 1:
-    networks do not pad them (see ``models.grid``). ``lr_policy`` is ``poly`` or ``step``. With ``poly``
-    the learning rate decreases to zero over all iterations. With ``step`` it is multiplied by
-    ``step_factor`` after every ``step_iterations`` iterations. ``head_lr_multiplier`` multiplies
+    networks do not pad them (see ``models.grid``). ``lr_policy`` is ``poly`` or ``step``. With
+    ``poly`` the learning rate decreases to zero over all iterations. With ``step`` it is multiplied
+    by ``step_factor`` after every ``step_iterations`` iterations. ``head_lr_multiplier`` multiplies
     the rate of layers without pretrained weights. ``batch_norm_momentum`` is the weight of the new
     batch, as in torch: 0.0003 is the paper's decay of 0.9997.
 
