@@ -70,6 +70,14 @@ class DataSet(Settings, ABC):
         """Return the names of the training images."""
         return source.names("train")
 
+    def list_further_splits(self) -> tuple[str, ...]:
+        """Return the splits beside ``train`` that a second phase of training may use."""
+        return ()
+
+    def trains_on_val(self) -> bool:
+        """Tell whether the training images contain those of val on purpose."""
+        return False
+
     @abstractmethod
     def estimate_pixels(self) -> int:
         """Return about how many pixels all images have together, for planning."""
