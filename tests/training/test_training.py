@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
@@ -22,6 +22,7 @@ from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
 from deeplab_bench.settings.schema import Experiment, Phase
 from deeplab_bench.settings.training import Training
+from deeplab_bench.training import train as train_module
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
@@ -564,11 +565,13 @@ class TestSupervision:
         assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)
 
 
-def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
+def in_two_phases(
+    experiment: Experiment, train_split: str = "train", **settings: Any
+) -> Experiment:
     """The experiment going on at output_stride 8."""
     arguments = experiment.arguments | {"output_stride": 8}
     schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
-    second = Phase(arguments=arguments, training=schedule)
+    second = Phase(arguments=arguments, training=schedule, train_split=train_split)
     return experiment.model_copy(update={"second_phase": second})
 
 
@@ -586,6 +589,44 @@ class TestTwoPhases:
         iterations = second["history"]["iteration"]
         assert iterations == list(range(1, experiment.training.iterations + 4 + 1))
         assert second["history"]["loss"][:6] == first["history"]["loss"]
+
+    def test_second_has_a_split_of_its_own(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        experiment = in_two_phases(experiment, "val", class_balancing=0.5)
+        seen: dict[str, list[list[str]]] = {"iterate_batches": [], "compute_class_weights": []}
+        for name, splits in seen.items():
+
+            def watched(
+                split: Split,
+                *args: Any,
+                original: Any = getattr(train_module, name),
+                splits: list[list[str]] = splits,
+                **keys: Any,
+            ) -> Any:
+                splits.append(split.names)
+                return original(split, *args, **keys)
+
+            monkeypatch.setattr(train_module, name, watched)
+        train_run(experiment, 0, data_folder, tmp_path / "x.pt")
+        both = [load_split(data_folder, split).names for split in ("train", "val")]
+        assert seen == dict.fromkeys(seen, both)
+
+    def test_a_split_that_is_not_there_is_told_before_the_first(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        steps = watch_steps(monkeypatch)
+        with pytest.raises(DataError, match=r"no split 'trainval': run `dvc repro prepare@toy`"):
+            train_run(in_two_phases(experiment, "trainval"), 0, data_folder, tmp_path / "x.pt")
+        assert steps == []
 
     @pytest.mark.parametrize("stop_at", [0, 2])
     def test_interrupted_in_the_second(
