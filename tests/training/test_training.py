@@ -575,12 +575,27 @@ def in_two_phases(
     return experiment.model_copy(update={"second_phase": second})
 
 
+SPLIT_USERS = ("iterate_batches", "compute_class_weights")
+
+
+def watch_splits(monkeypatch: pytest.MonkeyPatch, name: str) -> list[list[str]]:
+    """The names of the images that a function of the training is called with from now on."""
+    original, seen = getattr(train_module, name), list[list[str]]()
+
+    def watched(split: Split, *args: Any, **keys: Any) -> Any:
+        seen.append(split.names)
+        return original(split, *args, **keys)
+
+    monkeypatch.setattr(train_module, name, watched)
+    return seen
+
+
 class TestTwoPhases:
     def test_second_goes_on_from_the_first(
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
         """With a rate of next to nothing and frozen statistics, it leaves the weights alone."""
-        settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
+        settings: dict[str, Any] = {"base_lr": 1e-12, "batch_norm": "frozen"}
         path = tmp_path / "x.pt"
         train_run(in_two_phases(experiment, **settings), 0, data_folder, path)
         first, second = load(finished), load(path)
@@ -598,23 +613,10 @@ class TestTwoPhases:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         experiment = in_two_phases(experiment, "val", class_balancing=0.5)
-        seen: dict[str, list[list[str]]] = {"iterate_batches": [], "compute_class_weights": []}
-        for name, splits in seen.items():
-
-            def watched(
-                split: Split,
-                *args: Any,
-                original: Any = getattr(train_module, name),
-                splits: list[list[str]] = splits,
-                **keys: Any,
-            ) -> Any:
-                splits.append(split.names)
-                return original(split, *args, **keys)
-
-            monkeypatch.setattr(train_module, name, watched)
+        seen = [watch_splits(monkeypatch, name) for name in SPLIT_USERS]
         train_run(experiment, 0, data_folder, tmp_path / "x.pt")
         both = [load_split(data_folder, split).names for split in ("train", "val")]
-        assert seen == dict.fromkeys(seen, both)
+        assert seen == [both, both]
 
     def test_a_split_that_is_not_there_is_told_before_the_first(
         self,
