@@ -21,7 +21,15 @@ from tqdm import tqdm
 
 from deeplab_bench.data.archives import Archive, unpack
 from deeplab_bench.data.dataset import Address, DataSet
-from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, read_lines, write_label
+from deeplab_bench.data.voc_layout import (
+    DataError,
+    Pixels,
+    VocFolder,
+    check_images,
+    read_image,
+    read_lines,
+    write_label,
+)
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,13 @@ PUBLISHED = Release(
         "sbd_train": 8498,
         "sbd_val": 2857,
         "trainaug": 10582,
+        "test": 1456,
     },
 )
 VOC_MEMBERS_UNDER = "VOCdevkit/VOC2012"
 SBD_MEMBERS_UNDER = "benchmark_RELEASE/dataset"
 TYPICAL_PIXELS = 375 * 500
+EVALUATION_SERVER = "http://host.robots.ox.ac.uk:8080"
 
 CLASSES = (
     "background",
@@ -166,6 +176,39 @@ class VocData(DataSet):
         if self.root is None or self.sbd_root is not None:
             return True
         return not find_voc(Path(self.root)).listing("trainaug").is_file()
+
+
+@dataclass(frozen=True)
+class UnlabelledImages:
+    """The images of VOC's test split, whose labels only the evaluation server has."""
+
+    folder: VocFolder
+    names: list[str]
+
+    def image(self, index: int) -> Pixels:
+        """Decode an RGB image, uint8 (H, W, 3)."""
+        return read_image(self.folder.image_path(self.names[index]))
+
+
+def open_test_images(root: str) -> UnlabelledImages:
+    """Check the test split of segmentation in a folder, and return its images sorted by name.
+
+    ``root`` is the extracted ``VOCdevkit`` of VOC's test images, or its folder ``VOC2012``.
+
+    Raises:
+        DataError: the folder, its list or an image is missing, or an image is damaged.
+    """
+    remedy = (
+        f"log in at {EVALUATION_SERVER}, download VOC2012test.tar, extract it, "
+        "and give its VOCdevkit with --images"
+    )
+    if not root:
+        raise DataError(f"VOC's test images cannot be downloaded without a login: {remedy}")
+    folder = find_voc(Path(root))
+    names = sorted(read_lines(folder.listing("test"), remedy))
+    check_count(folder.listing("test"), names, PUBLISHED.counts["test"])
+    check_images(folder, names, title="test")
+    return UnlabelledImages(folder, names)
 
 
 def find_voc(root: Path) -> VocFolder:
