@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packed import Split, load_split, read_manifest
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance
@@ -34,6 +34,16 @@ class TrainedRun:
     def validation_split(self) -> Split:
         return load_split(self.data_folder, "val")
 
+    @cached_property
+    def trained_on_val(self) -> bool:
+        """Whether a phase of the training saw images of val: their scores mean nothing then."""
+        splits = read_manifest(self.data_folder)["splits"]
+        val = set(splits["val"]["names"])
+        return any(
+            not val.isdisjoint(splits[phase.train_split]["names"])
+            for phase in self.experiment.phases
+        )
+
     def stamp(self, content: dict[str, Any]) -> dict[str, Any]:
         """Put before a result which run it is of and what it was made from."""
         provenance = self.checkpoint.provenance.after(self.stage, self.experiment.architecture)
@@ -42,6 +52,7 @@ class TrainedRun:
             "model": self.files.model,
             "seed": self.files.seed,
             "provenance": provenance.model_dump(),
+            "trained_on_val": self.trained_on_val,
         }
         return identity | content
 

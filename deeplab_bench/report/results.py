@@ -76,6 +76,12 @@ class Results:
         ceiling = self.params.profile[self.profile].miou_ceiling
         return find_implausible([*self.runs, *self.inferences], ceiling)
 
+    @cached_property
+    def trained_on_val(self) -> tuple[str, ...]:
+        """The models whose training saw images that they are scored on."""
+        found = {run.model for run in self.runs if run.trained_on_val}
+        return tuple(model for model in self.models if model in found)
+
     @property
     def models(self) -> tuple[str, ...]:
         return self.params.run.models

@@ -60,7 +60,7 @@ def build_accuracy(results: Results) -> Table:
     several = len(results.seeds) > 1
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
-    text = text.drop(columns=["rank_low", "rank_high", "implausible"])
+    text = text.drop(columns=["rank_low", "rank_high", "implausible", "trained_on_val"])
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
@@ -81,6 +81,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **{f"miou_{size}": means[f"miou_{size}"] for size in SIZES},
         "implausible": dict.fromkeys(miou.index, "") | results.implausible,
+        "trained_on_val": {model: model in results.trained_on_val for model in miou.index},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 

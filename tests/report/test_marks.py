@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from test_report import declare, report, texts, write_results
+from test_report import declare, edit, report, texts, write_results
 
 from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
 from deeplab_bench.report.figures import find_labels, redden
 from deeplab_bench.report.marks import RED, Marks, find_marks
 from deeplab_bench.report.results import Results, load_results
+from deeplab_bench.results.files import RunFiles
 
 OLD = {"aspp": ("train", "evaluate")}
 ALERT = (
@@ -41,6 +44,38 @@ def test_marks_of_one_model_and_their_reasons() -> None:
     ]
     assert marks.format_alert().count("\n>\n") == 1
     assert marks.select(["b, os8", "d"]) == Marks("quick", {}, {"b": ("train",)})
+
+
+def test_models_trained_on_val_have_a_mark() -> None:
+    marks = Marks("quick", {"a": "seed 0: why"}, {"b": ("train",)}, ("a", "b", "c"))
+    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †¶", "b, os8 ‡¶", "d"]
+    assert marks.describe().endswith(" · ¶ trained on val")
+    first, second, third = marks.list_reasons()
+    assert second == (
+        "¶ Trained on val: a, b, c. The training saw the images that are scored, so that these "
+        "scores say nothing about new images."
+    )
+    assert marks.select(["c", "d"]) == Marks("quick", {}, {}, ("c",))
+    assert marks.format_alert().endswith("makes them anew.")
+
+
+def test_every_table_and_figure_marks_what_was_trained_on_val() -> None:
+    params = declare(crf=["aspp"], audit=["aspp"])
+    write_results(params)
+    for seed in params.run.seeds:
+        edit(RunFiles("quick", "aspp", seed).evaluation("plain"), trained_on_val=True)
+    for name, text in texts(params).items():
+        if name.endswith(".md"):
+            assert text.startswith("> [!CAUTION]\n> ¶ Trained on val: aspp.")
+            assert re.search(r"\| aspp ¶ +\|", text)
+            assert "image_pyramid ¶" not in text
+    results = load_results(params, "quick")
+    accuracy = pd.read_csv(StringIO(texts(params)["tables/accuracy.csv"]), index_col="model")
+    assert accuracy["trained_on_val"].to_dict() == {"aspp": True, "image_pyramid": False}
+    for figure in draw_all(results):
+        redden(find_labels(figure))
+        colours = {text.get_text(): text.get_color() for text in find_labels(figure)}
+        assert to_hex(colours["aspp ¶"]).upper() == RED
 
 
 def test_nothing_is_said_without_a_mark() -> None:
