@@ -95,6 +95,4 @@ class Marks:
 
 
 def find_marks(results: Results) -> Marks:
-    return Marks(
-        results.profile, results.implausible, results.outdated, results.trained_on_val
-    )
+    return Marks(results.profile, results.implausible, results.outdated, results.trained_on_val)

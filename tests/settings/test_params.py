@@ -206,11 +206,8 @@ def test_keys_of_voc2012() -> None:
     data = {"dataset": "voc2012", "train_split": "trainaug"}
     for key, value, told in (
         ("sdb_root", "x", "sdb_root is not a known key; the nearest valid one is 'sbd_root'"),
-        (
-            "train_split",
-            "trainval",
-            'train_split is "trainval": Input should be',
-        ),
+        ("train_split", "val", 'train_split is "val": Input should be'),
+        ("further_splits", ["train"], 'further_splits.0 is "train": Input should be'),
         ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
     ):
         message = refusal(edited({"profile.spare.data": data | {key: value}}))
