@@ -200,7 +200,7 @@ def open_test_images(root: str) -> UnlabelledImages:
     """
     remedy = (
         f"log in at {EVALUATION_SERVER}, download VOC2012test.tar, extract it, "
-        "and give its VOCdevkit with --images"
+        "and give its VOCdevkit: `--images`, or `IMAGES=` of make"
     )
     if not root:
         raise DataError(f"VOC's test images cannot be downloaded without a login: {remedy}")

@@ -33,6 +33,8 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.evaluation import submission
 from deeplab_bench.evaluation.checkpoint import CheckpointError, open_checkpoint
 from deeplab_bench.evaluation.crf import CRFParameters, iterate_mean_field
+from deeplab_bench.evaluation.crf.processes import map_in_processes
+from deeplab_bench.evaluation.crf.search import Candidate
 from deeplab_bench.evaluation.predict import predict, predict_probabilities
 from deeplab_bench.evaluation.submission import SubmissionError, check_archive, pack_labels
 from deeplab_bench.models import build_model
@@ -185,7 +187,11 @@ def test_the_archive_has_the_predictions_of_every_image(
     assert len(values) > 2 and values.max() < len(CLASSES)
 
 
-def test_the_crf_refines_the_predictions(images: VocFolder) -> None:
+def test_the_crf_refines_the_predictions(
+    images: VocFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In worker processes, as it is used."""
+    monkeypatch.setattr(submission, "map_in_processes", map_in_processes)
     plain, refined = (dict(read_archive(submitted(images, crf=crf))) for crf in (False, True))
     split = packed_images(images)
     outputs = predict_probabilities(
@@ -199,6 +205,23 @@ def test_the_crf_refines_the_predictions(images: VocFolder) -> None:
         labels = refined[f"{PREFIX}{NAMES[index]}.png"]
         np.testing.assert_array_equal(labels, beliefs.argmax(axis=0))
     assert any((plain[name] != refined[name]).any() for name in plain)
+
+
+def test_the_parameters_of_the_crf_may_be_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best candidate counts; the training images are those of the run."""
+    best, other = (CRFParameters(**CRF | {"w1": w1}) for w1 in (9, 2))
+    candidates = [Candidate(best, 0.5), Candidate(other, 0.4)]
+
+    def search(model: object, train: Split, *_: object) -> list[Candidate]:
+        assert train.names == ["a"]
+        return candidates
+
+    monkeypatch.setattr(submission, "search_parameters", search)
+    model, settings = trained_network(Inference()), load_params().crf("voc2012")
+    folder = ProfileFiles("voc2012").data
+    assert submission.choose_parameters(model, settings, folder, "x") == best
+    candidates.clear()
+    assert submission.choose_parameters(model, settings, folder, "x") == CRFParameters(**CRF)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(images: VocFolder) -> None:
