@@ -121,6 +121,17 @@ def test_one_model_is_compared_with_none() -> None:
     assert list(tables.collect_accuracy(found)["rank_high"]) == [1]
 
 
+def test_the_figure_has_models_of_equal_scores() -> None:
+    runs = [
+        run(model, seed, image_counts("aspp", seed), 0.5 + seed / 100)
+        for model in MODELS
+        for seed in range(3)
+    ]
+    axes = plots.draw_comparisons(replace(results(), runs=runs)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["psp", "aspp"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fcn", "psp"]
+
+
 # Implausible runs
 
 
