@@ -206,11 +206,8 @@ def test_keys_of_voc2012() -> None:
     data = {"dataset": "voc2012", "train_split": "trainaug"}
     for key, value, told in (
         ("sdb_root", "x", "sdb_root is not a known key; the nearest valid one is 'sbd_root'"),
-        (
-            "train_split",
-            "trainval",
-            'train_split is "trainval": Input should be',
-        ),
+        ("train_split", "val", 'train_split is "val": Input should be'),
+        ("further_splits", ["train"], 'further_splits.0 is "train": Input should be'),
         ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
     ):
         message = refusal(edited({"profile.spare.data": data | {key: value}}))
@@ -858,6 +855,17 @@ def test_a_second_phase_does_not_load_weights_again() -> None:
     assert (first.training.weights, second.training.weights) == ("imagenet", "none")
 
 
+def test_a_second_phase_has_a_split_of_its_own() -> None:
+    data = {"dataset": "voc2012", "train_split": "trainaug", "further_splits": ["trainval"]}
+    second = {"train_split": "trainval", "training": {}}
+    changes = {
+        "profile.small.data": data,
+        "models.aspp.per_profile": {"small": {"second_phase": second}},
+    }
+    first, second_phase = load(edited(changes)).experiment("small", "aspp").phases
+    assert (first.train_split, second_phase.train_split) == ("train", "trainval")
+
+
 def test_one_phase_is_the_rule() -> None:
     (phase,) = load(VALID).experiment("small", "aspp").phases
     assert phase.arguments["output_stride"] == 16
@@ -909,6 +917,13 @@ def test_inference_follows_the_second_phase() -> None:
         (
             {"models.aspp.second_phase": {"output_stride": 5, "training": {}}},
             ("output_stride is 5",),
+        ),
+        (
+            {"models.aspp.second_phase": {"train_split": "trainval", "training": {}}},
+            (
+                "models.aspp.second_phase.train_split 'trainval' is not in "
+                "profile.small.data.further_splits",
+            ),
         ),
         ({"run.inference": ["os8"]}, ("run.inference: 'os8' is not defined",)),
         ({"inference": {"os8": {"scales": []}}}, ("inference.os8.scales is []",)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.grid import Grid
@@ -24,6 +24,7 @@ from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
 from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
+from deeplab_bench.training import train as train_module
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
@@ -587,12 +588,29 @@ class TestSupervision:
         assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)
 
 
-def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
+def in_two_phases(
+    experiment: Experiment, train_split: str = "train", **settings: Any
+) -> Experiment:
     """Add a second phase at output_stride 8 to the experiment."""
     arguments = experiment.arguments | {"output_stride": 8}
     schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
-    second = Phase(arguments=arguments, training=schedule)
+    second = Phase(arguments=arguments, training=schedule, train_split=train_split)
     return experiment.model_copy(update={"second_phase": second})
+
+
+SPLIT_USERS = ("iterate_batches", "compute_class_weights")
+
+
+def watch_splits(monkeypatch: pytest.MonkeyPatch, name: str) -> list[list[str]]:
+    """The names of the images that a function of the training is called with from now on."""
+    original, seen = getattr(train_module, name), list[list[str]]()
+
+    def watched(split: Split, *args: Any, **keys: Any) -> Any:
+        seen.append(split.names)
+        return original(split, *args, **keys)
+
+    monkeypatch.setattr(train_module, name, watched)
+    return seen
 
 
 class TestTwoPhases:
@@ -600,7 +618,7 @@ class TestTwoPhases:
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
         """Check that a rate near zero and frozen statistics keep the weights of the first."""
-        settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
+        settings: dict[str, Any] = {"base_lr": 1e-12, "batch_norm": "frozen"}
         path = tmp_path / "x.pt"
         train_run(in_two_phases(experiment, **settings), 0, data_folder, path)
         first, second = load(finished), load(path)
@@ -609,6 +627,31 @@ class TestTwoPhases:
         iterations = second["history"]["iteration"]
         assert iterations == list(range(1, experiment.training.iterations + 4 + 1))
         assert second["history"]["loss"][:6] == first["history"]["loss"]
+
+    def test_second_has_a_split_of_its_own(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        experiment = in_two_phases(experiment, "val", class_balancing=0.5)
+        seen = [watch_splits(monkeypatch, name) for name in SPLIT_USERS]
+        train_run(experiment, 0, data_folder, tmp_path / "x.pt")
+        both = [load_split(data_folder, split).names for split in ("train", "val")]
+        assert seen == [both, both]
+
+    def test_a_split_that_is_not_there_is_told_before_the_first(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        steps = watch_steps(monkeypatch)
+        with pytest.raises(DataError, match=r"no split 'trainval': run `dvc repro prepare@toy`"):
+            train_run(in_two_phases(experiment, "trainval"), 0, data_folder, tmp_path / "x.pt")
+        assert steps == []
 
     @pytest.mark.parametrize("stop_at", [0, 2])
     def test_interrupted_in_the_second(
