@@ -11,8 +11,12 @@ class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
     ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly``, which goes to zero over
-    all iterations, or ``step``, which multiplies the rate by ``step_factor`` every
-    ``step_iterations``. ``head_lr_multiplier`` applies to layers without pretrained weights.
+    all iterations, ``step``, which multiplies the rate by ``step_factor`` every
+    ``step_iterations``, or ``fixed``. ``head_lr_multiplier`` applies to layers without pretrained
+    weights, ``bias_lr_multiplier`` to the biases of convolutions; a bias of the head has both.
+
+    ``weight_decay`` applies to the weights of convolutions, with ``decay_bias`` to their biases
+    too, and with ``decay_norm`` to the scales and shifts of batch normalisation.
     ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay of 0.9997 is
     0.0003.
 
@@ -29,13 +33,16 @@ class Training(Settings):
     batch_size: Annotated[int, Field(ge=2)]
     crop_size: tuple[PositiveInt, PositiveInt]
     base_lr: PositiveFloat
-    lr_policy: Literal["poly", "step"] = "poly"
+    lr_policy: Literal["poly", "step", "fixed"] = "poly"
     poly_power: Annotated[float, Field(ge=0)] = 0.9
     step_iterations: PositiveInt = 2000
     step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     head_lr_multiplier: PositiveFloat = 1.0
+    bias_lr_multiplier: PositiveFloat = 1.0
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
+    decay_bias: bool = True
+    decay_norm: bool = True
     batch_norm: Literal["train", "frozen"] = "train"
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
     weights: str = "none"
