@@ -6,6 +6,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deeplab_bench.models.layers import resize_like
+from deeplab_bench.models.segmenter import Segmenter
+
+
+class MultiScaleSegmenter(Segmenter):
+    """A network on one or several scales of the image, whose logits are fused.
+
+    With ``supervise_scales`` and several scales, the loss is the sum of the losses of the fused
+    logits and of each scale's own logits (DeepLabv2, Section 4.1.2; Chen et al., CVPR 2016, Section
+    3.3).
+    """
+
+    scales: tuple[float, ...]
+    supervise_scales: bool
+
+    def fused_and_scale_logits(self, images: Tensor) -> list[Tensor]:
+        """Compute the fused logits, then those of each scale at the size of its own map.
+
+        (N, 3, H, W) -> (N, num_classes, h, w) each
+        """
+        raise NotImplementedError
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.fused_and_scale_logits(images)[0]
+
+    def training_logits(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        fused, *scales = self.fused_and_scale_logits(images)
+        supervised = scales if self.supervise_scales and len(self.scales) > 1 else []
+        return [(1.0, logits) for logits in [fused, *supervised]]
 
 
 def check_scales(scales: Sequence[float]) -> None:

@@ -296,6 +296,22 @@ def test_atrous_pyramid_equals_torchvisions(rates: tuple[int, ...]) -> None:
     torch.testing.assert_close(ours(features), theirs(features))
 
 
+@pytest.mark.parametrize("architecture", ["aspp", "deeplabv3plus"])
+@torch.no_grad()
+def test_dropout_follows_the_projection_in_training_alone(architecture: str) -> None:
+    model: Any = small_model(architecture, dropout=0.25, head_channels=64)
+    plain: Any = small_model(architecture, head_channels=64)
+    images = random_images(2, 65, 97)
+    features = model.backbone(images)[-1]
+    whole = plain.pyramid(features)
+    torch.testing.assert_close(model(images), plain(images))
+    model.pyramid.dropout.train()
+    dropped = model.pyramid(features)
+    zeroed = (dropped == 0) & (whole > 0)
+    assert zeroed.sum() / (whole > 0).sum() == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(dropped[~zeroed], whole[~zeroed] / 0.75)
+
+
 @pytest.mark.parametrize("multi_grid", [(1, 1, 1), (1, 2, 4)])
 @torch.no_grad()
 def test_aspp_equals_torchvisions_deeplabv3(
@@ -582,6 +598,24 @@ def test_attention_weights_sum_to_one_and_vary() -> None:
     nn.init.zeros_(model.classifier[-1].weight)
     expected = model.classifier[-1].bias[None, :, None, None].expand(2, -1, 65, 97)
     torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.parametrize("fusion", ["max", "mean", "attention"])
+@torch.no_grad()
+def test_image_pyramid_supervises_every_scale(fusion: str) -> None:
+    """A loss on the fused map and on each scale's own (Chen et al., CVPR 2016, Section 3.3)."""
+    model: Any = small_model("image_pyramid", fusion=fusion)
+    images = random_images(2, 64, 96)
+    sizes = [(32, 48), (48, 72), (64, 96)]
+    inputs = [F.interpolate(images, size=size, mode="bilinear") for size in sizes]
+    scales = [model.classifier(model.backbone(x)[-1]) for x in inputs]
+    weights, logits = zip(*model.training_logits(images), strict=True)
+    assert weights == (1, 1, 1, 1)
+    torch.testing.assert_close(list(logits), [model.logits(images), *scales])
+    fused_alone = small_model("image_pyramid", fusion=fusion, supervise_scales=False)
+    ((weight, fused),) = fused_alone.training_logits(images)
+    assert weight == 1
+    torch.testing.assert_close(fused, fused_alone.logits(images))
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.5)])
