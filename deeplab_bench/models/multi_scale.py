@@ -42,12 +42,14 @@ def check_scales(scales: Sequence[float]) -> None:
         raise ValueError(f"scales {list(scales)} must end with 1.0, the scale of the logits")
 
 
-def rescale(images: Tensor, scale: float) -> Tensor:
-    """Resize images (N, C, H, W) bilinearly by a factor."""
+def rescale(images: Tensor, scale: float, antialias: bool = False) -> Tensor:
+    """Resize images (N, C, H, W) bilinearly by a factor, with ``antialias`` as Pillow does."""
     if scale == 1:
         return images
     size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(
+        images, size=size, mode="bilinear", align_corners=False, antialias=antialias
+    )
 
 
 def align(maps: Sequence[Tensor]) -> list[Tensor]:

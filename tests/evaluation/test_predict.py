@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARGUMENTS
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from deeplab_bench.data.augmentation import resize
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
-from deeplab_bench.evaluation.predict import batch_by_size, predict, predict_probabilities
+from deeplab_bench.evaluation.predict import (
+    batch_by_size,
+    compute_probabilities,
+    predict,
+    predict_probabilities,
+)
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.schema import Experiment, Inference
@@ -81,7 +88,7 @@ class TestProbabilities:
             views = []
             for scale in scales:
                 size = [round(height * scale), round(width * scale)]
-                seen = F.interpolate(normalise(image), size, mode="bilinear")
+                seen = F.interpolate(normalise(image), size, mode="bilinear", antialias=True)
                 for mirrored in [seen, seen.flip(3)][: 1 + flip]:
                     with torch.no_grad():
                         logits = model(mirrored)
@@ -91,6 +98,25 @@ class TestProbabilities:
             expected = torch.stack(views).mean(0)
             torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
             assert found[index].argmax(0).tolist() == expected.argmax(0).tolist()
+
+    @pytest.mark.parametrize("scale", [0.5, 0.75, 1.25])
+    def test_the_network_sees_rescaled_images_as_in_training(self, scale: float) -> None:
+        """Training rescales with Pillow; fine stripes become grey there, and must here."""
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        pixels[:, ::2] = 255
+        seen: list[torch.Tensor] = []
+
+        class Watching(nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                seen.append(images)
+                return images
+
+        compute_probabilities(Watching(), pixels[None], Inference(scales=(scale,)))
+        side = round(64 * scale)
+        trained = resize(pixels, (side, side), (0, 0, 64, 64), Image.Resampling.BILINEAR)
+        expected = normalise(torch.from_numpy(trained.transpose(2, 0, 1)[None].copy()))
+        inside = np.s_[..., 2:-2, 2:-2]
+        torch.testing.assert_close(seen[0].cpu()[inside], expected[inside], rtol=0, atol=0.02)
 
     def test_a_mirror_image_gives_the_mirror_image(
         self, experiment: Experiment, val: Split
