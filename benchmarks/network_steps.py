@@ -1,4 +1,4 @@
-"""Compare a training step and an evaluation step of ``aspp`` with other DeepLabv3s on ResNet-50.
+"""Benchmark of ``aspp``'s training and evaluation step against other DeepLabv3s on ResNet-50.
 
 All have output stride 8 and rates 12, 24 and 36, as in torchvision and segmentation-models-pytorch.
 """
@@ -16,7 +16,7 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation.predict import compute_view_probabilities
 from deeplab_bench.models import build_model
-from deeplab_bench.settings.schema import Phase
+from deeplab_bench.settings.experiment import Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.rounds import Work
 from deeplab_bench.timing.speed import count_flops

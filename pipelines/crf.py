@@ -1,13 +1,13 @@
-"""Stage ``crf``: a checkpoint's predictions, refined by the fully connected CRF."""
+"""Stage ``crf``: refine a checkpoint's predictions by the fully connected CRF."""
 
 from deeplab_bench.evaluation.crf.evaluate import evaluate_crf
 from deeplab_bench.results.records import CRFRecord, CRFTimingRecord, write_record
+from deeplab_bench.settings.crf import CRFSettings
 from pipelines.trained_run import open_trained_run
 
 
 def main(profile: str, model: str, seed: int) -> None:
-    run = open_trained_run("crf", profile, model, seed)
-    assert run.settings.crf is not None
+    run = open_trained_run("crf", profile, model, seed=seed, schema=CRFSettings)
     result, timing = evaluate_crf(
         run.experiment,
         seed,

@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: a checkpoint to its metrics under one way of inference, and samples."""
+"""Stage ``evaluate``: compute a checkpoint's metrics and samples under one way of inference."""
 
 import time
 
@@ -7,19 +7,21 @@ from deeplab_bench.data.voc_layout import write_label
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.records import EvaluationRecord, TimingRecord, write_record
 from deeplab_bench.runtime import distributed
-from deeplab_bench.settings.schema import Inference
+from deeplab_bench.settings.inference import EvaluationSettings
 from deeplab_bench.training.train import read_timing
 from pipelines.trained_run import open_trained_run
 
 
 def main(profile: str, inference: str, model: str, seed: int) -> None:
-    run = open_trained_run("evaluate", profile, model, seed, inference)
+    run = open_trained_run(
+        "evaluate", profile, inference, model, seed=seed, schema=EvaluationSettings
+    )
     timing = read_timing(run.files.checkpoint)
     started = time.monotonic()
     result, samples = evaluate(
         run.experiment,
         seed,
-        run.settings.inference or Inference(),
+        run.settings.inference,
         run.validation_split,
         run.checkpoint,
     )

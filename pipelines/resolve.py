@@ -1,51 +1,63 @@
-"""Stage ``resolve``: params.yaml and the code to one file of settings for every stage and model.
+"""Stage ``resolve``: write one file of settings for every stage and model.
 
-A stage depends on its own file alone: no edit of params.yaml, of a comment or of another
-architecture makes a result stale that it does not change.
+The file holds the stage's settings from params.yaml and a digest of its code. A stage depends only
+on its own file. So its results stay valid if something else changes: another entry of params.yaml,
+a comment, or another architecture.
 """
 
 from collections.abc import Iterator
 
-from deeplab_bench.data.registry import DataSettings
+from deeplab_bench.data.dataset import DataSettings
+from deeplab_bench.models import get_module_name
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.stage_settings import write_settings
 from deeplab_bench.settings.base import Settings
 from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.crf import CRFSettings
+from deeplab_bench.settings.experiment import StageSettings
+from deeplab_bench.settings.inference import EvaluationSettings
 from deeplab_bench.settings.params import Params, load_params
-from deeplab_bench.settings.schema import StageSettings
 
 OF_EVERY_MODEL = ("train", "receptive_field", "speed")
 
 
 def main(profile: str) -> None:
-    """
+    """Write the files of settings of all stages of a profile.
+
     Raises:
         ParamsError: params.yaml is wrong, or does not define the profile.
     """
     params, files = load_params(), ProfileFiles(profile)
     require_known(profile, params.profile, "profile")
-    data = DataSettings(data=params.profile[profile].data)
-    write_settings(files.settings("download"), "download", data)
-    write_settings(files.settings("prepare"), "prepare", data)
-    write_settings(files.settings("report"), "report", Settings())
-    for stage, variant, settings in resolve_runs(params, profile):
+    data = params.profile[profile].data
+    of_data = DataSettings(data=data.model_dump(mode="json"))
+    for stage in ("download", "prepare"):
+        write_settings(files, stage, settings=of_data, module=type(data).__module__)
+    write_settings(files, "report", settings=Settings())
+    for stage, inference, settings in resolve_runs(params, profile):
         experiment = settings.experiment
-        file = files.settings(stage, *variant, experiment.model)
-        write_settings(file, stage, settings, experiment.architecture)
+        module = get_module_name(experiment.architecture)
+        names = (*inference, experiment.model)
+        write_settings(files, stage, *names, settings=settings, module=module)
 
 
 def resolve_runs(
     params: Params, profile: str
 ) -> Iterator[tuple[str, tuple[str, ...], StageSettings]]:
-    """Yield the stages that work on one model: name, way of inference if any, settings."""
+    """Yield, for each stage of each model: name, way of inference if any, settings."""
     for model in params.run.models:
         experiment = params.experiment(profile, model)
         plain = StageSettings(experiment=experiment)
         for stage in OF_EVERY_MODEL:
             yield stage, (), plain
         for name in params.run.inference:
-            yield "evaluate", (name,), plain.with_inference(params.inference[name])
+            inference = params.inference[name]
+            yield (
+                "evaluate",
+                (name,),
+                EvaluationSettings(experiment=experiment, inference=inference),
+            )
         if model in params.run.crf:
-            yield "crf", (), plain.with_crf(params.crf(profile))
+            yield "crf", (), CRFSettings(experiment=experiment, crf=params.crf(profile))
         if model in params.run.audit:
             yield "audit", (), plain

@@ -1,11 +1,11 @@
-"""Command ``select``: edit ``run`` in params.yaml, the profile, or the models of a study."""
+"""Command ``select``: change ``run`` in params.yaml: profile, or models of a study."""
 
 import re
 from typing import Annotated
 
 from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import PARAMS_FILE, load_params, parse_params
-from deeplab_bench.settings.schema import PLAIN
 from deeplab_bench.writing import write_bytes
 
 

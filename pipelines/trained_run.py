@@ -1,25 +1,27 @@
-"""A trained run, as the stages after the training take it up and stamp what they make of it."""
+"""Trained runs, shared by the stages after training: opened and checked, results stamped."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.results.stage_settings import read_settings
-from deeplab_bench.settings.schema import Experiment, StageSettings
+from deeplab_bench.settings.experiment import Experiment, StageSettings
+
+SettingsOfStage = TypeVar("SettingsOfStage", bound=StageSettings)
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """A run whose checkpoint is there, and the stage that works on it."""
+class TrainedRun(Generic[SettingsOfStage]):
+    """A run with its checkpoint, and the stage that uses it."""
 
     stage: str
     files: RunFiles
-    settings: StageSettings
+    settings: SettingsOfStage
     checkpoint: Checkpoint
 
     @property
@@ -35,7 +37,7 @@ class TrainedRun:
         return load_split(self.data_folder, "val")
 
     def stamp(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Put before a result which run it is of and what it was made from."""
+        """Add the run's identity and provenance in front of a result's content."""
         provenance = self.checkpoint.provenance.after(self.stage, self.experiment.architecture)
         identity = {
             "profile": self.files.profile,
@@ -46,15 +48,18 @@ class TrainedRun:
         return identity | content
 
 
-def open_trained_run(stage: str, profile: str, model: str, seed: int, *variant: str) -> TrainedRun:
-    """Open the checkpoint of a run for a stage; ``variant`` names a way of inference.
+def open_trained_run(
+    stage: str, profile: str, *names: str, seed: int, schema: type[SettingsOfStage]
+) -> TrainedRun[SettingsOfStage]:
+    """Open the checkpoint of a run for a stage.
+
+    ``names`` are the way of inference, if the stage has one, and the model.
 
     Raises:
-        CheckpointError: the checkpoint is missing, or was made from something else.
-        SettingsError: the settings are missing, or of older code.
+        CheckpointError: the checkpoint is missing, or was made from other settings, data or code.
+        SettingsError: the settings are missing, or were written by older code.
     """
-    files, of_profile = RunFiles(profile, model, seed), ProfileFiles(profile)
-    settings_file = of_profile.settings(stage, *variant, model)
-    settings = read_settings(settings_file, stage, StageSettings)
+    files, of_profile = RunFiles(profile, names[-1], seed), ProfileFiles(profile)
+    settings = read_settings(of_profile, stage, *names, schema=schema)
     expected = derive_provenance(settings.experiment, seed, of_profile.data)
     return TrainedRun(stage, files, settings, open_checkpoint(files.checkpoint, expected))

@@ -1,11 +1,17 @@
-"""The base class of data sets: the settings of one, and how to get its images and labels."""
+"""The base class of data sets: the settings of one, and how to get its images and labels.
 
+A data set is one file: ``camvid.py`` defines the one that ``params.yaml`` calls ``camvid``.
+"""
+
+import inspect
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from deeplab_bench.data.archives import Archive
 from deeplab_bench.data.voc_layout import DataError, VocFolder
@@ -19,10 +25,12 @@ class DataSet(Settings, ABC):
 
     ``generated``: the images are our own, so they may be published.
     ``folder_keys``: the settings that hold a folder of the user, each with what must be in it.
+    ``group_words``: what captions call the groups of images, and the images in them.
     """
 
     generated: ClassVar[bool] = False
     folder_keys: ClassVar[Mapping[str, str]] = {}
+    group_words: ClassVar[tuple[str, str]] = ("groups", "images")
 
     dataset: str
 
@@ -70,6 +78,26 @@ class DataSet(Settings, ABC):
         """Return the names of the training images."""
         return source.names("train")
 
+    def val_names(self, source: VocFolder) -> list[str]:
+        """Return the names of the images that are scored."""
+        return source.names("val")
+
+    @property
+    def scored_split(self) -> str:
+        """What captions call the scored images: ``validation``."""
+        return "validation"
+
+    def group_images(self, names: Sequence[str]) -> list[int]:
+        """Return the group of each scored image, counted from 0. By default each has its own.
+
+        Images of one group are not independent, such as frames of one clip. Intervals resample
+        whole groups.
+
+        Raises:
+            DataError: the settings do not say to which group an image belongs.
+        """
+        return list(range(len(names)))
+
     @abstractmethod
     def estimate_pixels(self) -> int:
         """Return about how many pixels all images have together, for planning."""
@@ -77,3 +105,24 @@ class DataSet(Settings, ABC):
     @abstractmethod
     def describe(self, validation: str) -> str:
         """Return a phrase for the report; ``validation`` is the number of images, in words."""
+
+    def warn(self) -> str:
+        """Return what the caption must say of published figures on these data, or nothing."""
+        return ""
+
+
+class DataSettings(Settings):
+    """The settings of the stages ``download`` and ``prepare``, for one data set."""
+
+    data: dict[str, JsonValue]
+
+
+def build_data_set(settings: DataSettings) -> DataSet:
+    """Build the data set from its own file alone: an edit of another one is not seen."""
+    module = import_module(f"{__package__}.{settings.data['dataset']}")
+    (data_set,) = (
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, DataSet) and member.__module__ == module.__name__
+    )
+    return data_set.model_validate_json(json.dumps(settings.data))

@@ -159,6 +159,12 @@ def _context_radii_file(folder: Path, split: str) -> Path:
 
 def _open_array(path: Path, size: int, folder: Path) -> Pixels:
     if not path.is_file() or path.stat().st_size != size:
-        command = f"dvc repro --force prepare@{folder.name}"
+        command = f"dvc repro --single-item --force prepare@{folder.name}"
         raise DataError(f"{path} is missing or incomplete: run `{command}`")
     return np.memmap(path, dtype=np.uint8, mode="r")
+
+
+def pick_evenly(count: int, total: int) -> list[int]:
+    """Pick ``count`` of ``total`` indices, evenly spaced; all if there are fewer."""
+    count = min(count, total)
+    return [index * total // count for index in range(count)]

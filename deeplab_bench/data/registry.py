@@ -9,7 +9,6 @@ from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.folder import FolderData
 from deeplab_bench.data.shapes import ShapesData
 from deeplab_bench.data.voc2012 import VocData
-from deeplab_bench.settings.base import Settings
 
 Data = Annotated[ShapesData | CamVidData | VocData | FolderData, Field(discriminator="dataset")]
 
@@ -17,9 +16,3 @@ DATA_SETS: dict[str, type[DataSet]] = {
     get_args(data_set.model_fields["dataset"].annotation)[0]: data_set
     for data_set in get_args(get_args(Data)[0])
 }
-
-
-class DataSettings(Settings):
-    """The settings of the stages ``download`` and ``prepare``."""
-
-    data: Data

@@ -47,7 +47,7 @@ EDGES: dict[str, list[tuple[float, float, float]]] = {
 }
 
 Grid = NDArray[np.float64]
-Pixel = NDArray[np.int64]
+Coordinates = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def draw_scene(random: np.random.RandomState, size: int) -> Scene:
 
 
 def draw_object(
-    random: np.random.RandomState, name: str, x: Pixel, y: Pixel, radius: float
+    random: np.random.RandomState, name: str, x: Coordinates, y: Coordinates, radius: float
 ) -> Piece:
     """Draw an object of the class ``name``; its coordinates are those of ``fill_outline``."""
     u, v = draw_coordinates(random, x, y)
@@ -156,7 +156,9 @@ def draw_object(
     return Piece(name, fill_outline(name, u, v), u, v)
 
 
-def draw_coordinates(random: np.random.RandomState, x: Pixel, y: Pixel) -> tuple[Grid, Grid]:
+def draw_coordinates(
+    random: np.random.RandomState, x: Coordinates, y: Coordinates
+) -> tuple[Grid, Grid]:
     """Return (u, v) in pixels, rotated at random, whose origin is a random pixel of the image."""
     size = len(x)
     cosine, sine = draw_rotation(random)
@@ -179,7 +181,7 @@ def fill_outline(name: str, u: Grid, v: Grid) -> Mask:
     raise ValueError(f"no outline for class {name!r}")
 
 
-def draw_scrap(random: np.random.RandomState, x: Pixel, y: Pixel) -> Piece:
+def draw_scrap(random: np.random.RandomState, x: Coordinates, y: Coordinates) -> Piece:
     """Draw clutter: a rectangle of no class, as thin as the parts of the smallest objects.
 
     Its sides are at -1 and 1 in its coordinates.
@@ -220,7 +222,7 @@ def draw_rotation(random: np.random.RandomState) -> tuple[float, float]:
 
 
 def draw_texture(
-    random: np.random.RandomState, x: Pixel, y: Pixel, shades: tuple[int, int]
+    random: np.random.RandomState, x: Coordinates, y: Coordinates, shades: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Return random stripes of two colours at the pixels (x, y): int64 (..., 3) from 0 to 255."""
     a, b = random.randint(-8, 9, size=2)
@@ -240,7 +242,9 @@ def find_rim(mask: Mask) -> Mask:
     return np.not_equal(some, every)
 
 
-def expose(random: np.random.RandomState, image: Pixel, x: Pixel, y: Pixel) -> Pixels:
+def expose(
+    random: np.random.RandomState, image: NDArray[np.int64], x: Coordinates, y: Coordinates
+) -> Pixels:
     """Apply light that changes linearly across the image, and add noise."""
     size = len(x)
     across, down = random.randint(-96, 97, size=2)

@@ -1,4 +1,4 @@
-"""Score one trained model at the original resolution of every image."""
+"""Evaluation of one trained model at the original resolution of every image."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,7 +12,8 @@ from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models import count_parameters
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import make_deterministic
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 
 def evaluate(
@@ -24,7 +25,7 @@ def evaluate(
     processes, each of them predicts a share of the images.
     """
     make_deterministic(seed)
-    model = checkpoint.build_model(experiment, inference)
+    model = checkpoint.build_model(experiment, inference.output_stride)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
     share = range(distributed.rank(), len(split), distributed.world_size())
     shown: dict[int, Pixels] = {}

@@ -13,8 +13,8 @@ from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.models.layers import resize_like
 from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.runtime import distributed
-from deeplab_bench.runtime.device import pick_device
-from deeplab_bench.settings.schema import Inference
+from deeplab_bench.runtime.device import pick_device, prepare_model
+from deeplab_bench.settings.inference import Inference
 
 # The pixels of a batch; on a CPU, no more than its caches hold.
 BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**21}
@@ -65,11 +65,6 @@ def predict_probabilities(
     model = prepare_model(model)
     for index in tqdm(indices, desc=title, unit="image"):
         yield compute_probabilities(model, split.image(index)[None], inference)[0]
-
-
-def prepare_model(model: nn.Module) -> nn.Module:
-    """Move the model to the device, in evaluation mode and channels-last memory."""
-    return model.to(pick_device()).to(memory_format=torch.channels_last).eval()
 
 
 @torch.inference_mode()

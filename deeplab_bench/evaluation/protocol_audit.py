@@ -1,7 +1,7 @@
-"""Rescores one checkpoint with the scoring variants found in published code.
+"""Scores of one checkpoint under the scoring variants found in published code.
 
 The protocol of FCN and Pascal VOC (``measures.confusion``) counts the valid pixels of all images,
-at their own sizes, in one confusion matrix. Each of ``RULES`` differs from it in one respect.
+at their own sizes, in one confusion matrix. Each of ``VARIANTS`` differs from it in one respect.
 """
 
 import math
@@ -32,17 +32,17 @@ from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.predict import (
     compute_probabilities,
     pick_most_probable,
-    prepare_model,
 )
-from deeplab_bench.runtime.device import make_deterministic
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.runtime.device import make_deterministic, prepare_model
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 Predict = Callable[[Pixels], Pixels]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The pixel counts from which all rules are computed.
+    """The pixel counts from which all variants are computed.
 
     ``per_image``: a confusion matrix of each image (N, C, C). ``resized`` and ``cropped``: that of
     the split in these views (C, C). ``on_void``: the predictions of each class where the ground
@@ -110,9 +110,9 @@ def void_as_wrong(counts: Counts) -> float:
     return mean(ratio(intersection, union + counts.on_void))
 
 
-RULES = {
-    rule.__name__: rule
-    for rule in (
+VARIANTS = {
+    variant.__name__: variant
+    for variant in (
         resized_labels,
         centre_crop,
         mean_of_images,
@@ -128,12 +128,12 @@ RULES = {
 def audit(
     experiment: Experiment, seed: int, split: Split, checkpoint: Checkpoint
 ) -> dict[str, Any]:
-    """Score a checkpoint under the protocol and under every rule, ready for JSON.
+    """Score a checkpoint under the protocol and under every variant, ready for JSON.
 
-    The score is null where a rule has no meaning. Two identical runs give the same.
+    The score is null if a variant is not defined. Two identical runs give the same scores.
     """
     make_deterministic(seed)
-    model = prepare_model(checkpoint.build_model(experiment, Inference()))
+    model = prepare_model(checkpoint.build_model(experiment))
     crop_size = experiment.phases[-1].training.crop_size
     title = f"auditing {experiment.model} ({experiment.profile}, seed {seed})"
     images = tqdm(range(len(split)), desc=title, unit="image")
@@ -145,14 +145,14 @@ def audit(
     return {
         "crop_size": list(crop_size),
         "protocol": round_fraction(protocol(counts)),
-        "rules": {name: round_fraction(rule(counts)) for name, rule in RULES.items()},
+        "variants": {name: round_fraction(variant(counts)) for name, variant in VARIANTS.items()},
     }
 
 
 def count_split(
     split: Split, indices: Iterable[int], crop_size: tuple[int, int], predict: Predict
 ) -> Counts:
-    """Predict and count the images of a split in every view that a rule needs."""
+    """Predict and count the images of a split in every view that a variant needs."""
     classes = len(split.classes)
     per_image, on_void = [], np.zeros(classes, dtype=np.int64)
     resized, cropped = np.zeros((2, classes, classes), dtype=np.int64)

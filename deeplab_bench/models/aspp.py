@@ -82,7 +82,7 @@ class AtrousPyramid(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, in_channels, h, w) -> (N, channels, h, w)"""
+        """Map features (N, in_channels, h, w) to (N, channels, h, w)."""
         x = self.project(torch.cat([branch(features) for branch in self.branches], dim=1))
         return self.dropout(x)
 

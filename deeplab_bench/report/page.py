@@ -6,10 +6,13 @@ from pathlib import Path
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import GLOSSARY
 from deeplab_bench.report.formats import ROOT
-from deeplab_bench.report.marks import find_marks
-from deeplab_bench.report.results import ReportError, Results
+from deeplab_bench.report.marks import OUTDATED, Marks, find_marks
+from deeplab_bench.report.results import ReportError, Results, find_outdated
 from deeplab_bench.report.samples import name_crf_panel, name_panel
 from deeplab_bench.report.summaries import summarise_miou
+from deeplab_bench.results.files import get_notes_file
+from deeplab_bench.results.records import EvaluationRecord, read_record
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.writing import write_bytes
 
 PAGE_ROOT = "../../"  # from the folder of the page
@@ -19,12 +22,12 @@ README_PROFILES = ("quick", "camvid")
 
 def render(results: Results, files: Mapping[str, str]) -> str:
     """Return the page in Markdown, with the tables in ``files`` and links to the figures."""
-    hand_written = results.folder / "NOTES.md"
+    notes = get_notes_file(results.profile)
     blocks = [
         f"# Results: {results.profile}",
         summarise(results),
         find_marks(results).format_alert(),
-        hand_written.read_text(encoding="utf-8").strip() if hand_written.is_file() else "",
+        notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         f"All terms are explained in the [glossary]({PAGE_ROOT}{GLOSSARY}).",
         *show_table("Accuracy", "accuracy", files, show_figure("miou", "mean mIoU by model")),
         *show_table(
@@ -80,7 +83,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
 
 
 def show_table(heading: str, name: str, files: Mapping[str, str], *images: str) -> list[str]:
-    """Return a section with a table and its figures; nothing where there is no such table."""
+    """Return a section with a table and its figures; empty if there is no such table."""
     table = files.get(f"tables/{name}.md")
     return [f"## {heading}", *images, table.replace(ROOT, PAGE_ROOT)] if table else []
 
@@ -107,8 +110,7 @@ def summarise(results: Results) -> str:
 
 
 def describe_data_set(results: Results) -> str:
-    data = results.params.profile[results.profile].data
-    return data.describe(captions.count_images(results))
+    return results.data.describe(captions.count_images(results))
 
 
 def show_context_radius(results: Results) -> list[str]:
@@ -222,8 +224,18 @@ def collect_excerpts(readme: Path, results: Path) -> str:
         link = (results / profile).relative_to(readme.parent).as_posix()
         if path.is_file():
             heading = f"### [{profile}]({link}/README.md)"
-            table = path.read_text(encoding="utf-8").partition("\n\nTerms: ")[0]
-            blocks += [heading, table.strip().replace(ROOT, "")]
+            table = path.read_text(encoding="utf-8").partition("\n\nTerms: ")[0].strip()
+            blocks += [heading, find_new_marks(profile, results, table), table.replace(ROOT, "")]
         elif profile == README_PROFILES[0]:
             raise ReportError(f"{path} is missing: run `dvc repro`")
-    return "\n\n".join(blocks)
+    return "\n\n".join(filter(None, blocks))
+
+
+def find_new_marks(profile: str, results: Path, table: str) -> str:
+    """Return an alert for models whose code has changed since the table was written."""
+    paths = sorted((results / profile / "runs" / "evaluate" / PLAIN).glob("*.json"))
+    runs = [read_record(path, EvaluationRecord) for path in paths]
+    unmarked = [run for run in runs if f"| {run.model} {OUTDATED}" not in table]
+    codes = [(run.model, run.provenance.code_sha256) for run in unmarked]
+    outdated = find_outdated(codes, {run.model: run.architecture for run in runs})
+    return Marks(profile, {}, {}, outdated).format_alert()

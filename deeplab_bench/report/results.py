@@ -1,6 +1,6 @@
-"""The results of a profile: all that is declared, read and checked; the rest on disk is ignored."""
+"""The results of a profile: every declared file, read and checked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from deeplab_bench.data.dataset import DataSet
+from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
+from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
-from deeplab_bench.report.plausibility import find_implausible
+from deeplab_bench.report.plausibility import find_implausible, find_untrained
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -29,8 +32,8 @@ from deeplab_bench.results.records import (
     TimingRecord,
     read_record,
 )
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
-from deeplab_bench.settings.schema import PLAIN
 
 
 class ReportError(UserError):
@@ -39,7 +42,7 @@ class ReportError(UserError):
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a profile; runs and speeds in declared order."""
+    """The results of a profile; runs and speeds are in the order of params.yaml."""
 
     params: Params
     profile: str
@@ -56,25 +59,28 @@ class Results:
     def folder(self) -> Path:
         return ProfileFiles(self.profile).folder
 
+    @property
+    def records(self) -> list[RunRecord]:
+        """All results of single runs."""
+        return [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
+
     @cached_property
     def outdated(self) -> dict[str, tuple[str, ...]]:
-        """The stages whose code has changed since they made a model's results, by model."""
-        made = [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
-        found = {model: dict[str, None]() for model in self.models}
-        codes = [(record.model, record.provenance.code_sha256) for record in made]
+        """The stages whose code has changed since they wrote a model's results, by model."""
+        codes = [(record.model, record.provenance.code_sha256) for record in self.records]
         codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
-        architectures = {run.model: run.architecture for run in self.runs}
-        for model, code in codes:
-            for stage, digest in code.items():
-                if digest != compute_code_sha256(stage, architectures[model]):
-                    found[model][stage] = None
-        return {model: tuple(stages) for model, stages in found.items() if stages}
+        return find_outdated(codes, {run.model: run.architecture for run in self.runs})
 
     @cached_property
     def implausible(self) -> dict[str, str]:
         """The reasons by model, for models with an implausible run."""
         ceiling = self.params.profile[self.profile].miou_ceiling
         return find_implausible([*self.runs, *self.inferences], ceiling)
+
+    @cached_property
+    def untrained(self) -> dict[str, str]:
+        """The reasons by model, for models with a network that has not learned."""
+        return find_untrained(self.runs)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -85,58 +91,71 @@ class Results:
         return self.params.run.seeds
 
     @property
+    def data(self) -> DataSet:
+        return self.params.profile[self.profile].data
+
+    @property
     def generated(self) -> bool:
-        """Whether the images are the project's own, free to be shown."""
-        return self.params.profile[self.profile].data.generated
+        """True if the project made the images, so that they may be published."""
+        return self.data.generated
 
     @property
     def has_samples(self) -> bool:
-        """Tell whether sample pictures are here; those of photographs are not in the repository."""
+        """True if sample pictures exist. Those of photographs are not in the repository."""
         return self.generated or ProfileFiles(self.profile).sample_images.is_file()
 
     @cached_property
     def resampled(self) -> pd.DataFrame:
-        """The mIoU in percent on each resample of the images, by model, mean over its seeds."""
-        return _resampled(self.runs, "model")
+        """The mIoU in percent on each resample of the groups, by model, mean over its seeds."""
+        return _resampled(self.runs, "model", self.groups)
 
     @cached_property
     def resampled_inferences(self) -> pd.DataFrame:
         """The mIoU on the same resamples, by way of inference and model."""
-        return _resampled(self.inferences, ["inference", "model"])
+        return _resampled(self.inferences, ["inference", "model"], self.groups)
 
     @cached_property
     def compared(self) -> pd.DataFrame:
         """The comparisons of all pairs of models (``statistics.compare``), in points."""
         by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
-        return statistics.compare(by_seed[list(self.models)], self.resampled, self.images)
+        return statistics.compare(by_seed[list(self.models)], self.resampled, self.group_count)
 
     @property
     def images(self) -> int:
         return len(self.runs[0].images)
+
+    @cached_property
+    def groups(self) -> list[int]:
+        """The group of each image, counted from 0; images of one group are not independent."""
+        return self.data.group_images(list(self.runs[0].images))
+
+    @property
+    def group_count(self) -> int:
+        return len(set(self.groups))
 
     def scores(self) -> pd.DataFrame:
         """Return a row per run: ``model``, ``seed``, and every score in percent."""
         return pd.DataFrame([_scores(run) for run in self.runs])
 
     def inference_scores(self) -> pd.DataFrame:
-        """Return the same for the other ways of inference, with the column ``inference``."""
+        """Return the same rows for other ways of inference, with the column ``inference``."""
         rows = [{"inference": run.inference, **_scores(run)} for run in self.inferences]
         return pd.DataFrame(rows)
 
     def crf_scores(self) -> pd.DataFrame:
         """Return a row per run and iteration of the CRF, every score in percent.
 
-        ``gain`` is the mIoU beyond the network's own.
+        ``gain`` is the mIoU minus that of the network without the CRF.
         """
         return pd.DataFrame([row for run in self.crf_runs for row in _crf_scores(run)])
 
     def refined_scores(self) -> pd.DataFrame:
-        """Return the same after the last iteration alone."""
+        """Return the rows of ``crf_scores`` after the last iteration."""
         scores = self.crf_scores()
         return scores[scores["iteration"] == scores["iteration"].max()]
 
     def audit_scores(self) -> pd.DataFrame:
-        """Return a row per audited run and rule; ``gain`` is over the protocol, both in percent."""
+        """Return a row per audited run and variant; ``gain`` is over the protocol, in percent."""
         return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
 
     def radius_scores(self) -> pd.DataFrame:
@@ -147,12 +166,28 @@ class Results:
         return pd.DataFrame([row for run in self.runs for row in _radius_scores(run)])
 
 
+def find_outdated(
+    codes: Iterable[tuple[str, Mapping[str, str]]], architectures: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Find the stages whose code has changed since they wrote results, by model.
+
+    ``codes`` has pairs of a model and the digests of code in one of its results, by stage.
+    ``architectures`` has the architecture of each model.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for model, code in codes:
+        for stage, digest in code.items():
+            if digest != compute_code_sha256(stage, get_module_name(architectures[model])):
+                found.setdefault(model, {})[stage] = None
+    return {model: tuple(found[model]) for model in architectures if model in found}
+
+
 def load_results(params: Params, profile: str) -> Results:
     """Read all results of a profile that params.yaml declares.
 
     Raises:
         RecordError: a declared file is missing or malformed.
-        ReportError: a file is of other settings or data than are declared.
+        ReportError: a file was made with other settings or data than params.yaml declares.
     """
     if profile not in params.profile:
         raise ReportError(f"profile {profile!r} is not in params.yaml: {', '.join(params.profile)}")
@@ -162,19 +197,14 @@ def load_results(params: Params, profile: str) -> Results:
     def of_runs(models: Iterable[str]) -> list[RunFiles]:
         return [RunFiles(profile, model, seed) for model, seed in product(models, seeds)]
 
-    runs = [
-        load_run(params, each.evaluation(PLAIN), EvaluationRecord, each)
-        for each in of_runs(run.models)
-    ]
+    runs = [load_evaluation(params, each, PLAIN) for each in of_runs(run.models)]
     inferences = [
-        load_run(params, each.evaluation(name), EvaluationRecord, each)
+        load_evaluation(params, each, name)
         for name in run.inference
         if name != PLAIN
         for each in of_runs(run.models)
     ]
-    for record in [*runs, *inferences]:
-        require_equal_images(record, runs[0])
-    return Results(
+    results = Results(
         params,
         profile,
         runs,
@@ -197,19 +227,32 @@ def load_results(params: Params, profile: str) -> Results:
         ],
         [load_run(params, each.audit, AuditRecord, each) for each in of_runs(run.audit)],
     )
+    require_equal_data(results)
+    return results
 
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
 
 def load_run(params: Params, path: Path, schema: type[Loaded], files: RunFiles) -> Loaded:
-    """Read the record of a run, and refuse one of settings that have changed since."""
+    """Read the record of a run, and refuse it if the run's settings have changed since."""
     record = read_record(path, schema)
     require(path, record, profile=files.profile, model=files.model, seed=files.seed)
     experiment = params.experiment(files.profile, files.model)
     if record.provenance.settings_sha256 != compute_settings_sha256(experiment, files.seed):
         raise ReportError(
             f"{path} was made from other settings than there are now: run `dvc repro`"
+        )
+    return record
+
+
+def load_evaluation(params: Params, files: RunFiles, inference: str) -> EvaluationRecord:
+    path = files.evaluation(inference)
+    record = load_run(params, path, EvaluationRecord, files)
+    if record.settings["inference"] != params.inference[inference].model_dump(mode="json"):
+        raise ReportError(
+            f"{path} is of other settings than inference.{inference} in params.yaml: "
+            "run `dvc repro`"
         )
     return record
 
@@ -227,14 +270,23 @@ def load_speed(path: Path, hardware: str, model: str, profile: str) -> SpeedReco
     return record
 
 
-def require_equal_images(record: EvaluationRecord, first: EvaluationRecord) -> None:
-    """Refuse a run that cannot be compared with the first, image by image."""
-    digests = {each.provenance.data_sha256 for each in (record, first)}
-    if len(digests) > 1 or list(record.images) != list(first.images):
+def require_equal_data(results: Results) -> None:
+    """Refuse results made from different data, or from other data than those on disk, if any."""
+    first, folder = results.runs[0], ProfileFiles(results.profile).data
+    expected = first.provenance.data_sha256
+    if (folder / MANIFEST).is_file() and compute_data_sha256(folder) != expected:
         raise ReportError(
-            f"{record.model}, seed {record.seed}, was made from other data than {first.model}, "
-            f"seed {first.seed}: run `dvc repro`"
+            f"results/{results.profile} was made from other data than {folder}: run `dvc repro`"
         )
+    for record in results.records:
+        same_images = not isinstance(record, EvaluationRecord) or (
+            list(record.images) == list(first.images)
+        )
+        if record.provenance.data_sha256 != expected or not same_images:
+            raise ReportError(
+                f"{record.model}, seed {record.seed}, was made from other data than {first.model}, "
+                f"seed {first.seed}: run `dvc repro`"
+            )
 
 
 def require(path: Path, record: Record, **expected: str | int) -> None:
@@ -245,8 +297,11 @@ def require(path: Path, record: Record, **expected: str | int) -> None:
             )
 
 
-def _resampled(runs: Sequence[EvaluationRecord], by: str | list[str]) -> pd.DataFrame:
+def _resampled(
+    runs: Sequence[EvaluationRecord], by: str | list[str], groups: Sequence[int]
+) -> pd.DataFrame:
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    pixels = statistics.sum_groups(pixels, groups)
     names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
     mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, pd.MultiIndex.from_frame(names))
     return mious.groupby(level=by, sort=False).mean().T
@@ -286,10 +341,10 @@ def _crf_scores(run: CRFRecord) -> Iterable[dict[str, Any]]:
 
 
 def _audit_scores(audit: AuditRecord) -> Iterable[dict[str, Any]]:
-    for rule, miou in {"protocol": audit.protocol, **audit.rules}.items():
+    for variant, miou in {"protocol": audit.protocol, **audit.variants}.items():
         yield {
             "model": audit.model,
-            "rule": rule,
+            "variant": variant,
             "seed": audit.seed,
             "miou": _percent(miou),
             "gain": _percent(miou) - 100 * audit.protocol,

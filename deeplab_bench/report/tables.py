@@ -1,4 +1,4 @@
-"""Tables of accuracy: by class, object size, boundary, way of inference, CRF, scoring variant."""
+"""Tables of accuracy: class, object size, boundary, way of inference, CRF, scoring variant."""
 
 import json
 
@@ -30,6 +30,8 @@ from deeplab_bench.results.records import SIZES
 from deeplab_bench.settings.params import Params
 
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
+SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
+MARK_COLUMNS = ["implausible", "untrained", "outdated"]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
 
 
@@ -60,7 +62,7 @@ def build_accuracy(results: Results) -> Table:
     several = len(results.seeds) > 1
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
-    text = text.drop(columns=["rank_low", "rank_high", "implausible"])
+    text = text.drop(columns=["rank_low", "rank_high", *MARK_COLUMNS])
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
@@ -72,6 +74,8 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
     scores = results.scores()
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     means = scores.groupby("model", sort=False).mean()
+    outdated = {model: " ".join(stages) for model, stages in results.outdated.items()}
+    marks, unmarked = (results.implausible, results.untrained, outdated), dict.fromkeys(runs, "")
     columns = {
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
@@ -79,8 +83,8 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **miou,
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
-        **{f"miou_{size}": means[f"miou_{size}"] for size in SIZES},
-        "implausible": dict.fromkeys(miou.index, "") | results.implausible,
+        **means[SIZE_COLUMNS],
+        **{name: unmarked | marked for name, marked in zip(MARK_COLUMNS, marks, strict=True)},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 
@@ -96,25 +100,24 @@ def build_per_class(results: Results) -> Table:
 def build_object_size(results: Results) -> Table:
     """Build the mIoU of each model near small, medium and large objects, with intervals."""
     scores = results.scores()
-    columns = [f"miou_{size}" for size in SIZES]
     by_size = [
         summarise(scores, column)
         .add_prefix(f"{column}_")
         .rename(columns={f"{column}_mean": column})
-        for column in columns
+        for column in SIZE_COLUMNS
     ]
     data = pd.concat(by_size, axis="columns").reset_index(names="model")
     text = format_cells(data)
-    for column in columns:
+    for column in SIZE_COLUMNS:
         text = put_in_brackets(text, column, f"{column}_ci95_low", f"{column}_ci95_high")
-    text = text[["model", *columns]]
+    text = text[["model", *SIZE_COLUMNS]]
     title = f"mIoU by size of the objects on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_object_size(results))
 
 
 def build_boundaries(results: Results) -> Table:
-    """Build mIoU within each width of the ground truth's boundaries, and boundary IoU."""
+    """Build mIoU within each width of the true boundaries, and boundary IoU."""
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     data = miou.join(average_near_boundaries(results.scores())).reset_index(names="model")
     text = merge_interval(format_cells(data))
@@ -125,17 +128,17 @@ def build_boundaries(results: Results) -> Table:
 
 def build_protocol_audit(results: Results) -> Table:
     """Build a row for each audited model and scoring variant: mIoU, and gain over the protocol."""
-    scores, by = results.audit_scores(), ["model", "rule"]
+    scores, by = results.audit_scores(), ["model", "variant"]
     miou, gain = summarise(scores, "miou", by), summarise(scores, "gain", by)
     data = miou[["mean"]].rename(columns={"mean": "miou_mean"})
     data[["gain", *GAIN_INTERVAL]] = gain.drop(columns="std")
     data = data.reset_index()
     text = format_cells(data)
     gains = put_in_brackets(format_changes(data[["gain", *GAIN_INTERVAL]]), "gain", *GAIN_INTERVAL)
-    shown = gains["gain"].where(data["rule"] != "protocol", "")
+    shown = gains["gain"].where(data["variant"] != "protocol", "")
     text["gain"] = shown.where(data["miou_mean"].notna(), "not applicable")
     text = text.drop(columns=GAIN_INTERVAL)
-    title = f"Scores by other rules on the profile {results.profile}"
+    title = f"Scoring variants on the profile {results.profile}"
     best = mark_none(data, text.columns)
     return Table(title, data, text, best, captions.describe_protocol_audit(results))
 
@@ -149,7 +152,7 @@ def build_inference(results: Results) -> Table:
     resampled = results.resampled_inferences
     gained = resampled.sub(results.resampled, axis="columns", level="model")
     miou, gain = (
-        summarise(scores, column, by, statistics.estimate_over_images(varied, results.images))
+        summarise(scores, column, by, statistics.estimate_over_images(varied, results.group_count))
         for column, varied in (("miou", resampled), ("gain", gained))
     )
     data = miou.rename(columns={"mean": "miou_mean"}).drop(columns="std")
@@ -166,9 +169,11 @@ def build_inference(results: Results) -> Table:
 
 
 def describe_inference(results: Results, name: str, model: str) -> str:
-    """Return the settings of a way of inference in words."""
+    """Describe the settings of a way of inference."""
     settings = results.params.inference[name]
-    arguments = results.params.experiment(results.profile, model).arguments_for(settings)
+    arguments = results.params.experiment(results.profile, model).arguments_at(
+        settings.output_stride
+    )
     scales = ", ".join(f"{scale:g}" for scale in settings.scales)
     mirrored = ", flip" if settings.flip else ""
     return f"output_stride {arguments['output_stride']}, scales {scales}{mirrored}"
@@ -203,14 +208,14 @@ def collect_crf(results: Results) -> pd.DataFrame:
 
 
 def format_metrics(results: Results) -> str:
-    """Return JSON for ``dvc metrics``, which ignores lists and nulls."""
+    """Format JSON for ``dvc metrics``, which ignores lists and nulls."""
     miou = summarise_miou(results).drop(columns="std").rename(columns={"mean": "miou"})
     rows = (miou / 100).round(6).iterrows()
     return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
 
 
 def format_accuracy(params: Params, profile: str) -> str:
-    """Return the table of accuracy for a terminal.
+    """Format the table of accuracy for a terminal.
 
     Raises:
         ReportError: the table is missing, or shows other models than ``params`` declares.
@@ -221,5 +226,6 @@ def format_accuracy(params: Params, profile: str) -> str:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if tuple(table["model"]) != params.run.models:
         raise ReportError(f"{path} does not show the models of params.yaml: run `dvc repro`")
-    text = table.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    kept = table.loc[:, (table != "").any()].drop(columns=["architecture", *SIZE_COLUMNS])
+    text = kept.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
     return f"{path.parent.parent}: scores in percent\n\n{text}\n"

@@ -13,44 +13,24 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# No result changes with the place where it lies.
-LEFT_OUT = {"deeplab_bench/results/files.py"}
-STATEMENT_STARTS = {tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
+# They say where a result lies and check what it holds. Neither changes it.
+LEFT_OUT = {"deeplab_bench/results/files.py", "deeplab_bench/results/records.py"}
+
+Span = tuple[int, int, int, int]  # first line and column, last line and column; lines from 0
 
 
 @cache
-def compute_code_sha256(stage: str, architecture: str | None = None) -> str:
-    """Compute the digest of a stage's code; of the architectures, this one alone counts."""
-    modules = [f"pipelines.{stage}"]
-    if architecture is not None:
-        modules.append(f"deeplab_bench.models.{architecture}")
+def compute_code_sha256(stage: str, module: str | None = None) -> str:
+    """Compute the digest of a stage's code.
+
+    ``module`` is the one that the stage imports by its name: an architecture or a data set. Of the
+    others, none counts.
+    """
+    modules = [f"pipelines.{stage}"] if module is None else [f"pipelines.{stage}", module]
     digest = hashlib.sha256()
     for path in list_imported_files(modules):
-        if path not in LEFT_OUT:
-            code = strip_prose((ROOT / path).read_text(encoding="utf-8"))
-            digest.update(f"{path} {hashlib.sha256(code.encode()).hexdigest()}\n".encode())
+        digest.update(f"{path} {_compute_sha256((ROOT / path).read_text('utf-8'))}\n".encode())
     return digest.hexdigest()
-
-
-def strip_prose(source: str) -> str:
-    """Remove comments, docstrings and blank lines from Python code."""
-    lines, cuts = source.splitlines(), []
-    in_strings: set[int] = set()
-    before = tokenize.ENCODING
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        (top, left), (bottom, right) = token.start, token.end
-        is_statement = token.type == tokenize.STRING and before in STATEMENT_STARTS
-        if token.type == tokenize.COMMENT or is_statement:
-            cuts.append((top - 1, left, bottom - 1, right))
-        else:
-            in_strings.update(range(top - 1, bottom - 1))
-        if token.type not in (tokenize.COMMENT, tokenize.NL):
-            before = token.type
-    for top, left, bottom, right in reversed(cuts):
-        rest = lines[top][:left] + lines[bottom][right:]
-        lines[top : bottom + 1] = [rest, *[""] * (bottom - top)]
-    kept = [(i, line if i in in_strings else line.rstrip()) for i, line in enumerate(lines)]
-    return "\n".join(line for i, line in kept if line or i in in_strings)
 
 
 def list_imported_files(modules: Iterable[str]) -> list[str]:
@@ -63,11 +43,59 @@ def list_imported_files(modules: Iterable[str]) -> list[str]:
     while pending:
         module = pending.pop()
         path = _find_source(module)
-        if path is None or path in found:
+        if path is None or path in found or path in LEFT_OUT:
             continue
         found.add(path)
-        pending += [module.rpartition(".")[0], *_imports((ROOT / path).read_text(encoding="utf-8"))]
+        pending += [module.rpartition(".")[0], *_list_imports((ROOT / path).read_text("utf-8"))]
     return sorted(found)
+
+
+def strip_prose(source: str) -> str:
+    """Remove comments, docstrings and blank lines from Python code."""
+    lines = source.splitlines()
+    prose = sorted([*_find_comments(source), *_find_docstrings(source, lines)])
+    strings = _find_string_lines(source, prose)
+    for top, left, bottom, right in reversed(prose):
+        rest = lines[top][:left] + lines[bottom][right:]
+        lines[top : bottom + 1] = [rest, *[""] * (bottom - top)]
+    kept = [line if i in strings else line.rstrip() for i, line in enumerate(lines)]
+    return "\n".join(line for i, line in enumerate(kept) if line or i in strings)
+
+
+def _find_comments(source: str) -> Iterator[Span]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line, column = token.start
+            yield line - 1, column, line - 1, token.end[1]
+
+
+def _find_docstrings(source: str, lines: list[str]) -> Iterator[Span]:
+    """Find all statements that are a string alone."""
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            top, bottom = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+            right = lines[bottom].encode()[: node.end_col_offset].decode()  # ast counts bytes
+            yield top, node.col_offset, bottom, len(right)
+
+
+def _find_string_lines(source: str, prose: Iterable[Span]) -> set[int]:
+    """Find the lines that end inside a string which is no docstring: all of their text counts."""
+    starts = {(top, left) for top, left, _, _ in prose}
+    found: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        top, bottom = token.start[0] - 1, token.end[0] - 1
+        if (top, token.start[1]) not in starts:
+            found.update(range(top, bottom))
+    return found
+
+
+@cache
+def _compute_sha256(source: str) -> str:
+    return hashlib.sha256(strip_prose(source).encode()).hexdigest()
 
 
 def _find_source(module: str) -> str | None:
@@ -78,10 +106,12 @@ def _find_source(module: str) -> str | None:
     return None
 
 
-def _imports(source: str) -> Iterator[str]:
+@cache
+def _list_imports(source: str) -> tuple[str, ...]:
+    found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)

@@ -1,6 +1,6 @@
 """Paths of all files, relative to the repository's root.
 
-No digest of code takes this file in: where a result lies does not change it.
+This file is not part of any digest of code: the path of a result does not change the result.
 """
 
 from dataclasses import dataclass
@@ -104,6 +104,11 @@ class RunFiles:
 
     def _result(self, *folders: str, suffix: str = ".json") -> Path:
         return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
+
+
+def get_notes_file(profile: str) -> Path:
+    """Return the file with the notes on a profile's results, written by hand."""
+    return RESULTS / "notes" / f"{profile}.md"
 
 
 def get_steps_file(device: str) -> Path:

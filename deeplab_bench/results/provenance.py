@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from deeplab_bench.data.packed import compute_data_sha256
+from deeplab_bench.models import get_module_name
 from deeplab_bench.results.code_digest import compute_code_sha256
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.training.pretrained import compute_weights_sha256
 
 
@@ -24,18 +25,19 @@ class Provenance(BaseModel):
 
     def after(self, stage: str, architecture: str) -> "Provenance":
         """Add the code of a later stage that works on the same run."""
-        code = self.code_sha256 | {stage: compute_code_sha256(stage, architecture)}
+        code = self.code_sha256 | {stage: compute_code_sha256(stage, get_module_name(architecture))}
         return self.model_copy(update={"code_sha256": code})
 
 
 def derive_provenance(experiment: Experiment, seed: int, data_folder: Path) -> Provenance:
     """Compute the provenance that a checkpoint made now would have."""
     backbone = experiment.arguments.get("backbone", "")
+    module = get_module_name(experiment.architecture)
     return Provenance(
         settings_sha256=compute_settings_sha256(experiment, seed),
         data_sha256=compute_data_sha256(data_folder),
         weights_sha256=compute_weights_sha256(experiment.training.weights, backbone),
-        code_sha256={"train": compute_code_sha256("train", experiment.architecture)},
+        code_sha256={"train": compute_code_sha256("train", module)},
     )
 
 

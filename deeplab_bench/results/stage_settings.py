@@ -1,45 +1,59 @@
-"""Settings of one stage: all that it depends on besides the files of the stages before it."""
+"""The settings file of a stage. The stage depends on it and on the results of earlier stages."""
 
 import json
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from deeplab_bench.results.code_digest import compute_code_sha256
+from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.writing import write_json
 
 Schema = TypeVar("Schema", bound=Settings)
 
 
+class StageFile(BaseModel):
+    """The content of a file of settings; ``module`` is imported by its name, if there is one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: dict[str, JsonValue]
+    module: str | None
+    code_sha256: str
+
+
 def write_settings(
-    path: Path, stage: str, settings: Settings, architecture: str | None = None
+    files: ProfileFiles, stage: str, *names: str, settings: Settings, module: str | None = None
 ) -> None:
-    """Write the settings of a stage with the digest of its code and of its architecture's."""
-    record = {
-        "settings": settings.model_dump(mode="json", exclude_none=True),
-        "architecture": architecture,
-        "code_sha256": compute_code_sha256(stage, architecture),
-    }
-    write_json(path, record)
+    """Write the settings of a stage with the digest of its code.
+
+    ``names`` are the way of inference, if the stage has one, and the model. ``module`` is the
+    architecture's or the data set's, which the stage imports by its name.
+    """
+    content = StageFile(
+        settings=settings.model_dump(mode="json", exclude_none=True),
+        module=module,
+        code_sha256=compute_code_sha256(stage, module),
+    )
+    write_json(files.settings(stage, *names), content.model_dump())
 
 
-def read_settings(path: Path, stage: str, schema: type[Schema]) -> Schema:
-    """Read what ``write_settings`` wrote.
+def read_settings(files: ProfileFiles, stage: str, *names: str, schema: type[Schema]) -> Schema:
+    """Read the settings that ``write_settings`` wrote.
 
     Raises:
-        SettingsError: the file is missing, or the stage's code has changed since.
+        SettingsError: the file is missing or damaged, or the stage's code has changed since.
     """
-    remedy = f"run `dvc repro`, or `deeplab-bench resolve` before {stage}"
-    older = SettingsError(f"{path} is of older code of the stage {stage}: {remedy}")
+    path = files.settings(stage, *names)
+    remedy = f"run `dvc repro`, or `deeplab-bench resolve {files.profile}` before {stage}"
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-        settings = schema.model_validate_json(json.dumps(record["settings"]))
+        content = StageFile.model_validate_json(path.read_bytes())
+        settings = schema.model_validate_json(json.dumps(content.settings))
     except FileNotFoundError:
-        raise SettingsError(f"{path} is missing: {remedy}") from None
+        raise SettingsError(f"{path} is missing: check the names, then {remedy}") from None
     except ValidationError:
-        raise older from None
-    if record.get("code_sha256") != compute_code_sha256(stage, record.get("architecture")):
-        raise older
+        raise SettingsError(f"{path} is damaged or of older code: {remedy}") from None
+    if content.code_sha256 != compute_code_sha256(stage, content.module):
+        raise SettingsError(f"{path} is of older code of the stage {stage}: {remedy}")
     return settings

@@ -3,12 +3,18 @@
 import os
 
 import torch
+from torch import nn
 
 from deeplab_bench.runtime import distributed
 
 
 def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare_model(model: nn.Module) -> nn.Module:
+    """Move the model to the device, in evaluation mode and channels-last memory."""
+    return model.to(pick_device()).to(memory_format=torch.channels_last).eval()
 
 
 def count_default_workers(device: torch.device) -> int:

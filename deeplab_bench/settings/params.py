@@ -27,17 +27,15 @@ from deeplab_bench.settings.blocks import (
     require_known,
     require_mapping,
 )
-from deeplab_bench.settings.published import Citation, PublishedError, find_published
-from deeplab_bench.settings.schema import (
-    CRF,
-    PLAIN,
-    CRFSearch,
+from deeplab_bench.settings.crf import CRF, CRFSearch
+from deeplab_bench.settings.experiment import (
     Experiment,
-    Inference,
     Phase,
     change_output_stride,
     scale_atrous_rates,
 )
+from deeplab_bench.settings.inference import PLAIN, Inference
+from deeplab_bench.settings.published import Citation, PublishedError, find_published
 from deeplab_bench.settings.training import Training
 
 PARAMS_FILE = Path("params.yaml")
@@ -188,7 +186,7 @@ class Params(Settings):
         """Check that all entries fit each other, also those that no run uses.
 
         Raises:
-            ParamsError: some do not.
+            ParamsError: some entries do not fit.
         """
         self._check_run()
         self._check_studies()
@@ -257,10 +255,10 @@ class Params(Settings):
                 f"{where}: training.batch_norm 'frozen' keeps the statistics of pretrained weights:"
                 " give training.weights, now 'none'"
             )
-        ways = [self.inference[name] for name in self.run.inference]
+        strides = [self.inference[name].output_stride for name in self.run.inference]
         used = [phase.arguments for phase in experiment.phases]
         try:
-            for arguments in [*used, *map(experiment.arguments_for, ways)]:
+            for arguments in [*used, *map(experiment.arguments_at, strides)]:
                 check_arguments(experiment.architecture, arguments)
         except ValueError as error:
             raise ParamsError(f"{where}: {error}") from None

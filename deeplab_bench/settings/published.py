@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from deeplab_bench.errors import UserError, suggest_nearest
+from deeplab_bench.errors import UserError, describe_first_error, suggest_nearest
 
 # Found from the code and not from the current folder, as params.yaml may lie elsewhere.
 PUBLISHED_FILE = Path(__file__).resolve().parents[2] / "results" / "published.yaml"
@@ -130,7 +130,7 @@ def find_published(citation: Citation) -> Published:
     """Find the one row that a citation fits.
 
     Raises:
-        PublishedError: it fits none, or several.
+        PublishedError: the citation fits no row, or several rows.
     """
     facts = read_published()
     if citation.table not in facts.tables:
@@ -192,11 +192,7 @@ def read_published() -> PublishedFile:
         problem = " ".join(str(error).split())
         raise PublishedError(f"{NAME} cannot be read: {problem}: restore it from git") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "its content"
-        raise PublishedError(
-            f"{NAME}: {key}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        raise PublishedError(f"{NAME}: {describe_first_error(error)}") from None
 
 
 def _row(table: PublishedTable, citation: Citation) -> int:

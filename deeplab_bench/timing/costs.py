@@ -15,8 +15,8 @@ from deeplab_bench.data.packed import MANIFEST, read_manifest
 from deeplab_bench.models import build_model, check_arguments
 from deeplab_bench.models.weights import get_imagenet_weights
 from deeplab_bench.results.files import ProfileFiles
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.params import Params
-from deeplab_bench.settings.schema import Experiment
 from deeplab_bench.timing.speed import count_flops
 from deeplab_bench.timing.steps import Case, Step
 from deeplab_bench.training.pretrained import find_weights_archive
@@ -114,7 +114,7 @@ def list_downloads(params: Params, profile: str, models: Sequence[str]) -> Itera
 def describe_disk(params: Params, profile: str, models: Sequence[str]) -> str:
     """Say how much disk is needed and free.
 
-    Archives count twice, because they lie unpacked beside themselves while they are converted.
+    Archives count twice: during the conversion, the archive and its unpacked files both exist.
     """
     data = params.profile[profile].data
     checkpoints = sum(count_checkpoint_bytes(params, profile, model) for model in models)

@@ -1,4 +1,4 @@
-"""Measure the costs of one model: parameters, FLOPs, latency, throughput, memory, training step.
+"""Costs of one model: parameters, FLOPs, latency, throughput, memory, training step.
 
 Every round also times one fixed reference network on the same images. The ratio of the two times
 compares models that were timed on different days.
@@ -17,8 +17,9 @@ from torchvision.models import resnet18
 from deeplab_bench.data.packed import Split
 from deeplab_bench.models import build_model, check_arguments, count_parameters
 from deeplab_bench.models.backbone import OutputStride
+from deeplab_bench.runtime.device import prepare_model
 from deeplab_bench.settings.base import SettingsError
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.timing.machine import (
     find_device,
     fingerprint,
@@ -96,7 +97,7 @@ def list_output_strides(experiment: Experiment) -> dict[int | None, Mapping[str,
     found: dict[int | None, Mapping[str, Any]] = {own.get("output_stride"): own}
     for stride in EVALUATION_OUTPUT_STRIDES:
         try:
-            arguments = experiment.arguments_for(Inference(output_stride=stride))
+            arguments = experiment.arguments_at(stride)
             check_arguments(experiment.architecture, arguments)
         except (SettingsError, ValueError):
             continue
@@ -104,19 +105,19 @@ def list_output_strides(experiment: Experiment) -> dict[int | None, Mapping[str,
     return found
 
 
-def build_inference_network(network: Network, device: torch.device) -> nn.Module:
+def build_inference_network(network: Network) -> nn.Module:
     architecture, arguments, classes = network
     model = build_model(architecture, arguments, num_classes=classes)
-    return model.to(device).to(memory_format=torch.channels_last).eval()
+    return prepare_model(model)
 
 
-def build_reference_network(device: torch.device) -> nn.Module:
+def build_reference_network() -> nn.Module:
     """Build FCN-32s on torchvision's ResNet-18 in float32, the unit of relative times."""
     stages = list(resnet18().children())[:-2]
     classifier = nn.Conv2d(512, REFERENCE_CLASSES, kernel_size=1)
     upsample = nn.Upsample(scale_factor=32, mode="bilinear")
     network = nn.Sequential(*stages, classifier, upsample)
-    return network.to(device).to(memory_format=torch.channels_last).eval()
+    return prepare_model(network)
 
 
 def make_random_images(count: int, size: Sequence[int], device: torch.device) -> list[Tensor]:
@@ -131,7 +132,7 @@ def measure_footprint(
 ) -> dict[str, Any]:
     """Measure the parameters of a network, and the FLOPs and memory that one image takes."""
     reset_peak_memory(device)
-    model = build_inference_network(network, device)
+    model = build_inference_network(network)
     image = make_random_images(1, size, device)[0]
     model(image)
     memory = read_peak_memory_mib(device)
@@ -158,8 +159,8 @@ def time_latencies(
 ) -> dict[int | None, dict[str, Any]]:
     """Time one image at every output stride, in rounds with the reference network."""
     images = make_random_images(1, size, device)
-    models = {str(stride): build_inference_network(networks[stride], device) for stride in networks}
-    models[REFERENCE] = build_reference_network(device)
+    models = {str(stride): build_inference_network(networks[stride]) for stride in networks}
+    models[REFERENCE] = build_reference_network()
     works = {name: rotate_inputs(model, images) for name, model in models.items()}
     times = time_in_rounds(
         works, device, seconds=LATENCY_SECONDS, min_rounds=MIN_PASSES, title=f"{title}, one image"
@@ -180,7 +181,7 @@ def measure_throughput(
     network: Network, size: Sequence[int], device: torch.device, title: str
 ) -> dict[str, float]:
     """Measure images/s by batch size."""
-    model = build_inference_network(network, device)
+    model = build_inference_network(network)
 
     def rate(count: int) -> float:
         work = rotate_inputs(model, make_random_images(count, size, device))
@@ -197,7 +198,7 @@ def measure_throughput(
 
 
 def search_throughput(rate: Callable[[int], float], largest: int) -> dict[int, float]:
-    """Call ``rate`` on batch sizes 1, 2, 4, ... while images/s increase. Returns them by size.
+    """Call ``rate`` on batch sizes 1, 2, 4, ... while images/s increase; return them by size.
 
     The search also ends at the size ``largest``, after ``THROUGHPUT_SECONDS``, or when a GPU runs
     out of memory.
@@ -236,7 +237,7 @@ def time_training(
         return None
     memory = read_peak_memory_mib(device)
     reference = rotate_inputs(
-        build_reference_network(device), make_random_images(batch_size, size, device)
+        build_reference_network(), make_random_images(batch_size, size, device)
     )
     works = {"step": step, REFERENCE: torch.inference_mode()(reference)}
     times = time_in_rounds(

@@ -1,4 +1,4 @@
-"""Measure how long a training step takes, and store it for each device, for planning.
+"""Times of training steps, measured and stored for each device, for planning.
 
 The batches are random. Loading data is not part of the time.
 """
@@ -17,11 +17,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from deeplab_bench.errors import UserError
+from deeplab_bench.errors import UserError, describe_first_error
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import make_deterministic
 from deeplab_bench.runtime.environment import describe_environment
-from deeplab_bench.settings.schema import Phase
+from deeplab_bench.settings.experiment import Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.machine import read_peak_memory_mib, reset_peak_memory
 from deeplab_bench.timing.rounds import Work, time_once
@@ -189,6 +189,5 @@ def load(path: Path) -> StoredSteps:
         others = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "none"
         raise StepsError(f"{path} is missing (stored devices: {others}): {remedy}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise StepsError(f"{path}: {where}: {first['msg']}: delete the file and {remedy}") from None
+        problem = describe_first_error(error)
+        raise StepsError(f"{path}: {problem}: delete the file and {remedy}") from None

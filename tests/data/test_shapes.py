@@ -16,8 +16,8 @@ from deeplab_bench.data.context_radius import compute_context_radii
 from deeplab_bench.data.shapes import (
     CLASSES,
     RADII,
+    Coordinates,
     Piece,
-    Pixel,
     draw_object,
     draw_rotation,
     draw_scene,
@@ -197,7 +197,9 @@ def test_objects_cover_little_or_most_of_an_image(scenes: list[tuple[Pixels, Pix
 def test_large_objects_lie_behind_small(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, int, NDArray[np.bool_]]] = []
 
-    def spy(random: np.random.RandomState, name: str, x: Pixel, y: Pixel, radius: float) -> Piece:
+    def spy(
+        random: np.random.RandomState, name: str, x: Coordinates, y: Coordinates, radius: float
+    ) -> Piece:
         piece = draw_object(random, name, x, y, radius)
         drawn.append((radius, CLASSES.index(name), piece.mask))
         return piece

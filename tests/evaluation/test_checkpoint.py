@@ -1,4 +1,4 @@
-"""A checkpoint is opened if it was made from what there is now, and from nothing else."""
+"""Tests that a checkpoint is opened only if everything it was made from is unchanged."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from deeplab_bench.data.voc_layout import DataError
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
 from deeplab_bench.results import provenance
 from deeplab_bench.results.provenance import derive_provenance
-from deeplab_bench.settings.schema import Experiment, Inference, Phase
+from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.writing import write_tensors
 
 
@@ -66,7 +66,7 @@ class TestRefusal:
             arguments = experiment.arguments | {"output_stride": 8}
             experiment = experiment.model_copy(update={"arguments": arguments})
         elif what in ("code", "weights"):
-            name = {"code": "code_sha256", "weights": "compute_weights_sha256"}[what]
+            name = {"code": "compute_code_sha256", "weights": "compute_weights_sha256"}[what]
             monkeypatch.setattr(provenance, name, lambda *_: "another")
         elif what == "data":
             other = shutil.copytree(data_folder, tmp_path / "toy")
@@ -75,19 +75,36 @@ class TestRefusal:
             (other / MANIFEST).write_text(json.dumps(content))
             data_folder = other
         message = refused(experiment, seed, data_folder, path)
-        assert f"{path} was trained with other {what} than" in message
-        assert message.endswith(f"run `dvc repro --force train@{tmp_path.name}-plain-{seed}`")
+        assert f"{path} was trained with other {what} than now" in message
+        run = f"train@{tmp_path.name}-plain-{seed}"
+        assert message.endswith(f"run `dvc repro --single-item --force {run}`")
 
     def test_of_a_version_that_stored_another_provenance(
         self, experiment: Experiment, data_folder: Path, checkpoint_file: Path, tmp_path: Path
     ) -> None:
-        """One digest of all code, and none of the weights."""
+        """Check a checkpoint with one digest of all code, and no digest of the weights."""
         state = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
         del state["provenance"]["weights_sha256"]
         state["provenance"]["code_sha256"] = "digest"
         write_tensors(tmp_path / "x.pt", state)
         message = refused(experiment, 0, data_folder, tmp_path / "x.pt")
         assert "x.pt was trained with other code than" in message
+
+    @pytest.mark.parametrize("change", ["cut short", "empty", "text", "of something else"])
+    def test_damaged(
+        self,
+        change: str,
+        experiment: Experiment,
+        data_folder: Path,
+        checkpoint_file: Path,
+        tmp_path: Path,
+    ) -> None:
+        path, content = tmp_path / "x.pt", checkpoint_file.read_bytes()
+        path.write_bytes({"cut short": content[:5000], "text": b"no tensors"}.get(change, b""))
+        if change == "of something else":
+            write_tensors(path, {"model": {}})
+        message = refused(experiment, 0, data_folder, path)
+        assert message.startswith(f"{path} is damaged or no checkpoint of a run: run `dvc repro")
 
     def test_data_not_prepared(
         self, experiment: Experiment, checkpoint_file: Path, tmp_path: Path
@@ -103,7 +120,7 @@ class TestModel:
     def test_has_the_weights_and_the_training_s_stride(
         self, checkpoint: Checkpoint, experiment: Experiment
     ) -> None:
-        model = checkpoint.build_model(experiment, Inference())
+        model = checkpoint.build_model(experiment)
         for name, value in model.state_dict().items():
             assert torch.equal(value, checkpoint.weights[name])
         assert self.dilations(model) == {1, 2}
@@ -111,7 +128,7 @@ class TestModel:
     def test_has_the_stride_of_inference(
         self, checkpoint: Checkpoint, experiment: Experiment
     ) -> None:
-        model = checkpoint.build_model(experiment, Inference(output_stride=8))
+        model = checkpoint.build_model(experiment, 8)
         assert self.dilations(model) == {1, 2, 4}
 
     def test_has_the_stride_of_the_last_phase(
@@ -119,7 +136,5 @@ class TestModel:
     ) -> None:
         arguments = experiment.arguments | {"output_stride": 8}
         then = Phase(arguments=arguments, training=experiment.training)
-        model = checkpoint.build_model(
-            experiment.model_copy(update={"second_phase": then}), Inference()
-        )
+        model = checkpoint.build_model(experiment.model_copy(update={"second_phase": then}))
         assert self.dilations(model) == {1, 2, 4}

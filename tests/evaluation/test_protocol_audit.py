@@ -1,4 +1,4 @@
-"""Every rule beside a slow computation from the pixels, and on predictions of known score."""
+"""Tests of every variant against a loop over pixels, and on predictions of known score."""
 
 import dataclasses
 import math
@@ -14,14 +14,15 @@ from deeplab_bench.evaluation import protocol_audit
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.evaluation.protocol_audit import (
-    RULES,
+    VARIANTS,
     Counts,
     audit,
     count_split,
     crop_view,
     resize_view,
 )
-from deeplab_bench.settings.schema import Experiment, Inference
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 CLASSES = ["background", "road", "car", "kite"]
 CROP = (8, 12)
@@ -29,7 +30,7 @@ SHAPES = [(10, 15), (7, 20), (16, 12)]
 
 
 def random_labels(seed: int) -> list[Pixels]:
-    """Of three classes and void; the first image has no car."""
+    """Make labels of three classes and void; the first image has no car."""
     random = np.random.default_rng(seed)
     labels = [random.choice([0, 0, 1, 2, VOID], shape).astype(np.uint8) for shape in SHAPES]
     labels[0][labels[0] == 2] = 1
@@ -37,7 +38,7 @@ def random_labels(seed: int) -> list[Pixels]:
 
 
 def pattern(image: Pixels) -> Pixels:
-    """A prediction that hangs on the size alone: kites too, which no label shows."""
+    """Predict a pattern that depends on the image's size only, with a class that no label has."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     return ((y // 2 + x) % 5 % 4).astype(np.uint8)
 
@@ -49,7 +50,7 @@ def only_road(image: Pixels) -> Pixels:
 def slow_ious(
     pairs: Sequence[tuple[Pixels, Pixels]], ignored: bool = True
 ) -> dict[int, float | None]:
-    """IoU of each class over all pairs of label and prediction; None where the union is empty."""
+    """Compute the IoU of each class over all pairs; None if the union is empty."""
     ious: dict[int, float | None] = {}
     for c in range(len(CLASSES)):
         intersection = union = 0
@@ -107,21 +108,21 @@ def test_rules_by_slow_loops(seed: int, predict: Callable[[Pixels], Pixels]) -> 
         "void_as_wrong": present(slow_ious(pairs, ignored=False)),
     }
     assert protocol_audit.protocol(counts) == pytest.approx(present(whole))
-    assert {name: rule(counts) for name, rule in RULES.items()} == pytest.approx(expected)
+    assert {name: variant(counts) for name, variant in VARIANTS.items()} == pytest.approx(expected)
     assert len({round(value, 9) for value in expected.values()}) > 5
 
 
 def test_rules_on_the_truth() -> None:
-    """No rule sees a fault but those that lack a class, or take void for something."""
+    """Score perfect predictions: only rules on absent classes or void give less than 1."""
     labels = [np.array([[0, 1]], dtype=np.uint8), np.array([[0, VOID, 0, 0]], dtype=np.uint8)]
 
     def truth(image: Pixels) -> Pixels:
-        """But for the blurred colours of resized images, which lie between."""
+        """Read the class from the colour; resizing blurs it to values in between."""
         return np.where(image[..., 0] < 2, image[..., 0], 1)
 
     counts = count_split(labelled_split(labels, CLASSES), range(2), (1, 2), truth)
     assert counts.on_void.tolist() == [0, 1, 0, 0]
-    scores = {name: rule(counts) for name, rule in RULES.items()}
+    scores = {name: variant(counts) for name, variant in VARIANTS.items()}
     assert scores["mean_of_images"] == scores["present_in_truth"] == scores["centre_crop"] == 1
     assert scores["absent_zero"] == 2 / 4
     assert scores["mean_of_images_absent_zero"] == (2 / 4 + 1 / 4) / 2
@@ -133,7 +134,7 @@ def test_without_background_void_cannot_be_background() -> None:
     split = labelled_split(random_labels(0), ["sky", *CLASSES[1:]])
     counts = count_split(split, range(3), CROP, pattern)
     assert counts.background is None
-    assert [name for name, rule in RULES.items() if math.isnan(rule(counts))] == [
+    assert [name for name, variant in VARIANTS.items() if math.isnan(variant(counts))] == [
         "void_as_background"
     ]
 
@@ -149,8 +150,8 @@ def test_rules_leave_the_counts_as_they_are() -> None:
     before = {
         field.name: np.copy(getattr(counts, field.name)) for field in dataclasses.fields(Counts)
     }
-    for rule in RULES.values():
-        rule(counts)
+    for variant in VARIANTS.values():
+        variant(counts)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(counts, name), value)
 
@@ -169,11 +170,11 @@ def test_views_show_image_and_label_alike(shape: tuple[int, int]) -> None:
 
 
 def test_an_audited_run(experiment: Experiment, val: Split, checkpoint: Checkpoint) -> None:
-    """The protocol is that of the run; all void of its images lies in the rims of objects."""
+    """Check that the protocol's score is the run's, and that counting void costs something."""
     result = audit(experiment, 0, val, checkpoint)
     run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
     assert result["protocol"] == run["metrics"]["miou"]
-    assert list(result["rules"]) == list(RULES)
+    assert list(result["variants"]) == list(VARIANTS)
     assert result["crop_size"] == [32, 40]
-    assert result["rules"]["void_as_wrong"] < result["protocol"]
-    assert all(0 <= value <= 1 for value in result["rules"].values())
+    assert result["variants"]["void_as_wrong"] < result["protocol"]
+    assert all(0 <= value <= 1 for value in result["variants"].values())

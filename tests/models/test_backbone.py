@@ -224,7 +224,7 @@ def test_cascade_doubles_the_rate_at_every_block(
 def test_cascaded_blocks_stride_on_to_the_output_stride(
     output_stride: int, strides: tuple[int, ...], rates: tuple[int, ...], size: tuple[int, int]
 ) -> None:
-    """DeepLabv3, Figure 3: (a) at 256, (b) at 16. Inputs may be smaller than the stride."""
+    """Check DeepLabv3, Figure 3: (a) at 256, (b) at 16; inputs may be smaller than the stride."""
     model = on_meta(
         "resnet50", output_stride=output_stride, multi_grid=(1, 1, 1), cascaded_blocks=3
     )
@@ -238,7 +238,7 @@ def test_cascaded_blocks_stride_on_to_the_output_stride(
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_atrous_cascade_subsampled_is_the_strided_one(name: Any) -> None:
-    """Both have the same state dict: a network can be evaluated at any output stride."""
+    """Load one state dict into both: a network can be evaluated at any output stride."""
     torch.manual_seed(0)
     strided = ResNet(name, output_stride=128, width=0.25, cascaded_blocks=2).double().eval()
     randomise_batch_norm(strided)

@@ -219,7 +219,7 @@ def test_vgg_is_no_backbone_of_later_architectures(architecture: str) -> None:
 @every_variant
 @torch.no_grad()
 def test_forward_upsamples_the_logits(architecture: str, overrides: dict[str, Any]) -> None:
-    """Training supervises the same logits, at weight 1."""
+    """Check also that training supervises the same logits, with weight 1."""
     model, images = small_model(architecture, **overrides), random_images(2, 50, 71)
     logits = model.logits(images)
     expected = F.interpolate(logits, size=(50, 71), mode="bilinear", align_corners=False)
@@ -252,7 +252,7 @@ def test_conv_bn_relu_keeps_the_resolution() -> None:
 
 
 def test_atrous_convolution_samples_at_its_rate() -> None:
-    """y[i] = sum over k of x[i + rate * k] w[k] (DeepLabv3, Equation 1), zero outside."""
+    """Check y[i] = sum over k of x[i + rate * k] w[k] (DeepLabv3, Equation 1), zero outside."""
     rate, x = 4, random_images(1, 9, 11)
     conv = cast(nn.Conv2d, next(build_conv_bn_relu(3, 2, 3, rate).children()))
     expected = torch.zeros(2, 9, 11)
@@ -457,7 +457,7 @@ def test_adaptive_average_pool_equals_its_definition(size: tuple[int, int], bins
 @pytest.mark.parametrize("size", [(7, 10), (12, 6), (6, 9), (4, 2), (1, 1)])
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
 def test_adaptive_max_pool_equals_torchs(size: tuple[int, int], bins: int) -> None:
-    """Values are equal, and gradients too, if no two positions have the same value."""
+    """Compare values and gradients; no two positions have the same value."""
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
     results = []
     for pool in (nn.AdaptiveMaxPool2d(bins), lambda x: adaptive_max_pool(x, bins)):
@@ -518,7 +518,7 @@ def test_psp_equals_pooling_cell_by_cell(size: tuple[int, int]) -> None:
 
 
 def test_psp_adds_to_the_fcn_what_the_paper_says() -> None:
-    """PSPNet over ResNet-50: four 1x1 convolutions to 512, then 3x3 over 4096 channels."""
+    """Check PSPNet on ResNet-50: four 1x1 convolutions to 512, then 3x3 on 4096 channels."""
     common = {"backbone": "resnet50", "width": 1.0, "output_stride": 8}
     model: Any = build_on_meta("psp", **common, head_channels=512)
     levels = 4 * (2048 * 512 + 2 * 512)

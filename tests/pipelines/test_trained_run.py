@@ -1,4 +1,4 @@
-"""The stages after the training: they check what they take up, and stamp what they write."""
+"""Tests of the stages after the training: what they check, and what they write."""
 
 import json
 import shutil
@@ -34,7 +34,9 @@ from deeplab_bench.results.records import (
 )
 from deeplab_bench.results.stage_settings import read_settings, write_settings
 from deeplab_bench.settings.base import SettingsError
-from deeplab_bench.settings.schema import CRF, PLAIN, Experiment, Inference, StageSettings
+from deeplab_bench.settings.crf import CRF, CRFSettings
+from deeplab_bench.settings.experiment import Experiment, StageSettings
+from deeplab_bench.settings.inference import PLAIN, EvaluationSettings, Inference
 from deeplab_bench.training.train import read_timing
 from pipelines import audit, crf, receptive_field, train
 from pipelines import evaluate as evaluation
@@ -42,6 +44,7 @@ from pipelines import evaluate as evaluation
 PROFILE = ProfileFiles("toy")
 RUN = RunFiles("toy", "plain", 0)
 OS8 = "os8"
+FCN = "deeplab_bench.models.fcn"
 WAYS = {PLAIN: Inference(), OS8: Inference(output_stride=8)}
 REFINEMENT = CRF(
     w1=2.0, sigma_alpha=8.0, sigma_beta=12.0, w2=1.0, sigma_gamma=2.0, iterations=(0, 1, 3)
@@ -49,7 +52,7 @@ REFINEMENT = CRF(
 
 
 class Stage(NamedTuple):
-    """A stage's script, its first arguments, its record and the pictures beside it."""
+    """A stage's script, its first arguments, its record and its pictures."""
 
     main: Callable[..., None]
     names: tuple[str, ...]
@@ -93,30 +96,25 @@ def _project(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A folder with data, settings and a checkpoint; the CRF runs here, as processes are slow."""
+    """Make a folder with data, settings and a checkpoint; the CRF runs in this process."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(data_folder, PROFILE.data)
     shutil.copytree(checkpoint_file.parent, RUN.checkpoint.parent)
+    plain = StageSettings(experiment=experiment)
     for stage in ("train", "audit", "receptive_field"):
-        settings = StageSettings(experiment=experiment)
-        write_settings(PROFILE.settings(stage, "plain"), stage, settings, experiment.architecture)
+        write_settings(PROFILE, stage, "plain", settings=plain, module=FCN)
     for name, inference in WAYS.items():
-        settings = StageSettings(experiment=experiment, inference=inference)
-        write_settings(
-            PROFILE.settings("evaluate", name, "plain"),
-            "evaluate",
-            settings,
-            experiment.architecture,
-        )
-    settings = StageSettings(experiment=experiment, crf=REFINEMENT)
-    write_settings(PROFILE.settings("crf", "plain"), "crf", settings, experiment.architecture)
+        of_way = EvaluationSettings(experiment=experiment, inference=inference)
+        write_settings(PROFILE, "evaluate", name, "plain", settings=of_way, module=FCN)
+    of_crf = CRFSettings(experiment=experiment, crf=REFINEMENT)
+    write_settings(PROFILE, "crf", "plain", settings=of_crf, module=FCN)
     monkeypatch.setattr(
         crf_evaluation, "refine_images", lambda tasks, workers: map(refine_image, tasks)
     )
 
 
 def results() -> dict[Path, bytes]:
-    """Return all files that two identical runs have in common."""
+    """Return all files that are equal in two identical runs."""
     folders = (PROFILE.folder / "runs", PROFILE.folder / "samples")
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return {path: path.read_bytes() for path in paths}
@@ -133,8 +131,8 @@ class TestEveryStage:
             "data_sha256": compute_data_sha256(PROFILE.data),
             "weights_sha256": None,
             "code_sha256": {
-                "train": compute_code_sha256("train", "fcn"),
-                stage: compute_code_sha256(stage, "fcn"),
+                "train": compute_code_sha256("train", FCN),
+                stage: compute_code_sha256(stage, FCN),
             },
         }
 
@@ -146,7 +144,7 @@ class TestEveryStage:
                 assert image.format == "PNG" and image.width > 48
 
     def test_two_runs_write_the_same_bytes(self, stage: str) -> None:
-        """Even if other code drew random numbers before one of them."""
+        """Draw random numbers before the second run."""
         CASES[stage].run()
         first = results()
         shutil.rmtree(PROFILE.folder / "runs")
@@ -163,23 +161,31 @@ class TestEveryStage:
         assert not results()
         return str(caught.value)
 
-    @pytest.mark.parametrize("change", ["digest", "no digest", "settings"])
-    def test_settings_of_older_code_are_refused(self, stage: str, change: str) -> None:
+    REMEDY = "run `dvc repro`, or `deeplab-bench resolve toy` before"
+
+    def test_settings_of_older_code_are_refused(self, stage: str) -> None:
         path = settings_file(stage)
-        content = json.loads(path.read_text())
-        if change == "settings":
-            content["settings"]["of_older_code"] = 1
-        else:
-            del content["code_sha256"]
-            content |= {"code_sha256": "another"} if change == "digest" else {}
+        content = json.loads(path.read_text()) | {"code_sha256": "another"}
         path.write_text(json.dumps(content))
         message = self.refused(stage, SettingsError)
-        assert message.startswith(f"{path} is of older code of the stage {stage}: run `dvc repro`")
+        assert message == f"{path} is of older code of the stage {stage}: {self.REMEDY} {stage}"
+
+    @pytest.mark.parametrize("change", ["no digest", "unknown setting", "cut short", "a list"])
+    def test_damaged_settings_are_refused(self, stage: str, change: str) -> None:
+        path = settings_file(stage)
+        content = json.loads(path.read_text())
+        if change == "no digest":
+            del content["code_sha256"]
+        content["settings"] |= {"of_older_code": 1} if change == "unknown setting" else {}
+        text = json.dumps([content] if change == "a list" else content)
+        path.write_text(text[: len(text) // 2] if change == "cut short" else text)
+        message = self.refused(stage, SettingsError)
+        assert message == f"{path} is damaged or of older code: {self.REMEDY} {stage}"
 
     def test_missing_settings_are_named(self, stage: str) -> None:
         settings_file(stage).unlink()
         message = self.refused(stage, SettingsError)
-        assert message.startswith(f"{settings_file(stage)} is missing: run `dvc repro`")
+        assert message.startswith(f"{settings_file(stage)} is missing: check the names")
 
     def test_missing_checkpoint_is_named(self, stage: str) -> None:
         RUN.checkpoint.unlink()
@@ -195,8 +201,8 @@ class TestEveryStage:
         RUN.checkpoint.rename(path)
         message = self.refused(stage, CheckpointError, seed=1)
         assert message == (
-            f"{path} was trained with other settings than there are now: run "
-            "`dvc repro --force train@toy-plain-1`"
+            f"{path} was trained with other settings than now: run "
+            "`dvc repro --single-item --force train@toy-plain-1`"
         )
 
 
@@ -246,12 +252,12 @@ def test_the_stage_of_training_makes_the_checkpoint_that_the_others_take(
     shutil.rmtree(RUN.checkpoint.parent)
     train.main("toy", "plain", 0)
     provenance = open_run(experiment, 0, PROFILE.data, RUN.checkpoint).provenance
-    assert provenance.code_sha256 == {"train": compute_code_sha256("train", "fcn")}
+    assert provenance.code_sha256 == {"train": compute_code_sha256("train", FCN)}
     for stage in CASES.values():
         assert stage.run()["provenance"]["code_sha256"]["train"] == provenance.code_sha256["train"]
 
 
-def test_settings_are_read_as_they_were_written(tmp_path: Path, experiment: Experiment) -> None:
-    settings = StageSettings(experiment=experiment, inference=WAYS[OS8], crf=REFINEMENT)
-    write_settings(tmp_path / "x.json", "crf", settings, experiment.architecture)
-    assert read_settings(tmp_path / "x.json", "crf", StageSettings) == settings
+def test_settings_are_read_as_they_were_written(experiment: Experiment) -> None:
+    settings = CRFSettings(experiment=experiment, crf=REFINEMENT)
+    write_settings(PROFILE, "crf", "x", settings=settings, module=FCN)
+    assert read_settings(PROFILE, "crf", "x", schema=CRFSettings) == settings

@@ -1,4 +1,4 @@
-"""Published rows beside hand-made results: verdicts, reasons, orderings."""
+"""Tests of published rows and made-up results: verdicts, reasons, orderings."""
 
 import json
 import math
@@ -13,6 +13,7 @@ import pytest
 from conftest import SCHEDULE
 from scipy import stats
 
+from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.report import page, paper
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.provenance import Provenance
@@ -74,7 +75,7 @@ def results(
     inferences: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     **training: Any,
 ) -> Results:
-    """Runs of models with these mIoUs in percent, a seed each."""
+    """Make runs with these mIoUs in percent, one per seed."""
     seeds = len(next(iter(scores.values())))
     profile = {
         "data": {
@@ -253,7 +254,7 @@ def test_other_data_are_not_comparable_beside_values() -> None:
 
 
 def test_a_row_may_stand_beside_another_inference() -> None:
-    """Its scores, and its settings, are that inference's; one that is not run has no row."""
+    """Check that scores and settings are that inference's; one that is not run has no row."""
     published.PUBLISHED_FILE.write_text(
         FILE.replace("{output_stride: 16}", "{output_stride: 16, eval_output_stride: 8}"),
         encoding="utf-8",
@@ -278,7 +279,7 @@ def test_a_row_may_stand_beside_another_inference() -> None:
 
 
 def test_a_row_may_stand_beside_the_crf() -> None:
-    """Its scores are those after the last iteration; a model without a CRF has no such row."""
+    """Check that scores are those after the last iteration; a model without a CRF has no row."""
     published.PUBLISHED_FILE.write_text(
         re.sub(r"(x: [13])", r"\1, crf: false", re.sub(r"(x: [24])", r"\1, crf: true", FILE)),
         encoding="utf-8",
@@ -325,7 +326,7 @@ def test_a_second_phase_of_training_is_not_comparable() -> None:
 
 
 def elsewhere(scores: Mapping[str, Sequence[float]], cited: dict[str, int]) -> pd.DataFrame:
-    """On data that no cited paper has."""
+    """Compare results on data that no cited paper uses."""
     text = FILE.replace("dataset: shapes", "dataset: voc2012")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
     read_published.cache_clear()
@@ -364,6 +365,16 @@ def test_pairs_are_neighbours_of_the_published_table() -> None:
     data = elsewhere(scores, {"a": 2, "b": 1, "c": 3})
     assert list(zip(data["model"], data["other"], strict=True)) == [("c", "b"), ("a", "c")]
     assert list(data["published_difference"]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_scored_split_is_compared_with_the_papers(split: str) -> None:
+    found = results({"a": [60.0]}, {"a": cite(1)})
+    data = CamVidData.model_validate({"dataset": "camvid", "val_split": split})
+    profile = found.params.profile["p"].model_copy(update={"data": data})
+    params = found.params.model_copy(update={"profile": {"p": profile}})
+    (cited,) = paper.find_cited(params)
+    assert paper.collect_settings(params, "p", cited)["split"] == split
 
 
 def test_pairs_of_one_model_under_two_inferences() -> None:

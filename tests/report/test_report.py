@@ -1,4 +1,4 @@
-"""The report on synthetic results, whose statistics are known by hand."""
+"""Tests of the report on made-up results, whose statistics are known by hand."""
 
 import json
 import re
@@ -15,8 +15,10 @@ import pytest
 from conftest import SCHEDULE
 from PIL import Image
 
+from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.data.voc_layout import VOID, write_label
 from deeplab_bench.errors import UserError
+from deeplab_bench.models import get_module_name
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.report import (
     captions,
@@ -30,10 +32,10 @@ from deeplab_bench.report import (
 )
 from deeplab_bench.report.results import load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
-from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.results.files import ProfileFiles, RunFiles, get_notes_file
 from deeplab_bench.results.provenance import compute_settings_sha256
+from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
-from deeplab_bench.settings.schema import PLAIN
 from deeplab_bench.writing import write_bytes
 
 CLASSES = ("background", "disc_shape", "ring")
@@ -49,6 +51,7 @@ CRF = {
     "iterations": [0, 1, 2, 5, 10],
     "search": None,
 }
+ONE_PASS = {"output_stride": None, "scales": [1.0], "flip": False}
 OTHER_SETTINGS: dict[str, Any] = {
     "settings_sha256": "of another day",
     "data_sha256": "data",
@@ -105,12 +108,12 @@ def declare(
 
 
 def made_from(params: Params, model: str, seed: int, stage: str) -> dict[str, Any]:
-    architecture = params.models[model]["architecture"]
+    module = get_module_name(params.models[model]["architecture"])
     return {
         "settings_sha256": compute_settings_sha256(params.experiment("quick", model), seed),
         "data_sha256": "data",
         "weights_sha256": None,
-        "code_sha256": {each: compute_code_sha256(each, architecture) for each in ("train", stage)},
+        "code_sha256": {each: compute_code_sha256(each, module) for each in ("train", stage)},
     }
 
 
@@ -119,8 +122,8 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
         "profile": "quick",
         "model": model,
         "seed": seed,
-        "architecture": model,
-        "settings": {"arguments": {}, "training": {}},
+        "architecture": params.models[model]["architecture"],
+        "settings": {"arguments": {}, "training": {}, "inference": ONE_PASS},
         "inference": "plain",
         "provenance": made_from(params, model, seed, "evaluate"),
         "parameters": 1_234_567,
@@ -148,7 +151,7 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
 
 
 def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
-    """A point better after each iteration, half a point more for seed 1."""
+    """Make scores that rise by a point after each iteration, for seed 1 by half a point more."""
 
     def after(iteration: int) -> dict[str, Any]:
         better = miou + iteration / 100 * (1.5 if seed == 1 else 1)
@@ -178,7 +181,7 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
 
 
 def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
-    """A crop costs 2 points, of seed 1 but 1; void cannot be background."""
+    """Make an audit where a crop costs 2 points, 1 for seed 1; void cannot be background."""
     run = run_record(params, model, seed, miou)
     cropped = miou - (0.01 if seed == 1 else 0.02)
     return {
@@ -186,7 +189,7 @@ def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str
         "provenance": made_from(params, model, seed, "audit"),
         "crop_size": [32, 32],
         "protocol": miou,
-        "rules": {"centre_crop": cropped, "void_as_background": None},
+        "variants": {"centre_crop": cropped, "void_as_background": None},
     }
 
 
@@ -213,7 +216,7 @@ def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
 
 
 def field_record(params: Params, model: str, size: int | None) -> dict[str, Any]:
-    """Of the seed first declared, on images of 32x32 px; half of them after training."""
+    """Make the field of the first seed on images of 32x32 px; training halves it."""
     run = run_record(params, model, params.run.seeds[0], 0.5)
     return {
         **{key: run[key] for key in ("profile", "model", "seed", "architecture")},
@@ -315,7 +318,7 @@ def report(params: Params) -> None:
 
 
 def texts(params: Params) -> dict[str, str]:
-    """The tables by file name, of what is on disk."""
+    """Render the tables of the results on disk, by file name."""
     results = load_results(params, "quick")
     return tables.render(results) | speed_tables.render(results)
 
@@ -471,6 +474,41 @@ def test_runs_of_other_settings_or_data_are_refused(what: str) -> None:
     edit(path, provenance=provenance | {f"{what}_sha256": "of another day"})
     with pytest.raises(UserError, match=rf"aspp.*1.* other {what}"):
         write_report(params, "quick")
+
+
+def test_runs_of_another_way_of_inference_are_refused() -> None:
+    params = declare()
+    write_results(params)
+    path = RunFiles("quick", "aspp", 1).evaluation(PLAIN)
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    edit(path, settings=settings | {"inference": ONE_PASS | {"scales": [0.5, 1.0]}})
+    with pytest.raises(UserError, match=r"aspp-1\.json is of other settings than inference.plain"):
+        load_results(params, "quick")
+
+
+@pytest.mark.parametrize("stage", ["crf", "audit", "receptive_field"])
+def test_a_stage_of_other_data_is_refused(stage: str) -> None:
+    params = declare(crf=["aspp"], audit=["aspp"])
+    write_results(params)
+    run = RunFiles("quick", "aspp", 0)
+    paths = {
+        "crf": run.crf,
+        "audit": run.audit,
+        "receptive_field": ProfileFiles("quick").receptive_field("aspp"),
+    }
+    provenance = json.loads(paths[stage].read_text(encoding="utf-8"))["provenance"]
+    edit(paths[stage], provenance=provenance | {"data_sha256": "of another day"})
+    with pytest.raises(UserError, match=r"aspp.*0.* other data"):
+        load_results(params, "quick")
+
+
+def test_results_of_other_data_than_those_on_disk_are_refused() -> None:
+    """Check also that without data, as in a fresh clone, the results are shown."""
+    write_results(declare())
+    load_results(declare(), "quick")
+    write_bytes(ProfileFiles("quick").data / MANIFEST, b"{}")
+    with pytest.raises(UserError, match=r"results/quick was made from other data than data/quick"):
+        load_results(declare(), "quick")
 
 
 def test_results_of_older_code_are_shown_and_marked(folder: Path) -> None:
@@ -683,7 +721,7 @@ class TestCRF:
         assert "4/49/5/3/3, as given" in text and "0.25 s per image" in text
 
     def test_the_figure_of_boundaries_has_both(self) -> None:
-        """Boundary IoU of either model's network, and aspp's from there to the last iteration."""
+        """Check boundary IoU without the CRF, and for aspp also after the last iteration."""
         write_results(declare(crf=["aspp"]))
         _, contours = plots.draw_boundaries(load_results(declare(crf=["aspp"]), "quick")).axes
         shown = [np.round(np.asarray(line.get_xydata()), 2).tolist() for line in contours.lines]
@@ -790,7 +828,7 @@ class TestContextRadius:
                 )
 
     def test_accuracy_by_radius(self) -> None:
-        """Neither the ground, nor a radius that no pixel has, nor what lies beyond the largest."""
+        """Check that ground, radii without pixels and radii beyond the largest are left out."""
         self.give(declare())
         scores = load_results(declare(), "quick").radius_scores()
         aspp = scores[scores["model"] == "aspp"]
@@ -821,7 +859,7 @@ class TestContextRadius:
 class TestAudit:
     def test_points_that_a_rule_moves(self) -> None:
         files = made(declare(audit=["aspp"]))
-        table = frame(files, "protocol_audit").set_index("rule")
+        table = frame(files, "protocol_audit").set_index("variant")
         assert list(table.index) == ["protocol", "centre_crop", "void_as_background"]
         crop = table.loc["centre_crop"]
         # -2, -1, -2: deviation 0.57735, standard error a third, t of 2 degrees of freedom 4.30265
@@ -848,7 +886,7 @@ class TestAudit:
 
 def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
     write_results(declare())
-    (folder / "NOTES.md").write_text("By hand.\n", encoding="utf-8")
+    write_bytes(get_notes_file("quick"), b"By hand.\n")
     write_report(declare(), "quick")
     text = (folder / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)", text)
@@ -878,7 +916,7 @@ def test_terminal_text(folder: Path) -> None:
     for name, content in made(declare()).items():
         write_bytes(folder / name, content.encode())
     text = tables.format_accuracy(declare(), "quick")
-    assert re.search(r"image_pyramid +image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
+    assert re.search(r"image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
     with pytest.raises(UserError, match="does not show the models of params"):
         tables.format_accuracy(declare(models=["aspp"]), "quick")
 

@@ -1,4 +1,4 @@
-"""Digests change with all that a result is made from, and with nothing else."""
+"""Tests that digests change with everything that a result is made from, and nothing else."""
 
 import ast
 import json
@@ -14,10 +14,11 @@ import pytest
 from deeplab_bench.results import code_digest
 from deeplab_bench.results.code_digest import compute_code_sha256, list_imported_files, strip_prose
 from deeplab_bench.results.provenance import compute_settings_sha256
-from deeplab_bench.settings.schema import Experiment, Phase
+from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
 
 ROOT = Path(__file__).resolve().parents[2]
+NAMES = {"download": "voc2012", "prepare": "voc2012"}  # of the data set; else of the model
 OTHER_SCHEDULE = {
     "iterations": 7,
     "batch_size": 3,
@@ -100,7 +101,7 @@ class TestCode:
             "deeplab_bench/models/fcn.py",
             "deeplab_bench/results/code_digest.py",
             "deeplab_bench/results/provenance.py",
-            "deeplab_bench/settings/schema.py",
+            "deeplab_bench/settings/experiment.py",
             "deeplab_bench/training/train.py",
             "deeplab_bench/training/trainer.py",
             "pipelines/train.py",
@@ -121,6 +122,9 @@ class TestCode:
             "deeplab_bench/models/psp.py",
             "deeplab_bench/models/registry.py",
             "deeplab_bench/settings/params.py",
+            "deeplab_bench/settings/crf.py",
+            "deeplab_bench/settings/inference.py",
+            "deeplab_bench/data/dataset.py",
             "deeplab_bench/results/files.py",
             "deeplab_bench/results/records.py",
             "pipelines/evaluate.py",
@@ -134,7 +138,7 @@ class TestCode:
 
     @pytest.mark.parametrize("stage", ["train", "evaluate", "crf", "audit", "report"])
     def test_does_not_change_with_prose(self, stage: str, copy: Path) -> None:
-        """Neither with a comment and a docstring of training, nor with any other file's."""
+        """Change comments and docstrings of every file."""
         before = digest(stage, "aspp")
         for package in ("deeplab_bench", "pipelines"):
             for path in (copy / package).rglob("*.py"):
@@ -144,12 +148,14 @@ class TestCode:
 
     def test_a_number_changes_every_stage_that_it_should(self, copy: Path) -> None:
         stages = ("prepare", "train", "evaluate", "crf", "audit", "receptive_field", "speed")
-        before = {stage: digest(stage, "fcn") for stage in stages}
+        before = {stage: digest(stage, NAMES.get(stage, "fcn")) for stage in stages}
         path = copy / "deeplab_bench" / "training" / "trainer.py"
         text = path.read_text()
         assert "LOOK_EVERY = 20" in text
         path.write_text(text.replace("LOOK_EVERY = 20", "LOOK_EVERY = 21"))
-        changed = {stage for stage in stages if digest(stage, "fcn") != before[stage]}
+        changed = {
+            stage for stage in stages if digest(stage, NAMES.get(stage, "fcn")) != before[stage]
+        }
         imports_training = {"train", "evaluate", "receptive_field", "speed"}
         assert changed == imports_training
 
@@ -167,10 +173,19 @@ class TestCode:
         for folder in ("models", "training", "evaluation"):
             for path in (copy / "deeplab_bench" / folder).rglob("*.py"):
                 path.write_text(path.read_text() + "\nchanged = 1\n")
-        for name in ("schema", "params", "published"):
+        for name in ("experiment", "params", "published"):
             path = copy / "deeplab_bench" / "settings" / f"{name}.py"
             path.write_text(path.read_text() + "\nchanged = 1\n")
         assert digest(stage) == before
+
+    @pytest.mark.parametrize("stage", ["download", "prepare"])
+    def test_of_the_data_changes_with_its_own_data_set_alone(self, stage: str, copy: Path) -> None:
+        before = {name: digest(stage, name) for name in ("camvid", "shapes")}
+        for name in ("shapes", "registry"):
+            path = copy / "deeplab_bench" / "data" / f"{name}.py"
+            path.write_text(path.read_text() + "\nchanged = 1\n")
+        assert digest(stage, "camvid") == before["camvid"]
+        assert digest(stage, "shapes") != before["shapes"]
 
     def test_is_the_same_elsewhere(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         there = digest("train", "fcn")
@@ -178,9 +193,11 @@ class TestCode:
         assert digest("train", "fcn") == there
 
 
-def digest(stage: str, architecture: str | None = None) -> str:
-    """Compute a digest from the files as they are now."""
-    return compute_code_sha256.__wrapped__(stage, architecture)
+def digest(stage: str, name: str | None = None) -> str:
+    """Compute a digest from the files as they are now; ``name`` is of a model or a data set."""
+    package = "data" if stage in ("download", "prepare") else "models"
+    module = name and f"deeplab_bench.{package}.{name}"
+    return compute_code_sha256.__wrapped__(stage, module)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +219,7 @@ def test_prose_is_stripped_and_nothing_else(source: str, expected: str) -> None:
 
 
 def test_stripped_sources_do_the_same() -> None:
-    """The syntax trees of all sources agree, but for docstrings."""
+    """Check that stripped sources have the same syntax trees, apart from docstrings."""
     paths = [
         path for folder in ("deeplab_bench", "pipelines") for path in (ROOT / folder).rglob("*.py")
     ]
@@ -268,7 +285,7 @@ class TestImportedFiles:
         assert "package/__init__.py" in found or not expected
 
     def test_is_what_python_imports(self) -> None:
-        """One module after another, as each of them leaves those before imported."""
+        """Import the modules one after another, since each import keeps the ones before."""
         modules = [
             "deeplab_bench.training.train",
             "deeplab_bench.evaluation.evaluate",

@@ -1,5 +1,6 @@
 """Tests that two processes give the results of one."""
 
+import contextlib
 import copy
 import json
 import os
@@ -21,11 +22,13 @@ from torch import nn
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.samples import tile
 from deeplab_bench.evaluation.evaluate import evaluate
+from deeplab_bench.models import get_module_name
 from deeplab_bench.results.code_digest import ROOT
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.stage_settings import write_settings
 from deeplab_bench.runtime.distributed import SynchronisedBatchNorm, synchronise_batch_norm
-from deeplab_bench.settings.schema import Experiment, Inference, StageSettings
+from deeplab_bench.settings.experiment import Experiment, StageSettings
+from deeplab_bench.settings.inference import EvaluationSettings, Inference
 
 
 def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
@@ -41,24 +44,31 @@ def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def balanced(experiment: Experiment) -> Experiment:
-    """An experiment with two crops a process; their numbers of valid pixels differ."""
+    """Set two crops per process; their numbers of valid pixels differ."""
     changes = {"batch_size": 4, "class_balancing": 0.5}
     training = experiment.training.model_copy(update=changes)
     return experiment.model_copy(update={"training": training})
+
+
+def write_stage_settings(folder: Path, experiment: Experiment) -> None:
+    """Write the settings of training and evaluation into the project's folder."""
+    module = get_module_name(experiment.architecture)
+    plain = StageSettings(experiment=experiment)
+    once = EvaluationSettings(experiment=experiment, inference=Inference())
+    with contextlib.chdir(folder):
+        files = ProfileFiles("toy")
+        write_settings(files, "train", "plain", settings=plain, module=module)
+        write_settings(files, "evaluate", "once", "plain", settings=once, module=module)
 
 
 @pytest.fixture(scope="module")
 def project(
     balanced: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A project folder in which two processes have trained and evaluated a network."""
+    """Make a project folder in which two processes have trained and evaluated a network."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(data_folder, folder / "data/toy")
-    settings = StageSettings(experiment=balanced, inference=Inference())
-    files = ProfileFiles("toy")
-    for stage, names in (("train", ["plain"]), ("evaluate", ["once", "plain"])):
-        path = folder / files.settings(stage, *names)
-        write_settings(path, stage, settings, balanced.architecture)
+    write_stage_settings(folder, balanced)
     for command in (["train", "toy"], ["evaluate", "toy", "once"]):
         done = torchrun(folder, *command, "plain", "0")
         assert done.returncode == 0, done.stderr
@@ -104,7 +114,7 @@ def test_other_stages_are_refused(project: Path) -> None:
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process only."""
+    """Start a process group with this process only."""
     where = (tmp_path / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
     yield

@@ -1,4 +1,4 @@
-"""Times of training steps: the median, the batch that is timed, and the stored files."""
+"""Tests of times of training steps: the median, the timed batch, and the stored files."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deeplab_bench.results.files import get_steps_file
-from deeplab_bench.settings.schema import Experiment
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.timing import rounds, steps
 from deeplab_bench.timing.steps import Case, Step
 from deeplab_bench.training.trainer import Trainer
@@ -111,7 +111,7 @@ def test_a_batch_beyond_the_memory_has_no_time(
 
 
 def test_real_steps_take_time(experiment: Experiment) -> None:
-    """The settings have fewer iterations than the steps that are timed."""
+    """Time more steps than the settings have iterations."""
     step = steps.measure_step(case(changed(experiment, iterations=1)), CPU)
     assert step.seconds is not None and step.seconds > 0
 
@@ -176,7 +176,7 @@ def test_stored_steps_add_up() -> None:
             None,
             "gqu.json is missing (stored devices: gpu): run `deeplab-bench plan --save ",
         ),
-        ("{", "gqu.json: the file: Invalid JSON"),
+        ("{", "gqu.json: its content: Invalid JSON"),
         ('{"environment": {}, "steps": {"a": {}}}', "gqu.json: steps.a.seconds: Field required"),
     ],
 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packed import Split, load_split, pick_evenly
 from deeplab_bench.data.samples import SAMPLES, tile
 from deeplab_bench.data.voc_layout import VOID, Pixels, write_label
 from deeplab_bench.evaluation.checkpoint import Checkpoint
@@ -29,7 +29,6 @@ from deeplab_bench.evaluation.crf.search import (
     Candidate,
     compute_mious,
     get_searched_values,
-    pick_evenly,
     search_coarse_to_fine,
 )
 from deeplab_bench.evaluation.measures.boundaries import (
@@ -48,7 +47,9 @@ from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.predict import predict_probabilities
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.runtime.environment import describe_environment
-from deeplab_bench.settings.schema import CRF, Experiment, Inference
+from deeplab_bench.settings.crf import CRF
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
 
 SEARCH_ITERATIONS = 10
 PICTURED_ITERATIONS = (0, 1, 2, 10)
@@ -65,8 +66,8 @@ def evaluate_crf(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Refine a run's validation images by the CRF: scores by iteration and timing, ready for JSON.
 
-    Two identical runs give the same scores. Pictures of the first images go to ``samples``, which
-    names files for their labels, scores and beliefs.
+    Two identical runs give the same scores. Pictures of the first images are written to the files
+    in ``samples``: labels, score maps and belief maps.
 
     Raises:
         CRFError: pydensecrf is not installed.
@@ -75,7 +76,7 @@ def evaluate_crf(
     require_pydensecrf()
     train, val = (load_split(data_folder, split) for split in ("train", "val"))
     make_deterministic(seed)
-    model = checkpoint.build_model(experiment, Inference())
+    model = checkpoint.build_model(experiment)
     workers = workers or count_available_cpus()
     title = f"CRF on {experiment.model} ({experiment.profile}, seed {seed})"
     started = time.monotonic()
@@ -108,7 +109,7 @@ def evaluate_crf(
 
 
 def build_parameters(settings: CRF) -> CRFParameters:
-    """Return the parameters that the settings give, those where a search would start."""
+    """Return the parameters in the settings. A search starts there."""
     return CRFParameters(**settings.model_dump(exclude={"iterations", "search"}))
 
 
@@ -194,7 +195,7 @@ def record_iterations(
 ) -> dict[str, Any]:
     """Compute the figures after each of N iterations.
 
-    From confusion matrices (N, len(widths), C, C) and counts of boundary regions (N, 2, C).
+    The input is confusion matrices (N, len(widths), C, C) and counts of boundary regions (N, 2, C).
     """
     return {
         str(iteration): record_iteration(matrices, counts, classes)

@@ -67,12 +67,6 @@ def list_halfway_values(values: Values, best: float) -> list[float]:
     return sorted({(below + best) / 2, best, (best + above) / 2})
 
 
-def pick_evenly(count: int, total: int) -> list[int]:
-    """Pick ``count`` of ``total`` indices, evenly spaced; all if there are fewer."""
-    count = min(count, total)
-    return [index * total // count for index in range(count)]
-
-
 def compute_mious(
     candidates: list[CRFParameters], examples: Sequence[Task], workers: int, title: str
 ) -> list[float]:

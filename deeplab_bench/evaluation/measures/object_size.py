@@ -13,7 +13,8 @@ from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation.measures.confusion import confusion_matrix, find_background, miou
 from deeplab_bench.evaluation.measures.measure import Measure, round_fraction
 
-BINS = ("small", "medium", "large")
+TERCILES = (1 / 3, 2 / 3)
+BINS = len(TERCILES) + 1
 SMALLEST_SHARE = 5e-4
 
 
@@ -27,12 +28,12 @@ class ObjectSizeMeasure(Measure):
         ]
         self.edges = compute_area_edges(self.areas)
         classes = len(split.classes)
-        self.counts = {"by_size": np.zeros((len(BINS), classes, classes), dtype=np.int64)}
+        self.counts = {"by_size": np.zeros((BINS, classes, classes), dtype=np.int64)}
 
     def update(self, index: int, label: Pixels, prediction: Pixels) -> None:
         by_size = self.counts["by_size"]
         bins = find_size_bins(self.areas[index], self.edges)
-        for size in range(len(BINS)) if bins is not None else ():
+        for size in range(BINS) if bins is not None else ():
             here = bins == size
             by_size[size] += confusion_matrix(label[here], prediction[here], by_size.shape[-1])
 
@@ -68,7 +69,7 @@ def compute_area_edges(areas: Sequence[NDArray[np.int64]]) -> list[float]:
     objects = np.concatenate([list_object_areas(image) for image in areas])
     if not objects.size:
         return []
-    return [float(edge) for edge in np.quantile(objects, [1 / 3, 2 / 3])]
+    return [float(edge) for edge in np.quantile(objects, TERCILES)]
 
 
 def list_object_areas(areas: NDArray[np.int64]) -> NDArray[np.int64]:

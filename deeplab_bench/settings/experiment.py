@@ -1,0 +1,90 @@
+"""The settings of one experiment: one model under one profile, completely resolved."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deeplab_bench.settings.base import Settings, SettingsError
+from deeplab_bench.settings.training import Training
+
+
+class Phase(Settings):
+    """One phase of training: its schedule, and the architecture's arguments in it."""
+
+    arguments: dict[str, Any]
+    training: Training
+
+
+class Experiment(Settings):
+    """All settings of one model under one profile.
+
+    ``second_phase`` continues with the weights of the first phase.
+    """
+
+    profile: str
+    model: str
+    architecture: str
+    arguments: dict[str, Any]
+    training: Training
+    second_phase: Phase | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """All phases of training, in their order."""
+        first = Phase(arguments=self.arguments, training=self.training)
+        return (first,) if self.second_phase is None else (first, self.second_phase)
+
+    def arguments_at(self, output_stride: int | None) -> dict[str, Any]:
+        """Return the arguments of the trained network at an output stride; None is its own.
+
+        Raises:
+            SettingsError: the architecture has no output stride, or its rates cannot follow.
+        """
+        arguments = self.phases[-1].arguments
+        if output_stride is None:
+            return arguments
+        return change_output_stride(arguments, output_stride, f"models.{self.model}")
+
+
+class StageSettings(Settings):
+    """All settings of a stage that works on one model."""
+
+    experiment: Experiment
+
+
+def change_output_stride(
+    arguments: Mapping[str, Any], output_stride: int, where: str
+) -> dict[str, Any]:
+    """Change the output stride of the arguments, and scale the atrous rates with it.
+
+    Raises:
+        SettingsError: there is no output stride, or a rate is no longer a whole number.
+    """
+    if "output_stride" not in arguments:
+        raise SettingsError(
+            f"{where}: the architecture has no output_stride to set to {output_stride}"
+        )
+    changed = dict(arguments) | {"output_stride": output_stride}
+    if "atrous_rates" in arguments:
+        changed["atrous_rates"] = scale_atrous_rates(
+            output_stride, arguments["atrous_rates"], arguments["output_stride"], where
+        )
+    return changed
+
+
+def scale_atrous_rates(
+    output_stride: int, rates: list[int], given_for: int, where: str
+) -> list[int]:
+    """Convert atrous rates from the output stride ``given_for`` to another one.
+
+    The rates double if the stride is halved (DeepLabv3, Section 3.3).
+
+    Raises:
+        SettingsError: a rate is no longer a whole number.
+    """
+    scaled = [rate * given_for / output_stride for rate in rates]
+    if any(rate != int(rate) for rate in scaled):
+        raise SettingsError(
+            f"{where}.output_stride {output_stride} turns the profile's atrous_rates {rates} "
+            f"into {scaled}: give {where}.atrous_rates as whole numbers"
+        )
+    return [int(rate) for rate in scaled]
