@@ -10,8 +10,7 @@ from tqdm import tqdm
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.models.layers import resize_like
-from deeplab_bench.models.multi_scale import rescale
+from deeplab_bench.models.multi_scale import rescale, undo_rescale
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import pick_device, prepare_model
 from deeplab_bench.settings.inference import Inference
@@ -95,4 +94,4 @@ def compute_view_probabilities(
     """
     seen = rescale(images, scale, antialias=True)
     logits = model(seen.flip(-1)).flip(-1) if flip else model(seen)
-    return resize_like(logits, images).softmax(dim=1)
+    return undo_rescale(logits, scale, like=images).softmax(dim=1)

@@ -45,7 +45,6 @@ class ASPPSum(MultiScaleSegmenter):
         supervise_scales: bool = True,
     ) -> None:
         super().__init__()
-        check_scales(scales)
         if not atrous_rates:
             raise ValueError("atrous_rates [] gives no branch: give at least one rate")
         self.scales, self.supervise_scales = tuple(scales), supervise_scales
@@ -65,11 +64,14 @@ class ASPPSum(MultiScaleSegmenter):
             classifiers = [
                 build_logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
             ]
+        check_scales(scales, self.grid)
         self.classifiers = nn.ModuleList(classifiers)
 
     def fused_and_scale_logits(self, images: Tensor) -> list[Tensor]:
+        images = self.grid.pad(images)
         logits = [self.logits_at_one_scale(rescale(images, scale)) for scale in self.scales]
-        return [torch.stack(align(logits)).amax(dim=0), *logits]
+        aligned = align(logits, self.scales)
+        return [torch.stack(aligned).amax(dim=0), *aligned]
 
     def logits_at_one_scale(self, images: Tensor) -> Tensor:
         branches = zip(self.classifiers, self.branch_features(images), strict=True)

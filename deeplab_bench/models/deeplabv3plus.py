@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.aspp import AtrousPyramid, Share
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -56,5 +56,5 @@ class DeepLabV3Plus(Segmenter):
 
     def logits(self, images: Tensor) -> Tensor:
         low, *_, high = self.backbone(images)
-        context = resize_like(self.pyramid(high), low)
+        context = self.grid.resize_like(self.pyramid(high), low)
         return self.classifier(self.decoder(torch.cat([context, self.reduce(low)], dim=1)))

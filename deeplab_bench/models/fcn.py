@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import build_classifier_head, resize_like
+from deeplab_bench.models.layers import build_classifier_head
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
 
@@ -63,7 +63,7 @@ class FCN(Segmenter):
         logits = self.classifier(deepest)
         for classify, features in zip(self.skips, reversed(shallower), strict=False):
             skipped = classify(features)
-            logits = resize_like(logits, skipped) + skipped
+            logits = self.grid.resize_like(logits, skipped) + skipped
         return logits
 
 

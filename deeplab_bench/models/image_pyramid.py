@@ -38,10 +38,10 @@ class ImagePyramid(MultiScaleSegmenter):
         supervise_scales: bool = True,
     ) -> None:
         super().__init__()
-        check_scales(scales)
         self.scales, self.fusion = tuple(scales), fusion
         self.supervise_scales = supervise_scales
         self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        check_scales(scales, self.grid)
         channels = self.backbone.stage_channels[-1]
         self.classifier = build_classifier_head(channels, head_channels, num_classes)
         if fusion == "attention":
@@ -50,9 +50,10 @@ class ImagePyramid(MultiScaleSegmenter):
             )
 
     def fused_and_scale_logits(self, images: Tensor) -> list[Tensor]:
+        images = self.grid.pad(images)
         features = [self.backbone(rescale(images, scale))[-1] for scale in self.scales]
-        logits = [self.classifier(x) for x in features]
-        return [self.fuse(torch.stack(align(logits)), features), *logits]
+        aligned = align([self.classifier(x) for x in features], self.scales)
+        return [self.fuse(torch.stack(aligned), features), *aligned]
 
     def fuse(self, logits: Tensor, features: list[Tensor]) -> Tensor:
         """Fuse the logits of S scales, (S, N, C, h, w) -> (N, C, h, w)."""
@@ -60,5 +61,5 @@ class ImagePyramid(MultiScaleSegmenter):
             return logits.amax(dim=0)
         if self.fusion == "mean":
             return logits.mean(dim=0)
-        weights = self.attention(torch.cat(align(features), dim=1)).softmax(dim=1)
+        weights = self.attention(torch.cat(align(features, self.scales), dim=1)).softmax(dim=1)
         return torch.einsum("snchw,nshw->nchw", logits, weights)

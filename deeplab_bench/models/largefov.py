@@ -78,6 +78,7 @@ class LargeFOV(ASPPSum):
     def branch_features(self, images: Tensor) -> list[Tensor]:
         if not self.sides:
             return super().branch_features(images)
+        images = self.grid.pad(images)
         *pools, fc7 = self.backbone(images)
         sides = zip(self.sides, [images, *pools], strict=True)
         return [torch.cat([fc7, *(side(x) for side, x in sides)], dim=1)]

@@ -10,9 +10,10 @@ from deeplab_bench.settings.base import Fraction, PositiveFloat, PositiveInt, Se
 class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
-    ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly``, ``step`` or ``fixed``.
-    With ``poly`` the learning rate decreases to zero over all iterations. With ``step`` it is
-    multiplied by ``step_factor`` after every ``step_iterations`` iterations.
+    ``crop_size`` is (height, width) in pixels. The best sides are k * ``output_stride`` + 1:
+    networks do not pad them (see ``models.grid``). ``lr_policy`` is ``poly``, ``step`` or
+    ``fixed``. With ``poly`` the learning rate decreases to zero over all iterations. With ``step``
+    it is multiplied by ``step_factor`` after every ``step_iterations`` iterations.
     ``head_lr_multiplier`` multiplies the rate of layers without pretrained weights,
     ``bias_lr_multiplier`` that of the biases of convolutions. A bias of the head has both.
 

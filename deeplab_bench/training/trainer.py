@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.errors import UserError
-from deeplab_bench.models.layers import upsample_logits
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
 from deeplab_bench.settings.training import Training
@@ -46,9 +45,10 @@ class TrainingLoss(nn.Module):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.settings.loss_resolution == "image":
-            logits = upsample_logits(logits, labels)
+            logits = self.model.grid.upsample(logits, labels.shape[-2:])
         else:
-            logits, labels = logits.float(), subsample(labels, logits.shape[-2:])
+            labels = subsample(labels, logits.shape[-2:], self.model.grid)
+            logits = logits.float()
         return segmentation_loss(logits, labels, self.class_weights)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from conftest import ARGUMENTS, train_run
+from small_networks import count_positions, interpolate_by_hand
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
+from deeplab_bench.models.grid import Grid
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
@@ -43,6 +45,10 @@ class PixelClassifier(Segmenter):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.classifier = nn.Conv2d(3, num_classes, 1)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(1)
 
     def logits(self, images: Tensor) -> Tensor:
         return self.classifier(images)
@@ -472,7 +478,8 @@ class TestOptimisation:
         backbone = cast(Any, model).backbone
         images, labels = random_batch(4, 4)
         with torch.no_grad():
-            responses = backbone.conv1.double()(by_hand_normalised(images)).transpose(0, 1)
+            padded = backbone.grid.pad(by_hand_normalised(images))
+            responses = backbone.conv1.double()(padded).transpose(0, 1)
         backbone.conv1.float()
         Trainer(model, experiment.training, CPU).step(images, labels)
         responses = responses.flatten(1)
@@ -565,26 +572,42 @@ class TestSupervision:
         settings = changed(experiment, loss_resolution="logits").training
         with torch.no_grad():
             logits = model.logits(normalise(images))
-        few = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
-        expected = F.cross_entropy(logits, few[:, 0].long(), ignore_index=VOID)
+        height, width = labels.shape[-2:]
+        assert logits.shape[-2:] == (-(-(height - 1) // 16) + 1, -(-(width - 1) // 16) + 1)
+        few = torch.full((2, *logits.shape[-2:]), VOID)  # a position beyond the crop has no label
+        inside = labels[:, ::16, ::16].long()
+        few[:, : inside.shape[1], : inside.shape[2]] = inside
+        expected = F.cross_entropy(logits, few, ignore_index=VOID)
         loss = TrainingLoss(model, settings, None).loss(logits, labels.long())
         assert loss.item() == pytest.approx(expected.item())
 
     def test_loss_at_the_image(self, experiment: Experiment) -> None:
         labels = random_batch(2, 4)[1].long()
-        logits = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
-        training_loss = TrainingLoss(PixelClassifier(4), experiment.training, None)
-        upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
+        model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
+        size = count_positions(labels.shape[-2:], 16, 16)
+        logits = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0))
+        training_loss = TrainingLoss(model, experiment.training, None)
+        upsampled = interpolate_by_hand(logits, 1 / 16, labels.shape[-2:])
         expected = F.cross_entropy(upsampled, labels, ignore_index=VOID)
         assert training_loss.loss(logits, labels).item() == pytest.approx(expected.item())
 
-    @pytest.mark.parametrize("size", [(4, 5), (5, 3), (16, 11), (33, 41)])
-    def test_subsampled_labels_are_those_under_the_cells_centres(
-        self, size: tuple[int, int]
-    ) -> None:
-        labels = torch.randint(0, 255, (2, 33, 41), generator=torch.Generator().manual_seed(0))
-        expected = F.interpolate(labels[:, None].double(), size, mode="nearest-exact")
-        assert torch.equal(subsample(labels, size), expected[:, 0].long())
+    def test_subsampled_labels_are_those_of_caffes_shrinking(self) -> None:
+        """DeepLabv1 and v2 shrink crops of 321 pixels to 41: the pixels 0, 8, ..., 320."""
+        labels = torch.arange(321)[:, None].expand(321, 321)[None]
+        few = subsample(labels, (41, 41), Grid(8))
+        assert few[0, :, 0].tolist() == [*range(0, 321, 8)]
+        assert torch.equal(subsample(labels.mT, (41, 41), Grid(8)), few.mT)
+
+    def test_labels_beyond_the_crop_are_void(self) -> None:
+        labels = torch.arange(24)[:, None].expand(24, 9)[None]
+        few = subsample(labels, (5, 3), Grid(16))  # of stride 8 in a network of stride 16
+        assert few[0].tolist() == [[x, x, VOID] for x in (0, 8, 16)] + [[VOID] * 3] * 2
+
+    def test_labels_in_the_middle_of_a_cell(self) -> None:
+        """After 2x2 pools, a position lies between four pixels."""
+        labels = torch.arange(50)[:, None].expand(50, 50)[None]
+        few = subsample(labels, (4, 4), Grid(32, from_first_pixel=False))
+        assert few[0, :, 0].tolist() == [8, 24, 40, VOID]
 
     def test_losses_are_weighted(
         self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
