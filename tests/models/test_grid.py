@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deeplab_bench.settings.inference import Inference
 from numpy.typing import NDArray
 from small_networks import interpolate_by_hand, small_model
 from torch import Tensor
@@ -21,6 +20,7 @@ from deeplab_bench.models.grid import Grid, sample
 from deeplab_bench.models.multi_scale import align, rescale
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
+from deeplab_bench.settings.inference import Inference
 from deeplab_bench.training.loss import segmentation_loss, subsample
 
 STRIDES = (4, 8, 16, 32)

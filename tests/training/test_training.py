@@ -204,7 +204,7 @@ class TestReproducibility:
         elif other == "seed":
             seed = 1
         else:
-            name = {"weights": "compute_weights_sha256"}.get(other, f"{other}_sha256")
+            name = f"compute_{other}_sha256"
             monkeypatch.setattr(provenance, name, lambda *_: "another")
         steps = watch_steps(monkeypatch)
         train_run(experiment, seed, data_folder, checkpoint)
