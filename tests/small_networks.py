@@ -22,11 +22,14 @@ SETTINGS: dict[str, Any] = {
 
 
 def small_model(architecture: str, *, seed: int = 0, **overrides: Any) -> Any:
-    """Build a small model in evaluation mode, with random batch statistics."""
+    """Build a small model in evaluation mode; batch statistics and all weights are random."""
     known = list_arguments(architecture)
     arguments = {key: value for key, value in SETTINGS.items() if key in known} | overrides
     torch.manual_seed(seed)
     model = build_model(architecture, arguments, num_classes=NUM_CLASSES)
+    for m in model.modules():
+        if isinstance(m, nn.Conv2d) and not m.weight.any():
+            nn.init.normal_(m.weight, std=0.01)
     return randomise_batch_norm(model).eval()
 
 

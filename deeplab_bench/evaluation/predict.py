@@ -92,6 +92,6 @@ def compute_view_probabilities(
 
     ``images`` are normalised, (N, 3, H, W); the probabilities have their size and orientation.
     """
-    seen = rescale(images, scale)
+    seen = rescale(images, scale, antialias=True)
     logits = model(seen.flip(-1)).flip(-1) if flip else model(seen)
     return undo_rescale(logits, scale, like=images).softmax(dim=1)

@@ -27,7 +27,7 @@ class LargeFOV(ASPPSum):
         multi_scale_features: concatenate fc7 with features of the image and of the first four
             pools, each after two convolutions (DeepLab-MSc; DeepLabv1, Section 4.3). Only for
             VGG-16.
-        scales: scales of the input, as in ``ASPPSum``.
+        scales, supervise_scales: as in ``ASPPSum``.
 
     Raises:
         ValueError: as in ``ASPPSum``, or ``multi_scale_features`` is used with a ResNet.
@@ -46,6 +46,7 @@ class LargeFOV(ASPPSum):
         batch_norm: bool = False,
         multi_scale_features: bool = False,
         scales: Sequence[Positive] = (1.0,),
+        supervise_scales: bool = True,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -57,6 +58,7 @@ class LargeFOV(ASPPSum):
             channels=channels,
             batch_norm=batch_norm,
             scales=scales,
+            supervise_scales=supervise_scales,
         )
         self.sides = nn.ModuleList()
         if multi_scale_features:

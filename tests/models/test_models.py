@@ -303,6 +303,22 @@ def test_atrous_pyramid_equals_torchvisions(rates: tuple[int, ...]) -> None:
     torch.testing.assert_close(ours(features), theirs(features))
 
 
+@pytest.mark.parametrize("architecture", ["aspp", "deeplabv3plus"])
+@torch.no_grad()
+def test_dropout_follows_the_projection_in_training_alone(architecture: str) -> None:
+    model: Any = small_model(architecture, dropout=0.25, head_channels=64)
+    plain: Any = small_model(architecture, head_channels=64)
+    images = random_images(2, 65, 97)
+    features = model.backbone(images)[-1]
+    whole = plain.pyramid(features)
+    torch.testing.assert_close(model(images), plain(images))
+    model.pyramid.dropout.train()
+    dropped = model.pyramid(features)
+    zeroed = (dropped == 0) & (whole > 0)
+    assert zeroed.sum() / (whole > 0).sum() == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(dropped[~zeroed], whole[~zeroed] / 0.75)
+
+
 @pytest.mark.parametrize("multi_grid", [(1, 1, 1), (1, 2, 4)])
 @torch.no_grad()
 def test_aspp_equals_torchvisions_deeplabv3(
@@ -597,6 +613,23 @@ def test_attention_weights_sum_to_one_and_vary() -> None:
     nn.init.zeros_(model.classifier[-1].weight)
     expected = model.classifier[-1].bias[None, :, None, None].expand(2, -1, 65, 97)
     torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.parametrize("fusion", ["max", "mean", "attention"])
+@torch.no_grad()
+def test_image_pyramid_supervises_every_scale(fusion: str) -> None:
+    """A loss on the fused map and on each scale's own (Chen et al., CVPR 2016, Section 3.3)."""
+    model: Any = small_model("image_pyramid", fusion=fusion)
+    images = random_images(2, 65, 97)
+    scales = logits_by_hand(model, images, (0.5, 0.75, 1.0))
+    weights, logits = zip(*model.training_logits(images), strict=True)
+    assert weights == (1, 1, 1, 1)
+    expected = [model.logits(images), *scales]
+    torch.testing.assert_close(list(logits), expected, rtol=1e-4, atol=1e-4)
+    fused_alone = small_model("image_pyramid", fusion=fusion, supervise_scales=False)
+    ((weight, fused),) = fused_alone.training_logits(images)
+    assert weight == 1
+    torch.testing.assert_close(fused, fused_alone.logits(images))
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.5)])

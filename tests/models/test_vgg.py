@@ -310,9 +310,12 @@ def test_several_scales_give_the_largest_logit(
     ]
     torch.testing.assert_close(model.logits(images), torch.stack(aligned).max(dim=0).values)
     assert (model.logits(images) - maps[-1]).abs().max() > 1e-3
-    ((weight, supervised),) = model.training_logits(images)
-    assert weight == 1
-    torch.testing.assert_close(supervised, model.logits(images))
+    # A loss on the maximum and on every scale, each of weight 1 (DeepLabv2, Section 4.1.2).
+    weights, supervised = zip(*model.training_logits(images), strict=True)
+    assert weights == (1, 1, 1, 1)
+    torch.testing.assert_close(list(supervised), [model.logits(images), *aligned])
+    fused_alone = small_model(architecture, **overrides, scales=scales, supervise_scales=False)
+    assert len(fused_alone.training_logits(images)) == len(single.training_logits(images)) == 1
 
 
 @pytest.mark.parametrize("architecture", ["largefov", "aspp_sum"])
@@ -381,6 +384,17 @@ def test_fcn_skips_add_logits_step_by_step(
     else:  # 2x2 pools
         assert expected.shape[-2:] == tuple(math.ceil(side / 32) * 32 // stride for side in size)
     torch.testing.assert_close(model.logits(images), expected)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
+def test_fcn_skips_start_without_effect(backbone: str) -> None:
+    """FCN, Section 4.2: the net starts with the predictions of the coarser one."""
+    settings = {"backbone": backbone, "width": WIDTHS[backbone], "output_stride": 32}
+    torch.manual_seed(0)
+    model: Any = build_model("fcn", {**settings, "skips": 2}, num_classes=5).eval()
+    assert not any(p.any() for p in model.skips.parameters())
+    if backbone == "vgg16":
+        assert not any(p.any() for p in model.classifier.parameters())
 
 
 @pytest.mark.parametrize(

@@ -630,6 +630,7 @@ def test_an_experiment_has_every_setting() -> None:
         "head_channels": 8,
         "image_pooling": True,
         "multi_grid": [1, 2, 4],
+        "dropout": 0.0,
     }
     assert experiment.training.base_lr == 0.1
     assert experiment.training.crop_size == (48, 64)

@@ -364,6 +364,49 @@ class TestOptimisation:
             rate = 0.05 if name.startswith("backbone.") else 0.5
             torch.testing.assert_close(p, before[name] - rate * p.grad, msg=name)
 
+    @pytest.mark.parametrize(
+        ("settings", "bias_rate", "decayed"),
+        [
+            ({}, 1, {"weight", "bias", "norm"}),
+            ({"decay_norm": False}, 1, {"weight", "bias"}),
+            ({"decay_bias": False}, 1, {"weight", "norm"}),
+            ({"decay_norm": False, "decay_bias": False, "bias_lr_multiplier": 2.0}, 2, {"weight"}),
+        ],
+    )
+    @pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+    def test_biases_and_normalisation_have_settings_of_their_own(
+        self,
+        backbone: str,
+        settings: dict[str, Any],
+        bias_rate: float,
+        decayed: set[str],
+        experiment: Experiment,
+    ) -> None:
+        """Caffe's lr_mult 1, 2, 10 and 20 and decay_mult 1 and 0, seen in one plain step."""
+        settings = settings | {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.3}
+        arguments = ARGUMENTS | {"backbone": backbone, "channels": 16, "rate": 2}
+        known = list_arguments("largefov")
+        arguments = {key: value for key, value in arguments.items() if key in known}
+        model = build_model("largefov", arguments, num_classes=4)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trainer = Trainer(model, changed(experiment, **settings).training, CPU)
+        trainer.step(*random_batch(2, 4))
+        for name, p in model.named_parameters():
+            owner, _, kind = name.rpartition(".")
+            kind = kind if isinstance(model.get_submodule(owner), nn.Conv2d) else "norm"
+            rate = 0.05 * (1 if name.startswith("backbone.") else 10)
+            rate *= bias_rate if kind == "bias" else 1
+            assert p.grad is not None
+            step = p.grad + 0.3 * before[name] * (kind in decayed)
+            torch.testing.assert_close(p, before[name] - rate * step, msg=name)
+
+    def test_a_fixed_rate(self, experiment: Experiment) -> None:
+        settings = changed(experiment, lr_policy="fixed", base_lr=0.2).training
+        trainer = Trainer(PixelClassifier(2), settings, CPU)
+        for _ in range(settings.iterations):
+            assert trainer.optimizer.param_groups[0]["lr"] == 0.2
+            trainer.step(*random_batch(2, 2))
+
     def test_frozen_batch_normalisation_stays_as_it_is(self, experiment: Experiment) -> None:
         model = build_model("aspp", ARGUMENTS, num_classes=4)
         frozen = {
