@@ -25,9 +25,11 @@ class ASPPSum(Segmenter):
         channels: filters of fc6 and fc7. Only VGG-16 uses it.
         batch_norm: add batch normalisation to VGG-16. ResNets always have it.
         scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
+        average_pool5: as in ``VGG16``; False in the authors' released ASPP. Only for VGG-16.
 
     Raises:
-        ValueError: ``atrous_rates`` is empty, or ``scales`` does not end with 1.
+        ValueError: ``atrous_rates`` is empty, ``scales`` does not end with 1, or ``average_pool5``
+            is used with a ResNet.
     """
 
     def __init__(
@@ -42,11 +44,14 @@ class ASPPSum(Segmenter):
         channels: Count = 1024,
         batch_norm: bool = False,
         scales: Sequence[Positive] = (1.0,),
+        average_pool5: bool = False,
     ) -> None:
         super().__init__()
         check_scales(scales)
         if not atrous_rates:
             raise ValueError("atrous_rates [] gives no branch: give at least one rate")
+        if average_pool5 and backbone != "vgg16":
+            raise ValueError(f"average_pool5 needs backbone vgg16, but the backbone is {backbone}")
         self.scales = tuple(scales)
         if backbone == "vgg16":
             self.backbone = VGG16(
@@ -56,6 +61,7 @@ class ASPPSum(Segmenter):
                 channels=channels,
                 width=width,
                 batch_norm=batch_norm,
+                average_pool5=average_pool5,
             )
             classifiers = [build_logits_layer(channels, num_classes) for _ in atrous_rates]
         else:

@@ -140,11 +140,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "width": 0.125,
             "output_stride": 8,
             "channels": 8,
-            "rate": 3,
+            "atrous_rate": 3,
             "multi_scale_features": True,
+            "average_pool5": True,
         },
     ),
-    ("largefov", {"output_stride": 8, "kernel_size": 4, "rate": 2}),
+    ("largefov", {"output_stride": 8, "kernel_size": 4, "atrous_rate": 2}),
 ]
 
 

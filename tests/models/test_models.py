@@ -45,7 +45,7 @@ from deeplab_bench.settings.params import load_params
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
 VGG = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
-SMALL_FC = {"channels": 8, "rate": 2}
+SMALL_FC = {"channels": 8, "atrous_rate": 2}
 VARIANTS = [
     *(pytest.param(name, {}, id=name) for name in ARCHITECTURES),
     pytest.param("fcn", {"output_stride": 32}, id="fcn-32s"),

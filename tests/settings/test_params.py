@@ -177,7 +177,7 @@ def test_a_date_is_not_a_key() -> None:
         ("profile.small.training.lr", "base_lr"),
         ("profile.small.data.images_size", "image_size"),
         ("profile.spare.data.roots", "root"),
-        ("profile.small.model.atrous_rate", "atrous_rates"),
+        ("profile.small.model.atrous_ratess", "atrous_rates"),
         ("profile.spare.model.output_strid", "output_stride"),
         ("models.aspp.atrous_rate", "atrous_rates"),
         ("models.aspp.training.iteration", "iterations"),
@@ -610,6 +610,32 @@ def test_fractional_rates_are_refused_with_what_to_do() -> None:
     assert message.startswith("params.yaml: models.aspp.output_stride 32 turns")
     assert "[0.5, 1.0, 1.5]" in message
     assert message.endswith("give models.aspp.atrous_rates as whole numbers")
+
+
+@pytest.mark.parametrize(("output_stride", "rate"), [(8, 6), (16, 3)])
+def test_the_rate_of_largefov_follows_the_output_stride(output_stride: int, rate: int) -> None:
+    block = {"architecture": "largefov", "output_stride": output_stride}
+    params = load(edited({"models.fov": block, "profile.small.model.atrous_rate": 3}))
+    assert params.experiment("small", "fov").arguments["atrous_rate"] == rate
+    params = load(edited({"models.fov": block | {"atrous_rate": 5}}))
+    assert params.experiment("small", "fov").arguments["atrous_rate"] == 5
+
+
+def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
+    """DeepLabv1's 12 at output stride 8 is 6 at 16."""
+    block = {"architecture": "largefov", "backbone": "vgg16", "output_stride": 8}
+    fov = load(edited({"models.fov": block})).experiment("spare", "fov")
+    assert fov.arguments["atrous_rate"] == 12
+    changed = {"output_stride": 16, "atrous_rate": 6}
+    assert fov.arguments_at(16) == fov.arguments | changed
+
+
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str) -> None:
+    """DeepLabv2, Section 4.1.2: LargeFOV has rate 12, ASPP-L 6, 12, 18 and 24."""
+    params = load_params(COMMITTED)
+    fov, aspp = (params.experiment(profile, name).arguments for name in ("deeplabv1", "deeplabv2"))
+    assert fov["atrous_rate"] == aspp["atrous_rates"][1]
 
 
 def test_a_model_overrides_its_profile() -> None:

@@ -82,7 +82,7 @@ def test_every_row_can_be_cited_and_is_a_percentage(table: str, index: int) -> N
     ("table", "row", "value"),
     [
         ("deeplabv1.table1", {"variant": "DeepLab-LargeFOV", "msc": True, "crf": True}, 68.70),
-        ("deeplabv2.table1", {"kernel": 4, "rate": 8, "crf": False}, 63.41),
+        ("deeplabv2.table1", {"kernel": 4, "atrous_rate": 8, "crf": False}, 63.41),
         ("deeplabv2.table2", {"batch_size": 10, "iterations": 20000}, 65.88),
         ("deeplabv2.table3", {"variant": "ASPP-L", "crf": True}, 71.57),
         ("deeplabv2.table4", {"variant": "ASPP", "crf": True}, 77.69),
@@ -128,7 +128,7 @@ def test_tables_that_repeat_a_result_agree() -> None:
 
 def test_field_of_view_is_that_of_the_kernel() -> None:
     for row in read_published().tables["deeplabv2.table1"].rows:
-        kernel, rate, fov = (int(str(row[key])) for key in ("kernel", "rate", "fov"))
+        kernel, rate, fov = (int(str(row[key])) for key in ("kernel", "atrous_rate", "fov"))
         assert fov == (kernel - 1) * rate * 8 + 32
 
 
