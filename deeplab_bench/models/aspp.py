@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
+from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet, StridedUnit
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -18,6 +18,7 @@ class ASPP(Segmenter):
             and doubles them at 8.
         image_pooling: add the branch of image-level features.
         multi_grid: unit rates within block4 (Section 3.2.1).
+        stride_in: as in ``ResNet``; ``last`` in the paper.
     """
 
     def __init__(
@@ -31,10 +32,15 @@ class ASPP(Segmenter):
         head_channels: Count,
         image_pooling: bool = True,
         multi_grid: Sequence[Rate] = (1, 2, 4),
+        stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
         self.backbone = ResNet(
-            backbone, output_stride=output_stride, width=width, multi_grid=multi_grid
+            backbone,
+            output_stride=output_stride,
+            width=width,
+            multi_grid=multi_grid,
+            stride_in=stride_in,
         )
         self.pyramid = AtrousPyramid(
             self.backbone.stage_channels[-1], head_channels, atrous_rates, image_pooling
