@@ -11,7 +11,7 @@ from typing import NamedTuple
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import RESAMPLES
 from deeplab_bench.results.records import SIZES, CRFRecord, Environment
-from deeplab_bench.settings.published import Paper, compute_replica_spread
+from deeplab_bench.settings.published import Paper
 
 GLOSSARY = "docs/glossary.md"
 
@@ -104,13 +104,13 @@ def describe_training_speed(results: Results) -> Caption:
 
 
 def describe_paper_values(results: Results, papers: Iterable[Paper]) -> Caption:
-    half = "half of our 95 % interval over seeds or " if len(results.seeds) > 1 else ""
-    alone = "" if half else " (one seed: no interval)"
     text = join_sentences(
         f"mIoU in percent {describe_data(results)}; difference: our mean minus the published "
         "value.",
-        f"Reproduced: the difference is within {half}{compute_replica_spread():.2f} points, the "
-        f"spread of the papers' own replicas{alone}.",
+        f"Reproduced: within {results.prediction_margin:.2f} points, the 95 % prediction interval "
+        "of one new run; the variance of the seeds is pooled over all models."
+        if len(results.seeds) > 1
+        else "One seed gives no verdict.",
         cite_papers(papers),
     )
     return Caption(text, ("Reproduced", "Not comparable", "Interval over seeds"))

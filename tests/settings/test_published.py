@@ -140,10 +140,6 @@ def test_counts_add_up() -> None:
     assert len(data["voc2012"]["classes"]) == 21
 
 
-def test_spread_of_replicas() -> None:
-    assert published.compute_replica_spread() == 0.52
-
-
 # Citations
 
 
