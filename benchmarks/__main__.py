@@ -1,4 +1,4 @@
-"""Compare the speed of this project with other libraries, in turn, on one machine.
+"""Command for comparisons of the speed of this project and of other libraries on one machine.
 
 ``python -m benchmarks`` runs every benchmark and writes its table to ``results/benchmarks``.
 """

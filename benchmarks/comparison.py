@@ -1,4 +1,4 @@
-"""Shared parts of all benchmarks: time several implementations in turn, and write a table.
+"""Shared parts of all benchmarks: the timing of several implementations, and the table.
 
 A benchmark is a function from ``Workload`` to ``Benchmark``. ``benchmarks.__main__`` lists them.
 """

@@ -1,4 +1,4 @@
-"""Compare our confusion matrix and mIoU with torchmetrics. The results must be equal."""
+"""Benchmark of our confusion matrix and mIoU against torchmetrics. The results must be equal."""
 
 import numpy as np
 import torch

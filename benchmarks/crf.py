@@ -1,4 +1,4 @@
-"""Compare our CRF with pydensecrf, used as in its documentation."""
+"""Benchmark of our CRF against pydensecrf, used as in its documentation."""
 
 import numpy as np
 from numpy.typing import NDArray

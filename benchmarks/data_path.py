@@ -1,4 +1,4 @@
-"""Compare our batches with torchvision's, and measure how long training waits for its batches.
+"""Benchmarks of our batches against torchvision's, and of the time that training waits for them.
 
 The images are generated: JPEGs of 375 x 500 px in the folders of Pascal VOC.
 """

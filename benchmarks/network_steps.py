@@ -1,4 +1,4 @@
-"""Compare a training step and an evaluation step of ``aspp`` with other DeepLabv3s on ResNet-50.
+"""Benchmark of ``aspp``'s training and evaluation step against other DeepLabv3s on ResNet-50.
 
 All have output stride 8 and rates 12, 24 and 36, as in torchvision and segmentation-models-pytorch.
 """

@@ -1,4 +1,4 @@
-"""``deeplab-bench COMMAND [ARGUMENT ...]``, or ``python -m deeplab_bench``: every way in."""
+"""The command line: ``deeplab-bench COMMAND [ARGUMENT ...]`` or ``python -m deeplab_bench``."""
 
 import sys
 
@@ -12,7 +12,7 @@ def main() -> None:
         die_with_parent()
     status = delegate(command)
     if status is None:
-        # Not at the top: it imports what the command needs, which a warm process has at hand.
+        # Imported only here: it takes time, and a warm process has imported it already.
         from deeplab_bench.command_line import run
 
         status = run(command)

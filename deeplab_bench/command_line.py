@@ -1,4 +1,4 @@
-"""The commands: a function ``main`` each, whose signature gives the arguments."""
+"""The commands. Each is a function ``main``, whose signature gives the arguments."""
 
 import inspect
 import sys
@@ -35,7 +35,7 @@ def run(command: Sequence[str]) -> int:
 
 
 def call(name: str, main: Callable[[], int | None]) -> int | None:
-    """Call a command, a stage together with the other processes that ``torchrun`` started."""
+    """Call a command. A stage may run in several processes, started by ``torchrun``."""
     if name not in STAGES:
         return main()
     from deeplab_bench.runtime import distributed  # imports torch, which the tools do not need
@@ -47,9 +47,9 @@ def call(name: str, main: Callable[[], int | None]) -> int | None:
 
 
 def build_parser(command: Sequence[str]) -> ArgumentParser:
-    """Build a parser that knows the arguments of the command that is asked for.
+    """Build a parser that knows the arguments of the command at ``command[0]``.
 
-    Only its module is imported, as some take seconds.
+    Only the module of this command is imported, since some imports take seconds.
     """
     helps = {name: stage.help for name, stage in STAGES.items()} | TOOLS
     parser = ArgumentParser(

@@ -1,4 +1,4 @@
-"""Write files whole or not at all; JSON is written so that a diff of it can be read."""
+"""Atomic writing of files. A file is written completely or not at all."""
 
 import io
 import json
@@ -8,24 +8,24 @@ from typing import Any
 
 
 def describe_lack_of_room(folder: Path, needed_bytes: int) -> str | None:
-    """Say what is wrong if the disk of ``folder`` has no room for so many more bytes."""
+    """Describe the lack of space if the disk of ``folder`` has less than ``needed_bytes`` free."""
     free = shutil.disk_usage(folder).free
     lack = f"the disk is full: {needed_bytes} more bytes are needed, {free} are free"
     return lack if free < needed_bytes else None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with an entry of the two outer levels a line.
+    """Write JSON with one line for each entry of the two outer levels, so that diffs are readable.
 
     Raises:
-        ValueError: a number is not finite, which JSON cannot say.
+        ValueError: a number is not finite, which JSON cannot represent.
     """
     write_bytes(path, (format_json(content) + "\n").encode())
 
 
 def write_tensors(path: Path, content: Any) -> None:
-    """Save tensors with ``torch.save``; the bytes do not depend on the file's name."""
-    import torch  # here, as most who write files do not need it
+    """Write tensors with ``torch.save``. The bytes do not depend on the file's name."""
+    import torch  # only here, since most callers of this module do not need torch
 
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -33,7 +33,7 @@ def write_tensors(path: Path, content: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that is always whole under this name."""
+    """Write a temporary file and rename it, so that no partial file has this name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)

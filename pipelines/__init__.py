@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml and the commands around them, a thin script each."""
+"""The stages of dvc.yaml and the commands: one short script each."""

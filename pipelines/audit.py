@@ -1,4 +1,4 @@
-"""Stage ``audit``: a checkpoint rescored with the scoring variants found in published code."""
+"""Stage ``audit``: score a checkpoint with the scoring variants found in published code."""
 
 from deeplab_bench.evaluation.protocol_audit import audit
 from deeplab_bench.results.records import AuditRecord, write_record

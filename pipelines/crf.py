@@ -1,4 +1,4 @@
-"""Stage ``crf``: a checkpoint's predictions, refined by the fully connected CRF."""
+"""Stage ``crf``: refine a checkpoint's predictions by the fully connected CRF."""
 
 from deeplab_bench.evaluation.crf.evaluate import evaluate_crf
 from deeplab_bench.results.records import CRFRecord, CRFTimingRecord, write_record

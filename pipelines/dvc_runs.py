@@ -1,4 +1,4 @@
-"""Runs of stages, named as ``train@quick-aspp-0``: which DVC would run, and DVC itself."""
+"""Runs of stages, named as in ``train@quick-aspp-0``: calls of DVC, and lists of due runs."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from deeplab_bench.errors import UserError
 def run_dvc(
     *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the DVC of this Python; the stages' ``python`` is this one too, activated or not."""
+    """Run the DVC of this Python. Stages use this Python too, even if it is not activated."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
@@ -27,7 +27,7 @@ def run_dvc(
 
 
 def list_stale_runs(stages: Collection[str]) -> list[str]:
-    """List the runs of these stages that DVC would run now, with all others as they are."""
+    """List the runs of these stages with a changed dependency, output or command."""
     from dvc.repo import Repo  # here, as the stages run without DVC
 
     with Repo() as repo:
@@ -40,7 +40,7 @@ def list_due_runs(profile: str) -> list[str]:
     The profile's settings are resolved first, since DVC compares them with those of the results.
 
     Raises:
-        UserError: DVC cannot resolve them.
+        UserError: DVC cannot resolve the settings.
     """
     resolve = ["repro", "--quiet", "--single-item", f"resolve@{profile}"]
     done = run_dvc(*resolve, capture_output=True)

@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: a checkpoint to its metrics under one way of inference, and samples."""
+"""Stage ``evaluate``: compute a checkpoint's metrics and samples under one way of inference."""
 
 import time
 

@@ -1,6 +1,7 @@
-"""Stages side by side, a GPU each; with one job, or fewer than two GPUs, plain ``dvc repro``.
+"""Parallel runs of stages, one on each GPU.
 
-The output of a stage is shown when it ends.
+With one job, or with fewer than two GPUs, plain ``dvc repro`` runs one stage after another. The
+output of a parallel stage is shown when it ends.
 """
 
 import os
@@ -16,7 +17,10 @@ from pipelines.stages import STAGES
 
 
 def reproduce(jobs: int) -> int:
-    """Return the exit status of the first stage that failed, or of ``dvc repro`` at the end."""
+    """Run all stages that are due, in parallel where possible.
+
+    Returns the exit status of the first stage that failed, otherwise that of ``dvc repro``.
+    """
     gpus = list_gpus()[:jobs] if jobs > 1 else []
     waves = sorted({stage.wave for stage in STAGES.values() if stage.wave is not None})
     for wave in waves if len(gpus) > 1 else ():
@@ -38,7 +42,7 @@ def list_gpus() -> list[str]:
 
 
 def run_side_by_side(runs: Sequence[str], gpus: Sequence[str]) -> int:
-    """Reproduce these runs, as many at a time as there are GPUs, until one of them fails."""
+    """Run stages, as many at a time as there are GPUs; stop at the first failure."""
     free: SimpleQueue[str] = SimpleQueue()
     for gpu in gpus:
         free.put(gpu)

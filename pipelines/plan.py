@@ -1,7 +1,7 @@
-"""Command ``plan``: what is due and what it costs; nothing is trained.
+"""Command ``plan``: print what is due and what it costs; nothing is trained.
 
-It tells the stages that are due, their downloads, the disk they fill, and the hours of training,
-from steps timed on this machine's device or from stored ones of another device.
+The plan lists the stages that are due, the downloads, the disk space and the hours of training.
+The hours are computed from training steps: timed here, or stored for another device.
 """
 
 from collections import Counter
@@ -58,10 +58,10 @@ def format_plan(
     found: Mapping[str, Step],
     due: Collection[str] | None,
 ) -> str:
-    """Write the plan of a profile.
+    """Format the plan of a profile.
 
-    ``found`` are steps by the key of their case, ``due`` the runs that are out of date, None if DVC
-    does not know the profile's stages.
+    ``found`` has the training steps by the key of their case. ``due`` has the runs that are out of
+    date; it is None if DVC does not know the profile's stages.
     """
     train_due = [
         due is None or f"train@{profile}-{model}-{seed}" in due
@@ -101,7 +101,7 @@ def format_costs(table: pd.DataFrame) -> str:
 
 
 def format_studies(params: Params, table: pd.DataFrame) -> list[str]:
-    """Write the hours of the studies whose models are all timed; studies share some models."""
+    """Format the training hours of each study whose models all have known times."""
     hours = table.groupby("model")["hours"].agg(lambda phases: phases.sum(skipna=False))
     rows = [
         {"study": name, "models": len(study.models), "hours": hours[list(study.models)].sum()}
@@ -112,7 +112,7 @@ def format_studies(params: Params, table: pd.DataFrame) -> list[str]:
 
 
 def list_unknown_steps(table: pd.DataFrame) -> Iterator[str]:
-    """Yield a line for each reason why the hours leave models out."""
+    """Yield a line for each reason why models are missing from the hours."""
     unknown = table["step_s"].isna()
     for names, reason in (
         (table["model"][unknown & ~table["fits"]], "they do not fit into the memory"),
@@ -130,7 +130,7 @@ def format_table(table: pd.DataFrame) -> str:
 def find_steps(
     params: Params, chosen: Mapping[str, Sequence[str]], device: str, save: str, limit: float
 ) -> tuple[dict[str, Step], str]:
-    """Find steps by the key of their case, stored or timed here, and say which."""
+    """Load or measure the training steps, by the key of their case; say where they are from."""
     if device:
         stored = steps.load(get_steps_file(device))
         return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."

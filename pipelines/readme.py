@@ -1,4 +1,4 @@
-"""Command ``readme``: the committed results, put into README.md."""
+"""Command ``readme``: put the committed results into README.md."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stage ``receptive_field``: a checkpoint's receptive field, theoretical and effective."""
+"""Stage ``receptive_field``: compute a checkpoint's theoretical and effective receptive field."""
 
 from deeplab_bench.analysis.effective_field import measure_field
 from deeplab_bench.results.files import ProfileFiles

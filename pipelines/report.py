@@ -1,4 +1,4 @@
-"""Stage ``report``: a profile's results to tables, figures and a page."""
+"""Stage ``report``: write tables, figures and a page from a profile's results."""
 
 from deeplab_bench.report import write_report
 from deeplab_bench.settings.params import load_params

@@ -1,4 +1,4 @@
-"""Command ``repro``: ``dvc repro`` with a warm process, the results in README.md, the table."""
+"""Command ``repro``: run ``dvc repro`` with a warm process, update README.md, print the table."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from pipelines.warm import warm_process
 
 
 def main(*, jobs: Annotated[int, "stages side by side, a GPU each"] = 1) -> int:
-    """Return the exit status of DVC."""
+    """Run everything that is due and return the exit status of DVC."""
     with warm_process():
         status = reproduce(jobs)
     if status == 0:

@@ -1,7 +1,8 @@
-"""Stage ``resolve``: params.yaml and the code to one file of settings for every stage and model.
+"""Stage ``resolve``: write one file of settings for every stage and model.
 
-A stage depends on its own file alone: no edit of params.yaml, of a comment or of another
-architecture makes a result stale that it does not change.
+The file holds the stage's settings from params.yaml and a digest of its code. A stage depends only
+on its own file. So its results stay valid if something else changes: another entry of params.yaml,
+a comment, or another architecture.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ OF_EVERY_MODEL = ("train", "receptive_field", "speed")
 
 
 def main(profile: str) -> None:
-    """
+    """Write the files of settings of all stages of a profile.
+
     Raises:
         ParamsError: params.yaml is wrong, or does not define the profile.
     """
@@ -42,7 +44,7 @@ def main(profile: str) -> None:
 def resolve_runs(
     params: Params, profile: str
 ) -> Iterator[tuple[str, tuple[str, ...], StageSettings]]:
-    """Yield the stages that work on one model: name, way of inference if any, settings."""
+    """Yield, for each stage of each model: name, way of inference if any, settings."""
     for model in params.run.models:
         experiment = params.experiment(profile, model)
         plain = StageSettings(experiment=experiment)

@@ -1,4 +1,4 @@
-"""Command ``select``: edit ``run`` in params.yaml, the profile, or the models of a study."""
+"""Command ``select``: change ``run`` in params.yaml: profile, or models of a study."""
 
 import re
 from typing import Annotated

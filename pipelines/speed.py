@@ -1,4 +1,4 @@
-"""Stage ``speed``: one model's cost on one machine."""
+"""Stage ``speed``: measure the cost of one model on one machine."""
 
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.models import get_module_name

@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml: what each does, how it may run, and in which order."""
+"""The stages of dvc.yaml: their purpose, how they may run, and their order."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Stage:
     """A stage and its script, ``pipelines/<name>.py``.
 
-    The runs of one ``wave`` need those of the waves before and none of their own wave, so that they
-    may run side by side; without a wave the stage has the machine for itself. ``distributed``: it
-    may run under ``torchrun``. ``cold``: it needs a process of its own.
+    ``wave``: the runs of one wave may run in parallel; they need only results of earlier waves.
+    A stage without a wave runs alone on the machine. ``distributed``: the stage may run under
+    ``torchrun``. ``cold``: the stage needs a process of its own.
     """
 
     name: str
@@ -32,7 +32,7 @@ STAGES = {
         Stage("crf", "refine a checkpoint's predictions by the fully connected CRF", wave=4),
         Stage("audit", "rescore a checkpoint with the scoring variants of published code", wave=4),
         Stage("receptive_field", "measure a model's receptive field", wave=4),
-        # Its memory is measured, so that no other work may share the process.
+        # Cold, because it measures memory: nothing else may use memory in its process.
         Stage("speed", "time one model on one machine", cold=True),
         Stage("report", "write a profile's tables, figures and page"),
     )

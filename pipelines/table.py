@@ -1,4 +1,4 @@
-"""Command ``table``: the accuracy table of each profile, for a terminal."""
+"""Command ``table``: print the accuracy table of each profile."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Stage ``train``: one model from one seed, to a checkpoint."""
+"""Stage ``train``: train one model from one seed, and write its checkpoint."""
 
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance

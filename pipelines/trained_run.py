@@ -1,4 +1,4 @@
-"""A trained run, as the stages after the training take it up and stamp what they make of it."""
+"""Trained runs, shared by the stages after training: opened and checked, results stamped."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ SettingsOfStage = TypeVar("SettingsOfStage", bound=StageSettings)
 
 @dataclass(frozen=True)
 class TrainedRun(Generic[SettingsOfStage]):
-    """A run whose checkpoint is there, and the stage that works on it."""
+    """A run with its checkpoint, and the stage that uses it."""
 
     stage: str
     files: RunFiles
@@ -37,7 +37,7 @@ class TrainedRun(Generic[SettingsOfStage]):
         return load_split(self.data_folder, "val")
 
     def stamp(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Put the run's identity and provenance before the content of a result."""
+        """Add the run's identity and provenance in front of a result's content."""
         provenance = self.checkpoint.provenance.after(self.stage, self.experiment.architecture)
         identity = {
             "profile": self.files.profile,
@@ -56,8 +56,8 @@ def open_trained_run(
     ``names`` are the way of inference, if the stage has one, and the model.
 
     Raises:
-        CheckpointError: the checkpoint is missing, or was made from something else.
-        SettingsError: the settings are missing, or of older code.
+        CheckpointError: the checkpoint is missing, or was made from other settings, data or code.
+        SettingsError: the settings are missing, or were written by older code.
     """
     files, of_profile = RunFiles(profile, names[-1], seed), ProfileFiles(profile)
     settings = read_settings(of_profile, stage, *names, schema=schema)

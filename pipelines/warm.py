@@ -1,9 +1,9 @@
-"""A warm process: stages without their start-up.
+"""A warm process, which saves stages their start-up time.
 
-Importing torch takes every stage some seconds. The warm process imports everything once, and forks
-for every stage that a command beside it starts, such as ``dvc repro``. The process that was to be
-the stage only hands over its arguments and its terminal, and waits. Without a warm process, or if a
-source file has changed since, a stage runs by itself.
+Every stage needs some seconds to import torch. The warm process imports everything once. When
+``dvc repro`` starts the process of a stage, this process sends its arguments and its terminal to
+the warm process, and waits. The warm process forks, and the fork runs the stage. A stage runs by
+itself if there is no warm process, or if a source file has changed since the import.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ MOST_BYTES = 1 << 16
 
 
 def delegate(command: Sequence[str]) -> int | None:
-    """Have the warm process run a stage: its exit status, or ``None`` if it does not."""
+    """Ask the warm process to run a stage; return its exit status, or None if nothing ran."""
     address = os.environ.get(ADDRESS)
     if not address or not command or not can_fork(command[0]):
         return None
@@ -57,21 +57,22 @@ def delegate(command: Sequence[str]) -> int | None:
 
 
 def can_fork(command: str) -> bool:
-    """Tell whether this is a stage that needs no process of its own."""
+    """Return whether this is a stage that needs no process of its own."""
     return command in STAGES and not STAGES[command].cold
 
 
 def die_with_parent() -> None:
-    """Be terminated when the process that started this one is killed, on Linux.
+    """Ask Linux to terminate this process when its parent is killed.
 
-    Otherwise a killed ``dvc repro`` leaves its stage at work, and the next starts a second one.
+    Otherwise the stage of a killed ``dvc repro`` continues, and the next ``dvc repro`` starts it a
+    second time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def list_sources() -> list[list[Any]]:
-    """List the source files with their times, to see whether they are still those imported."""
+    """List the source files with their modification times, to detect edits after the import."""
     files = [
         path for name in ("deeplab_bench", "pipelines") for path in (ROOT / name).rglob("*.py")
     ]
@@ -79,7 +80,7 @@ def list_sources() -> list[list[Any]]:
 
 
 def serve(listener: socket.socket) -> int:
-    """Fork for every request; only the forked process returns, its stage's exit status."""
+    """Fork for every request. Only the fork returns, with its stage's exit status."""
     imported = list_sources()
     for stage in STAGES:
         import_module(f"pipelines.{stage}")
@@ -97,7 +98,7 @@ def serve(listener: socket.socket) -> int:
 
 
 def work(request: Any, terminal: Sequence[int], connection: socket.socket) -> int:
-    """Run the stage in the place of the process that asks, and tell it the exit status."""
+    """Run the stage in place of the requesting process, and send it the exit status."""
     from deeplab_bench.command_line import run
 
     connection.send(ACCEPTED)
@@ -115,7 +116,7 @@ def work(request: Any, terminal: Sequence[int], connection: socket.socket) -> in
 
 
 def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> None:
-    """Take the place of the process that asks, and end when it does."""
+    """Take over terminal, folder and GPUs of the requesting process, and end when it ends."""
     for own, given in enumerate(terminal):
         os.dup2(given, own)
         os.close(given)
@@ -137,7 +138,7 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
 
 @contextmanager
 def warm_process() -> Iterator[None]:
-    """Keep a warm process for the stages that the block starts."""
+    """Run a warm process during the block, for the stages that the block starts."""
     folder = tempfile.mkdtemp()
     address = str(Path(folder) / "socket")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

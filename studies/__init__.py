@@ -1,1 +1,1 @@
-"""Simulations, and measurements of the suite itself. No result depends on them."""
+"""Simulations, and measurements of this project's own speed. No result depends on them."""

@@ -1,12 +1,14 @@
-"""Simulate how often intervals and comparisons are right: ``python -m studies.coverage``.
+"""Simulation of how often intervals and comparisons are right: ``python -m studies.coverage``.
 
-Two simulations, printed and written to ``results/benchmarks``:
+Three simulations, printed and written to ``results/benchmarks``:
 
 - ``coverage.csv``: how often 95 % intervals of a mean mIoU contain the true value. Networks and
   images come from populations with a known true mIoU. The interval of
   ``deeplab_bench.report.statistics`` is compared with three other methods.
 - ``families.csv``: how often comparisons of equal models, all pairs of them, declare at least one
   difference. This family-wise error should be 5 % or less.
+- ``blocks.csv``: how often 95 % intervals of one clip of 101 images contain the true mean of all
+  clips, by the length of the blocks that are resampled. The images are autocorrelated.
 """
 
 import argparse
@@ -19,12 +21,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from deeplab_bench.data.camvid import cut_into_blocks
 from deeplab_bench.report.statistics import (
     SIGNIFICANT,
-    Source,
     compare,
     compute_margin_of_error,
     compute_seed_variance,
+    correct_variance,
+    draw_image_weights,
 )
 from deeplab_bench.results.files import RESULTS
 
@@ -32,6 +36,8 @@ Counts = NDArray[np.float64]
 
 SEEDS, IMAGES, TRIALS, RESAMPLES = (3, 5), (20, 80, 160), 1000, 200
 MODELS, FAMILY_SEEDS, FAMILY_IMAGES, FAMILY_TRIALS = (2, 4, 8), (2, 3, 5), 160, 1000
+CLIP_IMAGES, CLIPS, CLIP_RESAMPLES = 101, 10_000, 2000
+CORRELATIONS, BLOCK_LENGTHS = (0.0, 0.91, 0.95, 0.98), (1, 5, 10, 20, 25, 34, 50)
 
 
 class Population(NamedTuple):
@@ -106,7 +112,7 @@ def compute_intervals(
     image_resamples = resampled.mean(axis=0)
     seed_weights = (random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds).T
     alone, mean = compute_seed_variance(scores), float(scores.mean())
-    ours = compute_margin_of_error(alone, Source(float(image_resamples.var(ddof=1)), images - 1))
+    ours = compute_margin_of_error(alone, correct_variance(image_resamples.var(ddof=1), images))
     return {
         "deeplab_bench.report.statistics": (mean - ours, mean + ours),
         "pigeonhole bootstrap": find_interval((seed_weights * resampled).sum(axis=0)),
@@ -187,13 +193,65 @@ def simulate_families() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-SIMULATIONS = {"families": simulate_families, "coverage": simulate_coverage}
+def draw_clips(random: np.random.RandomState, correlation: float, clips: int) -> Counts:
+    """Draw the scores of the images of clips (clips, images): mean 0, standard deviation 1.
+
+    They are an autoregressive process of first order. ``correlation`` is that of neighbours.
+    """
+    scores = random.normal(size=(clips, CLIP_IMAGES))
+    for image in range(1, CLIP_IMAGES):
+        scores[:, image] *= (1 - correlation**2) ** 0.5
+        scores[:, image] += correlation * scores[:, image - 1]
+    return scores
+
+
+def correlate_neighbours(scores: Counts) -> float:
+    """Compute what one clip shows of the correlation of neighbours, as the mean over clips.
+
+    It is too low, as the mean is that of the clip.
+    """
+    parts = scores - scores.mean(axis=1, keepdims=True)
+    return float(((parts[:, :-1] * parts[:, 1:]).sum(axis=1) / (parts**2).sum(axis=1)).mean())
+
+
+def compute_clip_margins(scores: Counts, length: int) -> tuple[int, Counts]:
+    """Compute the number of blocks of this length, and half the interval of each clip's mean."""
+    blocks = np.array(cut_into_blocks(CLIP_IMAGES, length))
+    groups = int(blocks.max()) + 1
+    weights = np.concatenate([*draw_image_weights(groups, CLIP_RESAMPLES)])[:, blocks]
+    means = weights @ scores.T / weights.sum(axis=1, keepdims=True)
+    return groups, compute_margin_of_error(correct_variance(means.var(axis=0, ddof=1), groups))
+
+
+def simulate_blocks(clips: int = CLIPS) -> pd.DataFrame:
+    """Compute the coverage in percent, one row per correlation and length of the blocks.
+
+    ``shown`` is the correlation that one clip shows, and ``half_interval`` is in standard errors of
+    a clip's mean.
+    """
+    rows = []
+    for correlation in CORRELATIONS:
+        scores = draw_clips(np.random.RandomState(0), correlation, clips)
+        means, shown = scores.mean(axis=1), correlate_neighbours(scores)
+        for length in BLOCK_LENGTHS:
+            blocks, margins = compute_clip_margins(scores, length)
+            row = {"correlation": correlation, "shown": shown, "length": length, "blocks": blocks}
+            row["coverage"] = 100 * (np.abs(means) < margins).mean()
+            rows.append(row | {"half_interval": margins.mean() / means.std()})
+    return pd.DataFrame(rows).round({"shown": 2, "coverage": 1, "half_interval": 2})
+
+
+SIMULATIONS = {
+    "families": simulate_families,
+    "coverage": simulate_coverage,
+    "blocks": simulate_blocks,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="families, coverage (default: both)"
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(SIMULATIONS)} (default: all)"
     )
     for name in parser.parse_args().names or SIMULATIONS:
         table = SIMULATIONS[name]()

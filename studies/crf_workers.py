@@ -1,8 +1,8 @@
-"""Measure the speed-up of the CRF with several worker processes.
+"""Measurement of the speed-up of the CRF with several worker processes.
 
-``python -m studies.crf_workers`` compares the workers with as many independent processes. These
-show how much the machine itself can give, as virtual processors may share a core. The images are
-generated, with the size and the number of classes of Pascal VOC.
+``python -m studies.crf_workers`` compares the workers with the same number of independent
+processes. These show the machine's own limit, since virtual processors may share a core. The images
+are generated, with the size and the number of classes of Pascal VOC.
 """
 
 import argparse

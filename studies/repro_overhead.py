@@ -1,7 +1,7 @@
-"""Measure how much of ``dvc repro`` is work: ``python -m studies.repro_overhead [--cold]``.
+"""Measurement of the overhead of ``dvc repro``: ``python -m studies.repro_overhead [--cold]``.
 
-The rest is the start of the stages, their digests and DVC itself. All stages run again, which takes
-minutes. ``--cold`` does without the warm process, so that every stage imports torch for itself.
+The overhead is the start of the stages, their digests, and DVC itself. All stages run again, which
+takes minutes. With ``--cold`` there is no warm process: every stage imports torch.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A tiny data set and the settings of a tiny model, for tests that train, score or time one."""
+"""Fixtures: a tiny data set, and the settings of a tiny model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +49,7 @@ SIZES = {  # of the images, (height, width)
 
 @pytest.fixture(scope="module", autouse=True)
 def _torch_settings() -> Iterator[None]:
-    """One thread, as maps this small are slower on several, and no setting left behind."""
+    """Use one thread, which is faster for such small maps, and restore the settings of torch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def _torch_settings() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packed splits of generated images of several sizes; no image shows the last class."""
+    """Pack splits of generated images of several sizes; no image shows the last class."""
     root = tmp_path_factory.mktemp("data")
     source = VocFolder(root / "voc")
     for sub in ("JPEGImages", "SegmentationClass"):
@@ -104,7 +104,7 @@ def experiment() -> Experiment:
 def checkpoint_file(
     experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The file of a trained run of seed 0."""
+    """Train a run of seed 0 and return its checkpoint."""
     path = tmp_path_factory.mktemp("checkpoints") / "plain-0.pt"
     train_balanced(experiment, data_folder, path)
     return path
@@ -134,7 +134,7 @@ def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: P
 
 
 def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:
-    """Train, then shift the logits to equal means of all classes, so that several are predicted."""
+    """Train, then give all classes the same mean logit, so that several classes are predicted."""
     train_run(experiment, 0, data_folder, path)
     model = open_run(experiment, 0, data_folder, path).build_model(experiment).eval()
     image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())

@@ -1,4 +1,4 @@
-"""Models small enough for tests, their batch statistics as those of a trained network."""
+"""Small models for tests, with batch statistics like those of a trained network."""
 
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def small_model(architecture: str, *, seed: int = 0, **overrides: Any) -> Any:
-    """In eval mode, on random batch statistics."""
+    """Build a small model in evaluation mode, with random batch statistics."""
     known = list_arguments(architecture)
     arguments = {key: value for key, value in SETTINGS.items() if key in known} | overrides
     torch.manual_seed(seed)
@@ -49,6 +49,6 @@ def copy_in_order(source: nn.Module, target: nn.Module) -> None:
 
 
 def build_on_meta(architecture: str, **arguments: Any) -> Any:
-    """Without weights, for 21 classes."""
+    """Build a model without memory for its weights, for 21 classes."""
     with torch.device("meta"):
         return build_model(architecture, arguments, num_classes=21)

@@ -1,4 +1,4 @@
-"""Splits of a few made-up images, the settings of their batches, and what they must equal."""
+"""Splits of a few made-up images, the settings of their batches, and expected values."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from deeplab_bench.settings.training import Training
 
 
 def training(**changes: Any) -> Training:
-    """No augmentation, unless the changes ask for it."""
+    """Make settings without augmentation, unless the changes ask for it."""
     settings: dict[str, Any] = {
         "iterations": 6,
         "batch_size": 4,
@@ -57,13 +57,13 @@ def assert_same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> None:
 
 
 def labelled_split(labels: Sequence[NDArray[np.integer]], classes: Sequence[str]) -> Split:
-    """Images that show their labels."""
+    """Make images that show their labels."""
     maps = [label.astype(np.uint8) for label in labels]
     split = split_of([(np.repeat(label[..., None], 3, axis=2), label) for label in maps])
     return replace(split, classes=list(classes))
 
 
 def true_predictions(split: Split, void_as: int = 0) -> list[Pixels]:
-    """The labels of a split, with a class in place of void."""
+    """Copy the labels of a split, with a class in place of void."""
     labels = [split.label(index) for index in range(len(split))]
     return [np.where(label == VOID, void_as, label).astype(np.uint8) for label in labels]

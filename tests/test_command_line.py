@@ -1,4 +1,4 @@
-"""The command line: every command gets its arguments, every mistake is one line."""
+"""Tests that every command gets its arguments and that every mistake is one line."""
 
 import inspect
 import subprocess
@@ -21,7 +21,7 @@ COMMANDS = [*STAGES, *TOOLS]
 
 @pytest.fixture
 def audited(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """Stands for the stage ``audit``, with its arguments."""
+    """Replace the stage ``audit`` by a mock with the same arguments."""
     main = create_autospec(audit.main, return_value=None)
     monkeypatch.setattr(audit, "main", main)
     return main
@@ -34,7 +34,7 @@ def options(
     device: str = "",
     all: Annotated[bool, "everything"] = False,
 ) -> int | None:
-    """Arguments of every kind, as those of a tool."""
+    """Take arguments of every kind."""
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Result files: what is read is what was written, or nothing was."""
+"""Tests that result files are written completely or not at all."""
 
 import json
 from pathlib import Path

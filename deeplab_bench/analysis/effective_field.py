@@ -1,9 +1,11 @@
-"""The effective receptive field: what in the image moves an output (Luo et al., NIPS 2016).
+"""The effective receptive field: the pixels that influence an output (Luo et al., NIPS 2016).
 
-Measured as there: the gradient of an output in the middle with respect to the image, in absolute
-value, averaged over images; a pixel belongs to the field if its gradient is more than 1 - 95.45 %
-of the largest, and the size of the field is the square root of their number. The largest stands in
-for the central one, which is an outlier where strides leave a grid in the gradient.
+The method is that of the paper. It computes the gradient of an output in the middle of the image
+with respect to the image, and averages the absolute gradient over images. A pixel belongs to the
+field if its gradient is more than 1 - 95.45 % of the largest gradient. The size of the field is the
+square root of the number of its pixels. The paper compares with the gradient at the centre instead
+of the largest. We do not, because strides can leave a grid in the gradient, which makes the centre
+an outlier.
 """
 
 from pathlib import Path
@@ -36,10 +38,10 @@ Map = NDArray[np.float64]
 def measure_field(
     experiment: Experiment, seed: int, split: Split, checkpoint: Checkpoint, maps: Path
 ) -> dict[str, Any]:
-    """Measure a model's receptive field: theoretical, and effective before and after training.
+    """Measure a model's theoretical field, and its effective field before and after training.
 
-    The result is ready for JSON. The two gradient maps go to ``maps``, side by side, as greys of up
-    to the largest of each.
+    The result is ready for JSON. The two gradient maps are written to the picture ``maps``, side by
+    side. The brightest grey of each map is its largest gradient.
 
     Raises:
         ReceptiveFieldError: the network calls an operation whose receptive field is not known.
@@ -73,7 +75,7 @@ def measure_field(
 
 
 def describe_theory(experiment: Experiment, height: int, width: int) -> dict[str, Any]:
-    """Compute the theoretical field of the network's map, and what the middle logit can see."""
+    """Compute the theoretical field of the output map and of the middle logit of an image."""
     with torch.device("meta"):
         arguments = experiment.phases[-1].arguments
         model = build_model(experiment.architecture, arguments, num_classes=1).eval()
@@ -94,9 +96,10 @@ def describe_theory(experiment: Experiment, height: int, width: int) -> dict[str
 
 
 def choose_images(split: Split, count: int) -> Tensor:
-    """Choose ``count`` images evenly over the split: normalised, (N, 3, H, W).
+    """Choose ``count`` images at even distances in the split; return them normalised (N, 3, H, W).
 
-    H and W are the largest of the split. Smaller images are centred and padded by the mean, zero.
+    H and W are the largest of the split. Smaller images are centred and padded with the mean, which
+    is zero after normalisation.
     """
     height, width = (max(sides) for sides in zip(*split.sizes, strict=True))
     chosen = pick_evenly(count, len(split))
@@ -104,7 +107,7 @@ def choose_images(split: Split, count: int) -> Tensor:
 
 
 def centre_image(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """Centre an RGB image (h, w, 3) on a map of the mean: (1, 3, height, width)."""
+    """Put an RGB image (h, w, 3) in the centre of (1, 3, height, width); pad with the mean."""
     x = normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
     top, left = height // 2 - x.shape[-2] // 2, width // 2 - x.shape[-1] // 2
     return F.pad(x, (left, width - left - x.shape[-1], top, height - top - x.shape[-2]))
@@ -113,8 +116,8 @@ def centre_image(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
 def compute_gradient_map(model: nn.Module, images: Tensor) -> Map:
     """Compute the gradient of the middle pixel's highest logit with respect to images (N, 3, H, W).
 
-    Returns the absolute gradient (H, W), summed over colours, mean over images. Batch normalisation
-    is that of inference.
+    Returns the absolute gradient (H, W), summed over colours and averaged over images. The model is
+    in evaluation mode.
     """
     device = pick_device()
     model = prepare_model(model).requires_grad_(False)
@@ -129,7 +132,7 @@ def compute_gradient_map(model: nn.Module, images: Tensor) -> Map:
 
 
 def describe_effective(gradients: Map) -> dict[str, float | None]:
-    """Compute the size in pixels, the share of the image, and the side of the half square."""
+    """Compute size in pixels, share of the image, and side of the square with half the gradient."""
     inside = np.count_nonzero(gradients > THRESHOLD * gradients.max())
     return {
         "size_px": round(float(np.sqrt(inside)), 2),
@@ -139,7 +142,7 @@ def describe_effective(gradients: Map) -> dict[str, float | None]:
 
 
 def find_half_square(gradients: Map) -> int:
-    """Find the side of the smallest square around the middle pixel with half of the gradient."""
+    """Find the side of the smallest central square that holds half of the gradient, in pixels."""
     rows, columns = (np.abs(np.arange(side) - side // 2) for side in gradients.shape)
     distance = np.maximum(rows[:, None], columns)
     within = np.bincount(distance.ravel(), weights=gradients.ravel()).cumsum()

@@ -127,7 +127,7 @@ def find_seen_pixels(network: Network, height: int, width: int) -> Field:
 
 
 class Tracing(TorchFunctionMode):
-    """Traces the field of every tensor that is computed from the image."""
+    """A mode of torch that traces the field of every tensor that is computed from the image."""
 
     def __init__(self) -> None:
         super().__init__()

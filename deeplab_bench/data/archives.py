@@ -1,4 +1,4 @@
-"""Download published archives, check them, and unpack them completely or not at all."""
+"""Downloads of published archives: fetch, check, and unpack completely or not at all."""
 
 import gzip
 import hashlib

@@ -1,8 +1,8 @@
 """Context radius: how much must be seen around a pixel to tell its class.
 
-The context radius r of a pixel is that of the smallest square window, centred on the pixel and of
-side 2 r + 1, whose content rules out every other class. A network with a smaller receptive field
-can only guess. The radius is known only for generated scenes.
+A window of radius r is a square with side 2 r + 1, centred on the pixel. The context radius of the
+pixel is the radius of the smallest window whose content rules out every other class. A network with
+a smaller receptive field can only guess. The radius is known only for generated scenes.
 """
 
 from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ A data set is one file: ``camvid.py`` defines the one that ``params.yaml`` calls
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -25,10 +25,12 @@ class DataSet(Settings, ABC):
 
     ``generated``: the images are our own, so they may be published.
     ``folder_keys``: the settings that hold a folder of the user, each with what must be in it.
+    ``group_words``: what captions call the groups of images, and the images in them.
     """
 
     generated: ClassVar[bool] = False
     folder_keys: ClassVar[Mapping[str, str]] = {}
+    group_words: ClassVar[tuple[str, str]] = ("groups", "images")
 
     dataset: str
 
@@ -76,6 +78,26 @@ class DataSet(Settings, ABC):
         """Return the names of the training images."""
         return source.names("train")
 
+    def val_names(self, source: VocFolder) -> list[str]:
+        """Return the names of the images that are scored."""
+        return source.names("val")
+
+    @property
+    def scored_split(self) -> str:
+        """What captions call the scored images: ``validation``."""
+        return "validation"
+
+    def group_images(self, names: Sequence[str]) -> list[int]:
+        """Return the group of each scored image, counted from 0. By default each has its own.
+
+        Images of one group are not independent, such as frames of one clip. Intervals resample
+        whole groups.
+
+        Raises:
+            DataError: the settings do not say to which group an image belongs.
+        """
+        return list(range(len(names)))
+
     @abstractmethod
     def estimate_pixels(self) -> int:
         """Return about how many pixels all images have together, for planning."""
@@ -84,9 +106,13 @@ class DataSet(Settings, ABC):
     def describe(self, validation: str) -> str:
         """Return a phrase for the report; ``validation`` is the number of images, in words."""
 
+    def warn(self) -> str:
+        """Return what the caption must say of published figures on these data, or nothing."""
+        return ""
+
 
 class DataSettings(Settings):
-    """The settings of the stages ``download`` and ``prepare``: those of one data set."""
+    """The settings of the stages ``download`` and ``prepare``, for one data set."""
 
     data: dict[str, JsonValue]
 

@@ -1,4 +1,4 @@
-"""Download a data set, check every image and label, and pack them for training."""
+"""Preparation of a data set: download, check of every image and label, and packing."""
 
 import hashlib
 import shutil
@@ -47,7 +47,8 @@ def prepare(data: DataSet, downloads: Path, folder: Path) -> None:
     unpacked = folder / "unpacked"
     source = data.make_voc_folder(downloads, folder / "voc", unpacked)
     classes = data.class_names()
-    splits = {"train": data.train_names(source), "val": source.names("val")}
+    splits = {"train": data.train_names(source), "val": data.val_names(source)}
+    data.group_images(splits["val"])  # what is wrong with the groups is told before the training
     both = sorted(set(splits["train"]) & set(splits["val"]))
     if both:
         raise DataError(

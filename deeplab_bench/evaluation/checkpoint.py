@@ -1,4 +1,4 @@
-"""Checkpoints: opened, verified, and made a network again."""
+"""Checkpoints: reading, verification, and the network built from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class Checkpoint:
     provenance: Provenance
 
     def build_model(self, experiment: Experiment, output_stride: int | None = None) -> Segmenter:
-        """Build the trained network at an output stride; None is that of its training."""
+        """Build the trained network at an output stride; None means that of its training."""
         arguments = experiment.arguments_at(output_stride)
         model = build_model(experiment.architecture, arguments, num_classes=len(self.classes))
         model.load_state_dict(self.weights)
@@ -36,10 +36,10 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, expected: Provenance) -> Checkpoint:
-    """Read a checkpoint that was made from ``expected``.
+    """Read a checkpoint whose provenance must be ``expected``.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or was made from something else.
+        CheckpointError: the file is missing or damaged, or its provenance is not ``expected``.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: run `dvc repro`")

@@ -1,4 +1,4 @@
-"""Score one trained model at the original resolution of every image."""
+"""Evaluation of one trained model at the original resolution of every image."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rescores one checkpoint with the scoring variants found in published code.
+"""Scores of one checkpoint under the scoring variants found in published code.
 
 The protocol of FCN and Pascal VOC (``measures.confusion``) counts the valid pixels of all images,
 at their own sizes, in one confusion matrix. Each of ``VARIANTS`` differs from it in one respect.
@@ -130,7 +130,7 @@ def audit(
 ) -> dict[str, Any]:
     """Score a checkpoint under the protocol and under every variant, ready for JSON.
 
-    The score is null where a variant has no meaning. Two identical runs give the same.
+    The score is null if a variant is not defined. Two identical runs give the same scores.
     """
     make_deterministic(seed)
     model = prepare_model(checkpoint.build_model(experiment))

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet, StridedUnit
+from deeplab_bench.models.backbone import (
+    BackboneName,
+    Count,
+    OutputStride,
+    Positive,
+    Rate,
+    ResNet,
+    StridedUnit,
+)
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -75,7 +83,7 @@ class AtrousPyramid(nn.Module):
         self.project = build_conv_bn_relu(len(self.branches) * channels, channels, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, in_channels, h, w) -> (N, channels, h, w)"""
+        """Map features (N, in_channels, h, w) to (N, channels, h, w)."""
         return self.project(torch.cat([branch(features) for branch in self.branches], dim=1))
 
 

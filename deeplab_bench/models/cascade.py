@@ -6,7 +6,14 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, Rate, ResNet, StridedUnit
+from deeplab_bench.models.backbone import (
+    BackboneName,
+    OutputStride,
+    Positive,
+    Rate,
+    ResNet,
+    StridedUnit,
+)
 from deeplab_bench.models.segmenter import Segmenter
 
 

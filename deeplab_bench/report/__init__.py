@@ -1,4 +1,4 @@
-"""Tables, figures and a page for each profile, made from its declared results alone."""
+"""Tables, figures and a page for each profile, made only from the results in params.yaml."""
 
 from deeplab_bench.report import (
     comparisons,
@@ -17,10 +17,10 @@ __all__ = ["ReportError", "write_report"]
 
 
 def write_report(params: Params, profile: str) -> None:
-    """Write everything under ``results/<profile>`` that is made from its results.
+    """Write the tables, figures and page of a profile to ``results/<profile>``.
 
     Raises:
-        ReportError: a declared result is missing or unfit; nothing was written.
+        ReportError: a declared result is missing or does not fit. Nothing is written.
     """
     results = load_results(params, profile)
     texts: dict[str, str] = {}

@@ -45,7 +45,7 @@ def draw_kernel(axes: Axes, rate: int) -> None:
 
 
 def draw_valid_weights(axes: Axes) -> None:
-    """Draw, over the rate, the share of positions where 9, 4, 1 or other weights are valid."""
+    """Draw, for each rate, the share of positions where 9, 4, 1 or other weights are valid."""
     rates = np.arange(1, SIDE + 6)
     fractions = [count_valid_weights(SIDE, int(rate)) for rate in rates]
     groups = {"9 weights": (9,), "4": (4,), "1": (1,), "2 or 6": (2, 6)}

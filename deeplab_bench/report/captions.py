@@ -35,7 +35,7 @@ class Caption(NamedTuple):
 
 
 def make_anchor(heading: str) -> str:
-    """Return the anchor that GitHub gives to a heading."""
+    """Return the anchor that GitHub gives a heading."""
     kept = (c for c in heading.lower() if c.isalnum() or c in " -_")
     return "".join(kept).replace(" ", "-")
 
@@ -47,6 +47,7 @@ def describe_accuracy(results: Results) -> Caption:
         if several and len(results.seeds) > 1
         else "",
         describe_sizes(results),
+        results.data.warn(),
     )
     text = join_sentences(
         f"mIoU in percent {describe_data(results)}{describe_deviation(results)}; "
@@ -56,7 +57,7 @@ def describe_accuracy(results: Results) -> Caption:
         f"Trained on {describe_environments(timing.environment for timing in results.timings)}.",
     )
     ranks = ("Rank", "Bold") if several else ()
-    return Caption(text, ("mIoU", "Interval", *ranks, "Pixel accuracy", "Object size"))
+    return Caption(text, ("mIoU", *list_interval(results), *ranks, "Pixel accuracy", "Object size"))
 
 
 def describe_per_class(results: Results) -> Caption:
@@ -75,7 +76,7 @@ def describe_inference(results: Results) -> Caption:
         f"table{brackets}.",
         "Gain: points more than one pass at the training's output stride and scale 1.",
     )
-    return Caption(text, ("Way of inference", "Gain", "Interval", *list_bold(results)))
+    return Caption(text, ("Way of inference", "Gain", *list_interval(results), *list_bold(results)))
 
 
 def describe_speed(results: Results) -> Caption:
@@ -129,7 +130,7 @@ def describe_paper_orderings(results: Results, papers: Iterable[Paper]) -> Capti
         "The data are not the papers', so only the order is compared, not the values.",
         cite_papers(papers),
     )
-    return Caption(text, ("Ordering", "Paired", "Interval"))
+    return Caption(text, ("Ordering", "Paired", *list_interval(results)))
 
 
 def describe_crf(results: Results) -> Caption:
@@ -151,7 +152,8 @@ def describe_receptive_field(results: Results) -> Caption:
     height, width = first.image_size
     text = join_sentences(
         f"Receptive field of the middle pixel of {height}x{width} px, theoretical and effective "
-        f"(n = {first.images} validation images, seed {first.seed}), before and after training.",
+        f"(n = {first.images} {results.data.scored_split} images, seed {first.seed}), before and "
+        "after training.",
         f"Effective: pixels whose gradient is more than {100 * first.effective.threshold:.2f} % of "
         "the largest; half: the square with half of the gradient, "
         f"{min(height, width) / 2**0.5:.0f} px if it were even.",
@@ -174,11 +176,11 @@ def describe_boundaries(results: Results) -> Caption:
         f"within some px of a boundary; {describe_interval(results)}.",
         f"{describe_boundary_band(results.runs[0].boundaries.distance_share)}.",
     )
-    return Caption(text, ("Trimap", "Boundary IoU", "Interval", *list_bold(results)))
+    return Caption(text, ("Trimap", "Boundary IoU", *list_interval(results), *list_bold(results)))
 
 
 def describe_context_radius(results: Results) -> Caption | None:
-    """Return None for data whose context radii are not known."""
+    """Describe the figure; return None if the data have no context radii."""
     scores, run = results.radius_scores(), results.runs[0]
     radii = run.context_radius
     if radii is None:
@@ -223,16 +225,16 @@ def describe_comparisons(results: Results) -> Caption:
         if len(results.seeds) > 1
         else "",
     )
-    return Caption(text, ("Pooled", "Interval", "p", "Higher and undecided"))
+    return Caption(text, ("Pooled", *list_interval(results), "p", "Higher and undecided"))
 
 
 def describe_data(results: Results) -> str:
-    """Return the numbers of images and seeds, as the end of a sentence."""
+    """Describe the numbers of images and seeds, as the end of a sentence."""
     return f"on {count_images(results)}, n = {count_seeds(results)}"
 
 
 def count_images(results: Results) -> str:
-    return f"{len(results.runs[0].images)} validation images"
+    return f"{results.images} {results.data.scored_split} images"
 
 
 def count_seeds(results: Results) -> str:
@@ -245,19 +247,40 @@ def describe_deviation(results: Results) -> str:
 
 def describe_scope(results: Results) -> str:
     """Return what the interval covers: ``seeds and images``, one of them, or nothing."""
-    several = {"seeds": len(results.seeds) > 1, "images": results.images > 1}
+    several = {"seeds": len(results.seeds) > 1, "images": results.group_count > 1}
     return " and ".join(name for name, known in several.items() if known)
 
 
 def describe_interval(results: Results) -> str:
     match describe_scope(results):
         case "seeds and images":
-            return f"95 % interval over seeds and images ({RESAMPLES:,} resamples)"
+            return f"95 % interval over seeds and images ({describe_resamples(results)})"
         case "images":
-            return f"95 % interval over images alone ({RESAMPLES:,} resamples), as there is 1 seed"
+            resamples = describe_resamples(results)
+            return f"95 % interval over images alone ({resamples}), as there is 1 seed"
         case "seeds":
-            return "95 % interval over seeds alone, as there is 1 image"
-    return "no interval, as there are 1 seed and 1 image"
+            return f"95 % interval over seeds alone, as there is 1 {name_one_group(results)}"
+    return f"no interval, as there are 1 seed and 1 {name_one_group(results)}"
+
+
+def describe_resamples(results: Results) -> str:
+    """Return the number of resamples, and what is drawn if it is not single images."""
+    if not is_grouped(results):
+        return f"{RESAMPLES:,} resamples"
+    groups, images = results.data.group_words
+    sizes = Counter(results.groups).values()
+    low, high = min(sizes), max(sizes)
+    size = f"{low}" if low == high else f"{low} {'or' if high - low == 1 else 'to'} {high}"
+    return f"{RESAMPLES:,} resamples of {results.group_count} {groups} of {size} {images}"
+
+
+def is_grouped(results: Results) -> bool:
+    """Return whether some images are not independent."""
+    return results.group_count < results.images
+
+
+def name_one_group(results: Results) -> str:
+    return "group of images" if is_grouped(results) else "image"
 
 
 def describe_interval_over_seeds(results: Results) -> str:
@@ -277,7 +300,7 @@ def describe_sizes(results: Results) -> str:
 
 
 def describe_absent_classes(results: Results) -> str:
-    """Return the classes that no mean counts, or nothing."""
+    """Describe the classes that no mean includes; empty if there are none."""
     runs = len(results.runs)
     absent = Counter(name for run in results.runs for name in run.absent_classes)
     names = ", ".join(
@@ -299,7 +322,7 @@ def describe_hardware(results: Results) -> Iterable[str]:
 
 
 def describe_parameters(results: Results) -> str:
-    """Return the CRF's parameters of every run, and how they were found."""
+    """Describe the CRF's parameters of every run, and how they were found."""
     first = results.crf_runs[0]
     if first.search is None:
         return f"{_format_parameters(first)}, as given"
@@ -313,13 +336,18 @@ def cite_papers(papers: Iterable[Paper]) -> str:
     return "; ".join(f"{p.name}: {p.title}, {p.year}, arXiv {p.arxiv}" for p in papers) + "."
 
 
+def list_interval(results: Results) -> tuple[str, ...]:
+    """Return the terms of an interval over seeds and images."""
+    return ("Interval", "Groups of images") if is_grouped(results) else ("Interval",)
+
+
 def list_bold(results: Results) -> tuple[str, ...]:
-    """Return the term ``Bold`` where a table has bold cells."""
+    """Return the term ``Bold`` if the table has bold cells."""
     return ("Bold",) if len(results.models) > 1 else ()
 
 
 def describe_environments(found: Iterable[Environment]) -> str:
-    """Return devices and versions in words, equal ones once."""
+    """Describe devices and versions; equal ones are described once."""
     return "; ".join(dict.fromkeys(map(_describe_environment, found)))
 
 
@@ -328,7 +356,7 @@ def join_sentences(*sentences: str) -> str:
 
 
 def make_sentence(*clauses: str) -> str:
-    """Return a sentence of the clauses that are not empty."""
+    """Join the clauses that are not empty into a sentence."""
     text = "; ".join(filter(None, clauses))
     return f"{text[0].upper()}{text[1:]}." if text else ""
 

@@ -1,4 +1,4 @@
-"""The table that compares every two models: difference of mIoU, interval, p, verdict."""
+"""The table that compares all pairs of models: difference of mIoU, interval, p, verdict."""
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ SMALLEST_P = 0.0001
 
 
 def render(results: Results) -> dict[str, str]:
-    """Return the table's files by name, none for a single model."""
+    """Return the table's files by name; an empty dict for a single model."""
     if len(results.models) == 1:
         return {}
     return render_formats(build_comparisons(results), "comparisons", results)
@@ -37,7 +37,7 @@ def build_comparisons(results: Results) -> Table:
 
 
 def decide(p_holm: float) -> str:
-    """Return whether the first model is higher than the other; NaN is that of one seed."""
+    """Decide whether the first model is higher than the other; p is NaN for one seed."""
     if pd.isna(p_holm):
         return "one seed"
     return "higher" if p_holm < SIGNIFICANT else "undecided"

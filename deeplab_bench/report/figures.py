@@ -1,4 +1,4 @@
-"""The look of all figures, and their files: the same bytes from the same results."""
+"""The style of all figures, and their files. Equal results give equal bytes."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
-from deeplab_bench.report.marks import IMPLAUSIBLE, OUTDATED, RED, Marks
+from deeplab_bench.report.marks import IMPLAUSIBLE, OUTDATED, RED, UNTRAINED, Marks
 from deeplab_bench.report.results import Results
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
@@ -44,7 +44,7 @@ STYLE = {
 
 
 def render_figure(name: str, draw: Callable[[], Figure]) -> dict[str, bytes]:
-    """Return the figure as SVG and PNG by file name, the labels of marked models in red."""
+    """Return the figure as SVG and PNG by file name. The labels of marked models are red."""
     with matplotlib.style.context(STYLE, after_reset=True):
         figure = draw()
         redden(find_labels(figure))
@@ -80,7 +80,7 @@ def choose_look(results: Results, model: str) -> tuple[str, str, str]:
 
 
 def find_labels(figure: Figure) -> Iterable[Text]:
-    """Yield the texts that may name a model: of ticks, titles, annotations and legends."""
+    """Yield the texts that may name a model: ticks, titles, annotations and legends."""
     for axes in figure.axes:
         yield from (axes.title, *axes.texts)
         for axis in (axes.xaxis, axes.yaxis):
@@ -90,9 +90,9 @@ def find_labels(figure: Figure) -> Iterable[Text]:
 
 
 def redden(labels: Iterable[Text]) -> None:
-    """Colour the labels that have a mark."""
+    """Colour the labels that have a mark red."""
     for label in labels:
-        if {IMPLAUSIBLE, OUTDATED} & set(label.get_text()):
+        if {IMPLAUSIBLE, UNTRAINED, OUTDATED} & set(label.get_text()):
             label.set_color(RED)
 
 
@@ -102,7 +102,7 @@ def explain_marks(marks: Marks) -> str:
 
 
 def slant_labels(axes: Axes) -> None:
-    """Turn long labels along the bottom."""
+    """Rotate long labels of the horizontal axis."""
     axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
 
 

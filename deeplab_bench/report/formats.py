@@ -1,4 +1,4 @@
-"""A table and its three formats: CSV for machines, Markdown and LaTeX for people."""
+"""Tables and their three formats: CSV for programs, Markdown and LaTeX for readers."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -89,7 +89,7 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Table:
-    """``data`` goes to CSV, ``text`` to Markdown and LaTeX; cells are bold where ``bold``."""
+    """A table: ``data`` for CSV, ``text`` for Markdown and LaTeX, ``bold`` for its bold cells."""
 
     title: str
     data: pd.DataFrame
@@ -99,7 +99,7 @@ class Table:
 
 
 def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
-    """Return the table in each format by file name, its models marked."""
+    """Return the table in each format by file name. Marked models have their marks."""
     marks = find_marks(results)
     named = table.text.columns.intersection(["model", "other"])
     marks = marks.select(name for column in named for name in table.text[column])
@@ -115,7 +115,7 @@ def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
 
 
 def format_cells(data: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
-    """Return the values as strings, NaN as nothing; some columns have ``DECIMALS`` of their own."""
+    """Format values with ``decimals``, or the column's ``DECIMALS``; NaN becomes empty text."""
     text = data.astype(str)
     for column in data.select_dtypes("float"):
         digits = DECIMALS.get(str(column), decimals)
@@ -124,23 +124,23 @@ def format_cells(data: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
 
 
 def format_changes(data: pd.DataFrame) -> pd.DataFrame:
-    """Return the values as strings with their sign, NaN as nothing."""
+    """Format values with their sign; NaN becomes empty text."""
     return data.map(lambda x: f"{x:+.2f}" if pd.notna(x) else "")
 
 
 def put_in_brackets(text: pd.DataFrame, column: str, low: str, high: str) -> pd.DataFrame:
-    """Put both ends of a range, formatted columns, in brackets after the cells of ``column``."""
+    """Append the formatted columns ``low`` and ``high`` to ``column``, in brackets."""
     ends = (" [" + text[low] + ", " + text[high] + "]").where(text[low] != "", "")
     return text.assign(**{column: text[column] + ends}).drop(columns=[low, high])
 
 
 def format_interval(text: pd.DataFrame) -> "pd.Series[str]":
-    """Return both ends of the interval, from formatted columns; nothing where they are empty."""
+    """Join the formatted ends of the interval; the text is empty where they are."""
     return (text["ci95_low"] + " to " + text["ci95_high"]).where(text["ci95_low"] != "", "")
 
 
 def merge_interval(text: pd.DataFrame) -> pd.DataFrame:
-    """Put mean and standard deviation in one formatted column, both ends in another."""
+    """Merge mean and deviation into one formatted column, and the interval's ends into another."""
     spread = (" ± " + text["miou_std"]).where(text["miou_std"] != "", "")
     shown = text.assign(miou_mean=text["miou_mean"] + spread, miou_std=format_interval(text))
     return shown.drop(columns=["ci95_low", "ci95_high"]).rename(columns={"miou_std": "interval"})
@@ -149,7 +149,7 @@ def merge_interval(text: pd.DataFrame) -> pd.DataFrame:
 def find_best(
     data: pd.DataFrame, shown: Collection[str], highest: Collection[str] = HIGHEST
 ) -> pd.DataFrame:
-    """Return which cells are the best of their column as printed; none if there is one row."""
+    """Find the best cells of each column, compared as printed; none if there is one row."""
     best = mark_none(data, shown)
     for column in shown if len(data) > 1 else ():
         if column in highest:
@@ -160,7 +160,7 @@ def find_best(
 
 
 def mark_none(data: pd.DataFrame, shown: Collection[str]) -> pd.DataFrame:
-    """Return that no cell is the best."""
+    """Mark no cell as the best."""
     return pd.DataFrame(False, index=data.index, columns=pd.Index(shown))
 
 
@@ -169,7 +169,7 @@ def format_csv(data: pd.DataFrame) -> str:
 
 
 def format_markdown(table: Table, marks: Marks | None = None) -> str:
-    """Return the table between an alert and its caption; the alert is empty without marks."""
+    """Format the table with its caption; if models are marked, an alert comes first."""
     cells = table.text.mask(table.bold, "**" + table.text + "**").rename(columns=HEADINGS)
     lines = cells.to_markdown(index=False, disable_numparse=True, colalign=list_alignments(table))
     blocks = [lines, add_reasons(table.caption, marks).format_markdown(ROOT)]

@@ -1,7 +1,7 @@
-"""Marks at models whose numbers need a warning: implausible runs, results of older code.
+"""Marks at models whose numbers need a warning.
 
-A marked model is shown and averaged like the others: a number that is left out is easier to
-overlook than one with a mark.
+Marked models are shown and averaged like the others. A missing number would be easier to overlook
+than a marked one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deeplab_bench.report.results import Results
 
-IMPLAUSIBLE, OUTDATED = "†", "‡"
+IMPLAUSIBLE, UNTRAINED, OUTDATED = "†", "§", "‡"
 RED = "#C00000"
 
 
@@ -17,21 +17,26 @@ RED = "#C00000"
 class Marks:
     """The marked models of a profile.
 
-    ``implausible`` has the reasons by model, ``outdated`` the stages whose results come from older
-    code.
+    ``implausible`` and ``untrained`` have the reasons by model, ``outdated`` the stages whose
+    results come from older code.
     """
 
     profile: str
     implausible: Mapping[str, str]
+    untrained: Mapping[str, str]
     outdated: Mapping[str, tuple[str, ...]]
 
     def __bool__(self) -> bool:
-        return bool(self.implausible or self.outdated)
+        return bool(self.implausible or self.untrained or self.outdated)
 
     def find_symbols(self, name: str) -> str:
         """Return the marks of a model, given its name or ``model, way of inference``."""
         model = name.partition(",")[0]
-        marked = {IMPLAUSIBLE: self.implausible, OUTDATED: self.outdated}
+        marked = {
+            IMPLAUSIBLE: self.implausible,
+            UNTRAINED: self.untrained,
+            OUTDATED: self.outdated,
+        }
         return "".join(symbol for symbol, models in marked.items() if model in models)
 
     def add_to(self, name: str) -> str:
@@ -40,32 +45,38 @@ class Marks:
         return f"{name} {symbols}" if symbols else name
 
     def select(self, names: Iterable[str]) -> "Marks":
-        """Return the marks of these models alone."""
+        """Select the marks of these models."""
         models = {name.partition(",")[0] for name in names}
         return Marks(
             self.profile,
             {model: reason for model, reason in self.implausible.items() if model in models},
+            {model: reason for model, reason in self.untrained.items() if model in models},
             {model: stages for model, stages in self.outdated.items() if model in models},
         )
 
     def describe(self) -> str:
         """Return what each mark means, in a few words for a figure."""
         words = [f"{IMPLAUSIBLE} implausible"] if self.implausible else []
+        words += [f"{UNTRAINED} not trained"] if self.untrained else []
         words += [f"{OUTDATED} results of older code"] if self.outdated else []
         return " · ".join(words)
 
     def list_reasons(self) -> list[str]:
-        """Return a sentence or two for each mark: the models and the reasons."""
+        """Return one or two sentences for each mark: the models and the reasons."""
         reasons = []
-        if self.implausible:
-            models = "; ".join(f"{model} ({why})" for model, why in self.implausible.items())
-            reasons.append(f"{IMPLAUSIBLE} Implausible: {models}. The means include these runs.")
+        for symbol, word, marked in (
+            (IMPLAUSIBLE, "Implausible", self.implausible),
+            (UNTRAINED, "Not trained", self.untrained),
+        ):
+            if marked:
+                models = "; ".join(f"{model} ({why})" for model, why in marked.items())
+                reasons.append(f"{symbol} {word}: {models}. The means include these runs.")
         if self.outdated:
             reasons.append(f"{OUTDATED} Results of older code: {self._list_outdated()}.")
         return reasons
 
     def format_alert(self) -> str:
-        """Return an alert in GitHub's Markdown, which is shown in red; nothing without marks."""
+        """Format an alert in GitHub's Markdown, shown in red; empty if there are no marks."""
         if not self:
             return ""
         reasons = self.list_reasons()
@@ -74,7 +85,7 @@ class Marks:
         return "> [!CAUTION]\n" + "\n>\n".join(f"> {reason}" for reason in reasons)
 
     def _list_outdated(self) -> str:
-        """Return the models, those with the same stages together."""
+        """Format the models, grouped by their stages."""
         models: dict[tuple[str, ...], list[str]] = {}
         for model, stages in self.outdated.items():
             models.setdefault(stages, []).append(model)
@@ -82,4 +93,4 @@ class Marks:
 
 
 def find_marks(results: Results) -> Marks:
-    return Marks(results.profile, results.implausible, results.outdated)
+    return Marks(results.profile, results.implausible, results.untrained, results.outdated)

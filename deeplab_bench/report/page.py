@@ -83,7 +83,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
 
 
 def show_table(heading: str, name: str, files: Mapping[str, str], *images: str) -> list[str]:
-    """Return a section with a table and its figures; nothing where there is no such table."""
+    """Return a section with a table and its figures; empty if there is no such table."""
     table = files.get(f"tables/{name}.md")
     return [f"## {heading}", *images, table.replace(ROOT, PAGE_ROOT)] if table else []
 
@@ -110,8 +110,7 @@ def summarise(results: Results) -> str:
 
 
 def describe_data_set(results: Results) -> str:
-    data = results.params.profile[results.profile].data
-    return data.describe(captions.count_images(results))
+    return results.data.describe(captions.count_images(results))
 
 
 def show_context_radius(results: Results) -> list[str]:
@@ -239,4 +238,4 @@ def find_new_marks(profile: str, results: Path, table: str) -> str:
     unmarked = [run for run in runs if f"| {run.model} {OUTDATED}" not in table]
     codes = [(run.model, run.provenance.code_sha256) for run in unmarked]
     outdated = find_outdated(codes, {run.model: run.architecture for run in runs})
-    return Marks(profile, {}, outdated).format_alert()
+    return Marks(profile, {}, {}, outdated).format_alert()

@@ -29,11 +29,11 @@ from deeplab_bench.settings.published import (
 )
 
 # The values of settings that a run's own settings do not have.
-ALWAYS = {"split": "val", "coco": False}
+ALWAYS = {"coco": False}
 
 
 class Cited(NamedTuple):
-    """A model under a way of inference, None for the plain one, and the published row it cites."""
+    """A model, its way of inference (None: the plain one), and the published row it cites."""
 
     model: str
     inference: str | None
@@ -41,7 +41,7 @@ class Cited(NamedTuple):
 
     @property
     def crf(self) -> bool:
-        """Whether the row shows predictions that the fully connected CRF has refined."""
+        """True if the fully connected CRF has refined the row's predictions."""
         return self.published.settings.get("crf") is True
 
     @property
@@ -51,13 +51,13 @@ class Cited(NamedTuple):
 
 
 def render(results: Results) -> dict[str, str]:
-    """Return the table's files by name, none if there is nothing to compare."""
+    """Return the table's files by name; an empty dict if there is nothing to compare."""
     table = build_paper(results)
     return render_formats(table, "paper", results) if len(table.data) else {}
 
 
 def build_paper(results: Results) -> Table:
-    """Compare values on the data of a cited paper, elsewhere the order of its rows."""
+    """Compare values if a cited paper uses the same data, else the order of its rows."""
     cited = find_cited(results.params)
     dataset = results.params.profile[results.profile].data.dataset
     if any(row.published.settings["dataset"] == dataset for row in cited):
@@ -128,6 +128,7 @@ def collect_settings(params: Params, profile: str, cited: Cited) -> dict[str, An
     }
     trained = experiment.arguments | experiment.training.model_dump()
     data = params.profile[profile].data.model_dump()
+    data["split"] = data.get("val_split", "val")
     rest = {"crf": cited.crf, "phases": len(experiment.phases)}
     return ALWAYS | evaluated | data | trained | rest
 
@@ -149,7 +150,7 @@ def build_orderings(results: Results, cited: list[Cited]) -> Table:
 
 
 def find_neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
-    """Pair each cited row of a table with the next higher one; rows of one score are no pair."""
+    """Pair each cited row of a table with the next higher one, if their scores differ."""
     tables = dict.fromkeys(row.published.reference for row in cited)
     ascending = [
         sorted(
@@ -193,11 +194,11 @@ def select_scores(results: Results, cited: Cited) -> "pd.Series[float]":
 
 
 def estimate_image_variance(results: Results, higher: Cited, lower: Cited) -> list[Source]:
-    """Estimate how the difference varies with the images; return nothing if a CRF refines."""
+    """Estimate the variance that images add to the difference; return nothing for a CRF."""
     if len(results.seeds) == 1 or higher.crf or lower.crf:
         return []
     difference = select_resampled(results, higher) - select_resampled(results, lower)
-    return list(estimate_over_images(difference.to_frame(), results.images).values())
+    return list(estimate_over_images(difference.to_frame(), results.group_count).values())
 
 
 def select_resampled(results: Results, cited: Cited) -> "pd.Series[float]":
@@ -207,7 +208,7 @@ def select_resampled(results: Results, cited: Cited) -> "pd.Series[float]":
 
 
 def judge_ordering(ours: Estimate) -> str:
-    """Judge whether the row that is higher in the paper is higher here."""
+    """Judge whether our runs have the paper's order."""
     if math.isnan(ours.ci95_low):
         return "undecided (one seed)"
     if ours.ci95_low <= 0 <= ours.ci95_high:
@@ -224,7 +225,7 @@ def list_papers(cited: list[Cited]) -> list[Paper]:
 
 
 def build_table(title: str, data: pd.DataFrame, caption: Caption, heading: str) -> Table:
-    """Put both ends of the interval in one cell, which is empty for one seed."""
+    """Build a table with the interval in one cell, which is empty for one seed."""
     text = format_cells(data)
     if len(data):
         text["ci95_low"] = format_interval(text)

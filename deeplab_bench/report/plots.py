@@ -120,7 +120,7 @@ def label_models(results: Results, models: Iterable[str]) -> list[str]:
 def draw_dots(
     axes: Axes, results: Results, scores: pd.DataFrame, column: str, summary: pd.DataFrame
 ) -> None:
-    """Draw a row for each model of ``summary``: each seed's score, their mean, its interval."""
+    """Draw a row for each model of ``summary``: the scores of its seeds, mean and interval."""
     for position, (model, row) in enumerate(summary.iterrows()):
         colour, marker, _ = choose_look(results, str(model))
         seeds = scores.loc[scores["model"] == model, column]
@@ -174,7 +174,7 @@ def draw_per_class(results: Results) -> Figure:
 
 
 def draw_comparisons(results: Results) -> Figure:
-    """Draw the upper triangle of differences: each model minus those that are lower."""
+    """Draw the upper triangle of the differences: each model minus the models below it."""
     compared = results.compared
     order = order_by_miou(results.scores())[::-1]
     stars = np.where(compared["p_holm"] < SIGNIFICANT, "*", "")
@@ -237,7 +237,7 @@ def explain_band(results: Results) -> str:
 
 
 def draw_boundaries(results: Results) -> Figure:
-    """Draw mIoU within each width and boundary IoU, of the networks and after the CRF."""
+    """Draw mIoU within each width, and boundary IoU, without and with the CRF."""
     marks, columns = find_marks(results), count_legend_columns(results)
     figure = make_figure(6.8 + 1.9 * columns, 4.2 if columns == 1 else 5.4)
     bands, contours = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
@@ -271,7 +271,7 @@ def draw_boundaries(results: Results) -> Figure:
 
 
 def draw_context_radius(results: Results) -> Figure:
-    """Draw accuracy by context radius, and how far each effective receptive field reaches.
+    """Draw accuracy by context radius, and the reach of each effective receptive field.
 
     A field with sides of s pixels reaches (s - 1) / 2 pixels.
     """

@@ -38,7 +38,7 @@ def render(results: Results) -> dict[str, str]:
 
 
 def render_figure(results: Results) -> dict[str, bytes]:
-    """Return the figure by file name, in palettes: full colour makes files three times as large."""
+    """Return the figure by file name. Its images have palettes, which makes files smaller."""
     files = figures.render_figure("receptive_field", partial(draw_receptive_field, results))
     return {
         name: reduce_embedded(content)
@@ -56,7 +56,7 @@ def reduce_embedded(svg: bytes) -> bytes:
 
 
 def reduce_colours(png: bytes, colours: int) -> bytes:
-    """Reduce an opaque image to a palette of at most so many colours."""
+    """Reduce an opaque image to a palette of at most this many colours."""
     buffer = BytesIO()
     with Image.open(BytesIO(png)) as image:
         image.convert("RGB").quantize(
@@ -92,7 +92,7 @@ def describe_field(run: ReceptiveFieldRecord) -> dict[str, str | float | None]:
 
 
 def draw_receptive_field(results: Results) -> Figure:
-    """Draw a column for each model: its fields on an image, its gradients before and after."""
+    """Draw a column for each model: fields on an image, gradients before and after training."""
     marks = find_marks(results)
     columns = min(len(results.fields), COLUMNS)
     blocks = math.ceil(len(results.fields) / COLUMNS)
@@ -141,7 +141,7 @@ def draw_model(
 
 
 def draw_fields(axes: Axes, run: ReceptiveFieldRecord, colour: str) -> None:
-    """Draw the part of the theoretical field in the image, and the effective ones as squares."""
+    """Draw the theoretical field within the image, and the effective fields as squares."""
     (top, left), (bottom, right) = run.theoretical.first_pixel, run.theoretical.last_pixel
     seen = ((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1)
     axes.add_patch(Rectangle(*seen, fill=False, ec=colour, lw=3, clip_on=False))
@@ -164,7 +164,7 @@ def explain_lines(marks: Marks) -> list[Line2D]:
 
 
 def choose_background(results: Results) -> NDArray[np.uint8]:
-    """Return the first validation image, but grey for photographs, which are not published."""
+    """Return the first validation image; grey for photographs, which are not published."""
     height, width = results.fields[0].image_size
     if not results.generated:
         return np.full((height, width, 3), GREY, dtype=np.uint8)
@@ -175,7 +175,7 @@ def choose_background(results: Results) -> NDArray[np.uint8]:
 def read_gradient_maps(results: Results, run: ReceptiveFieldRecord) -> list[NDArray[np.float64]]:
     """Read the maps before and after training, (H, W) each, from 0 to 1.
 
-    Values are square roots of the gradient over the largest one, so that small ones show.
+    A value is the square root of (gradient / largest gradient), which makes small ones visible.
     """
     height, width = run.image_size
     maps = read_strip(

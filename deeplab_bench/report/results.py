@@ -1,4 +1,4 @@
-"""The results of a profile: all that is declared, read and checked; the rest on disk is ignored."""
+"""The results of a profile: every declared file, read and checked."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
-from deeplab_bench.report.plausibility import find_implausible
+from deeplab_bench.report.plausibility import find_implausible, find_untrained
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -41,7 +42,7 @@ class ReportError(UserError):
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a profile; runs and speeds in declared order."""
+    """The results of a profile; runs and speeds are in the order of params.yaml."""
 
     params: Params
     profile: str
@@ -65,7 +66,7 @@ class Results:
 
     @cached_property
     def outdated(self) -> dict[str, tuple[str, ...]]:
-        """The stages whose code has changed since they made a model's results, by model."""
+        """The stages whose code has changed since they wrote a model's results, by model."""
         codes = [(record.model, record.provenance.code_sha256) for record in self.records]
         codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
         return find_outdated(codes, {run.model: run.architecture for run in self.runs})
@@ -76,6 +77,11 @@ class Results:
         ceiling = self.params.profile[self.profile].miou_ceiling
         return find_implausible([*self.runs, *self.inferences], ceiling)
 
+    @cached_property
+    def untrained(self) -> dict[str, str]:
+        """The reasons by model, for models with a network that has not learned."""
+        return find_untrained(self.runs)
+
     @property
     def models(self) -> tuple[str, ...]:
         return self.params.run.models
@@ -85,30 +91,34 @@ class Results:
         return self.params.run.seeds
 
     @property
+    def data(self) -> DataSet:
+        return self.params.profile[self.profile].data
+
+    @property
     def generated(self) -> bool:
-        """Whether the images are the project's own, free to be shown."""
-        return self.params.profile[self.profile].data.generated
+        """True if the project made the images, so that they may be published."""
+        return self.data.generated
 
     @property
     def has_samples(self) -> bool:
-        """Tell whether sample pictures are here; those of photographs are not in the repository."""
+        """True if sample pictures exist. Those of photographs are not in the repository."""
         return self.generated or ProfileFiles(self.profile).sample_images.is_file()
 
     @cached_property
     def resampled(self) -> pd.DataFrame:
-        """The mIoU in percent on each resample of the images, by model, mean over its seeds."""
-        return _resampled(self.runs, "model")
+        """The mIoU in percent on each resample of the groups, by model, mean over its seeds."""
+        return _resampled(self.runs, "model", self.groups)
 
     @cached_property
     def resampled_inferences(self) -> pd.DataFrame:
         """The mIoU on the same resamples, by way of inference and model."""
-        return _resampled(self.inferences, ["inference", "model"])
+        return _resampled(self.inferences, ["inference", "model"], self.groups)
 
     @cached_property
     def compared(self) -> pd.DataFrame:
         """The comparisons of all pairs of models (``statistics.compare``), in points."""
         by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
-        return statistics.compare(by_seed[list(self.models)], self.resampled, self.images)
+        return statistics.compare(by_seed[list(self.models)], self.resampled, self.group_count)
 
     @cached_property
     def prediction_margin(self) -> float:
@@ -120,29 +130,38 @@ class Results:
     def images(self) -> int:
         return len(self.runs[0].images)
 
+    @cached_property
+    def groups(self) -> list[int]:
+        """The group of each image, counted from 0; images of one group are not independent."""
+        return self.data.group_images(list(self.runs[0].images))
+
+    @property
+    def group_count(self) -> int:
+        return len(set(self.groups))
+
     def scores(self) -> pd.DataFrame:
         """Return a row per run: ``model``, ``seed``, and every score in percent."""
         return pd.DataFrame([_scores(run) for run in self.runs])
 
     def inference_scores(self) -> pd.DataFrame:
-        """Return the same for the other ways of inference, with the column ``inference``."""
+        """Return the same rows for other ways of inference, with the column ``inference``."""
         rows = [{"inference": run.inference, **_scores(run)} for run in self.inferences]
         return pd.DataFrame(rows)
 
     def crf_scores(self) -> pd.DataFrame:
         """Return a row per run and iteration of the CRF, every score in percent.
 
-        ``gain`` is the mIoU beyond the network's own.
+        ``gain`` is the mIoU minus that of the network without the CRF.
         """
         return pd.DataFrame([row for run in self.crf_runs for row in _crf_scores(run)])
 
     def refined_scores(self) -> pd.DataFrame:
-        """Return the same after the last iteration alone."""
+        """Return the rows of ``crf_scores`` after the last iteration."""
         scores = self.crf_scores()
         return scores[scores["iteration"] == scores["iteration"].max()]
 
     def audit_scores(self) -> pd.DataFrame:
-        """Return a row per audited run and scoring variant; ``gain`` is over the protocol, both in percent."""
+        """Return a row per audited run and variant; ``gain`` is over the protocol, in percent."""
         return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
 
     def radius_scores(self) -> pd.DataFrame:
@@ -156,10 +175,10 @@ class Results:
 def find_outdated(
     codes: Iterable[tuple[str, Mapping[str, str]]], architectures: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """Find the stages whose code has changed since they made results, by model.
+    """Find the stages whose code has changed since they wrote results, by model.
 
-    ``codes`` are pairs of a model and the digests of a result by stage; ``architectures`` are by
-    model.
+    ``codes`` has pairs of a model and the digests of code in one of its results, by stage.
+    ``architectures`` has the architecture of each model.
     """
     found: dict[str, dict[str, None]] = {}
     for model, code in codes:
@@ -174,7 +193,7 @@ def load_results(params: Params, profile: str) -> Results:
 
     Raises:
         RecordError: a declared file is missing or malformed.
-        ReportError: a file is of other settings or data than are declared.
+        ReportError: a file was made with other settings or data than params.yaml declares.
     """
     if profile not in params.profile:
         raise ReportError(f"profile {profile!r} is not in params.yaml: {', '.join(params.profile)}")
@@ -222,7 +241,7 @@ Loaded = TypeVar("Loaded", bound=RunRecord)
 
 
 def load_run(params: Params, path: Path, schema: type[Loaded], files: RunFiles) -> Loaded:
-    """Read the record of a run, and refuse one of settings that have changed since."""
+    """Read the record of a run, and refuse it if the run's settings have changed since."""
     record = read_record(path, schema)
     require(path, record, profile=files.profile, model=files.model, seed=files.seed)
     experiment = params.experiment(files.profile, files.model)
@@ -258,7 +277,7 @@ def load_speed(path: Path, hardware: str, model: str, profile: str) -> SpeedReco
 
 
 def require_equal_data(results: Results) -> None:
-    """Refuse results of several data, or of others than those on disk, where there are any."""
+    """Refuse results made from different data, or from other data than those on disk, if any."""
     first, folder = results.runs[0], ProfileFiles(results.profile).data
     expected = first.provenance.data_sha256
     if (folder / MANIFEST).is_file() and compute_data_sha256(folder) != expected:
@@ -284,8 +303,11 @@ def require(path: Path, record: Record, **expected: str | int) -> None:
             )
 
 
-def _resampled(runs: Sequence[EvaluationRecord], by: str | list[str]) -> pd.DataFrame:
+def _resampled(
+    runs: Sequence[EvaluationRecord], by: str | list[str], groups: Sequence[int]
+) -> pd.DataFrame:
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    pixels = statistics.sum_groups(pixels, groups)
     names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
     mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, pd.MultiIndex.from_frame(names))
     return mious.groupby(level=by, sort=False).mean().T

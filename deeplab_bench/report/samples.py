@@ -1,6 +1,6 @@
-"""Panels of validation images, their ground truth and the predictions, a row each.
+"""Panels of validation images: the image, the ground truth and each model's prediction.
 
-Every pixel of a small image is drawn. Of large photographs only some rows and columns are.
+All pixels of small images are drawn, but only some rows and columns of large photographs.
 """
 
 import math
@@ -38,17 +38,17 @@ def draw_panel(results: Results) -> Figure:
     Raises:
         ReportError: a strip is missing, or has another size than the others.
     """
-    title = f"the first validation images, models of seed {results.seeds[0]}"
+    title = f"the first {results.data.scored_split} images, models of seed {results.seeds[0]}"
     return stack_strips(results, read_strips(results), title, find_marks(results))
 
 
 def name_crf_panel(results: Results, model: str) -> str:
-    """Return the file name of a model's panel of the CRF, see ``name_panel``."""
+    """Return the file name of the CRF's panel of a model, see ``name_panel``."""
     return f"plots/crf_{model}.png" if results.generated else f"crf_{model}.png"
 
 
 def draw_crf_panel(results: Results, model: str) -> Figure:
-    """Draw a model's labels, scores and beliefs by iteration of the CRF.
+    """Draw a model's labels, score maps and belief maps after iterations of the CRF.
 
     Raises:
         ReportError: a strip is missing, or has another size than the others.
@@ -65,7 +65,7 @@ def draw_crf_panel(results: Results, model: str) -> Figure:
 def stack_strips(
     results: Results, strips: Mapping[str, Image.Image], title: str, marks: Marks
 ) -> Figure:
-    """Draw strips below each other, a name left of each and the classes beneath."""
+    """Draw strips below each other, with names on the left and the classes at the bottom."""
     rows = [part_images(results, thin_out(strip)) for strip in strips.values()]
     gap = np.full((GAP_PX, *rows[0].shape[1:]), 255, dtype=np.uint8)
     pixels = np.concatenate([part for row in rows for part in (row, gap)])[:-GAP_PX]
@@ -82,7 +82,7 @@ def stack_strips(
 
 
 def read_strips(results: Results) -> dict[str, Image.Image]:
-    """Read images, ground truth and predictions by the name of their row."""
+    """Read images, ground truth and predictions; the keys are the names of their rows."""
     profile, seed, marks = results.profile, results.seeds[0], find_marks(results)
     strips = read_given_strips(profile)
     size = strips["input"].size
@@ -120,7 +120,7 @@ def read_strip(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
 
 
 def thin_out(strip: Image.Image) -> Pixels:
-    """Leave out rows and columns of a strip that is too wide."""
+    """Drop rows and columns of a strip that is too wide."""
     step = math.ceil(strip.width / MAX_WIDTH_PX)
     return np.asarray(strip.convert("RGB"))[::step, ::step]
 
@@ -136,7 +136,7 @@ def part_images(results: Results, strip: Pixels) -> Pixels:
 
 
 def frame_pixels(pixels: Pixels, names: list[str], patches: list[Patch]) -> Figure:
-    """Draw pixels one to one, with a name left of each row and the legend beneath."""
+    """Draw pixels one to one, with a name left of each row and the legend at the bottom."""
     height, width = (side / DPI for side in pixels.shape[:2])
     left, top = round(0.3 + 0.08 * max(map(len, names)), 2), 0.4
     bottom = 0.1 + 0.22 * math.ceil(len(patches) / LEGEND_COLUMNS)
@@ -158,7 +158,7 @@ def frame_pixels(pixels: Pixels, names: list[str], patches: list[Patch]) -> Figu
 
 
 def list_classes(results: Results, strips: Mapping[str, Image.Image], marks: Marks) -> list[Patch]:
-    """Return the legend: the colour of each class and of void if there is any, and the marks."""
+    """List the legend: the colour of each class, of void if there is any, and the marks."""
     truth = strips["ground truth"]
     palette = np.array(truth.getpalette(), dtype=float).reshape(-1, 3) / 255
     names = dict(enumerate(results.runs[0].classes))

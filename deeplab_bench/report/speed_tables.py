@@ -1,4 +1,4 @@
-"""Tables of what the models cost: speed of inference and of training."""
+"""Tables of the models' costs: speed of inference and of training."""
 
 import math
 from collections.abc import Collection
@@ -19,7 +19,7 @@ from deeplab_bench.results.records import Cost, Quartiles, SpeedRecord
 
 
 def render(results: Results) -> dict[str, str]:
-    """Return the tables by file name; none where nothing was timed."""
+    """Return the tables by file name; an empty dict if nothing was timed."""
     files: dict[str, str] = {}
     if results.speeds:
         files |= render_formats(build_speed(results), "speed", results)
@@ -92,7 +92,7 @@ def build_training_speed(results: Results) -> Table:
 def build_table(
     title: str, data: pd.DataFrame, with_quartiles: Collection[str], caption: Caption
 ) -> Table:
-    """Put the quartiles of some columns in brackets, and find the best of each hardware."""
+    """Put the quartiles of some columns in brackets, and find the best per hardware."""
     text = format_cells(data)
     for column in with_quartiles:
         text = put_in_brackets(text, column, f"{column}_p25", f"{column}_p75")
@@ -106,7 +106,7 @@ def name_quartiles(name: str, found: Quartiles) -> dict[str, float]:
 
 
 def average_crf_seconds(results: Results) -> dict[str, float]:
-    """Return the CRF's seconds for an image by model, the mean over seeds."""
+    """Average the CRF's seconds per image over seeds, by model."""
     runs = zip(results.crf_runs, results.crf_timings, strict=True)
     rows = [{"model": run.model, "seconds": timing.seconds_per_image} for run, timing in runs]
     frame = pd.DataFrame(rows, columns=["model", "seconds"])

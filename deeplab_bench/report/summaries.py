@@ -1,4 +1,4 @@
-"""Means, intervals and losses by model, from which tables and figures are made."""
+"""Means, intervals and losses by model, for tables and figures."""
 
 from collections.abc import Hashable, Mapping
 
@@ -20,8 +20,8 @@ def summarise(
 ) -> pd.DataFrame:
     """Compute ``mean``, ``std`` and the 95 % interval of a column for each group of ``by``.
 
-    The interval is over seeds. It is over images too where ``over_images`` has the variance of a
-    group's mean over resampled images.
+    The interval is over seeds. It is also over images if ``over_images`` has the group's variance
+    over resampled images.
     """
     images = over_images or {}
     seeds = scores.groupby(by, sort=False)[column]
@@ -35,7 +35,7 @@ def summarise(
 
 def summarise_miou(results: Results) -> pd.DataFrame:
     """Compute the mean mIoU of each model in percent, with its interval over seeds and images."""
-    over_images = statistics.estimate_over_images(results.resampled, results.images)
+    over_images = statistics.estimate_over_images(results.resampled, results.group_count)
     return summarise(results.scores(), "miou", over_images=over_images)
 
 
@@ -45,21 +45,28 @@ def order_by_miou(scores: pd.DataFrame) -> list[str]:
 
 
 def average_classes(results: Results) -> pd.DataFrame:
-    """Return the mean IoU in percent (model, class), NaN for a class that no run could score."""
+    """Average the IoU in percent (model, class); NaN for a class that has no IoU in any run."""
     names = {f"iou_{name}": name for name in results.runs[0].classes}
     means = results.scores().groupby("model", sort=False)[list(names)].mean()
     return means.rename(columns=names)
 
 
 def average_near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return mIoU within each width, and boundary IoU, by model: percent, mean over seeds."""
+    """Average mIoU within each width, and boundary IoU, by model: percent, mean over seeds."""
     return scores.groupby("model", sort=False)[NEAR_BOUNDARIES].mean()
 
 
 def collect_losses(results: Results) -> pd.DataFrame:
     """Return a row for each logged loss: ``model``, ``seed``, ``iteration``, ``loss``."""
     parts = [
-        pd.DataFrame({"model": run.model, "seed": run.seed, **run.training.model_dump()})
+        pd.DataFrame(
+            {
+                "model": run.model,
+                "seed": run.seed,
+                "iteration": run.training.iteration,
+                "loss": run.training.loss,
+            }
+        )
         for run in results.runs
     ]
     return pd.concat([part.astype({"loss": float}) for part in parts], ignore_index=True)

@@ -1,4 +1,4 @@
-"""Tables of accuracy: by class, object size, boundary, way of inference, CRF, scoring variant."""
+"""Tables of accuracy: class, object size, boundary, way of inference, CRF, scoring variant."""
 
 import json
 
@@ -31,6 +31,7 @@ from deeplab_bench.settings.params import Params
 
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
 SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
+MARK_COLUMNS = ["implausible", "untrained", "outdated"]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
 
 
@@ -61,7 +62,7 @@ def build_accuracy(results: Results) -> Table:
     several = len(results.seeds) > 1
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
-    text = text.drop(columns=["rank_low", "rank_high", "implausible", "outdated"])
+    text = text.drop(columns=["rank_low", "rank_high", *MARK_COLUMNS])
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
@@ -74,6 +75,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     means = scores.groupby("model", sort=False).mean()
     outdated = {model: " ".join(stages) for model, stages in results.outdated.items()}
+    marks, unmarked = (results.implausible, results.untrained, outdated), dict.fromkeys(runs, "")
     columns = {
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
@@ -82,8 +84,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **means[SIZE_COLUMNS],
-        "implausible": dict.fromkeys(miou.index, "") | results.implausible,
-        "outdated": dict.fromkeys(miou.index, "") | outdated,
+        **{name: unmarked | marked for name, marked in zip(MARK_COLUMNS, marks, strict=True)},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 
@@ -116,7 +117,7 @@ def build_object_size(results: Results) -> Table:
 
 
 def build_boundaries(results: Results) -> Table:
-    """Build mIoU within each width of the ground truth's boundaries, and boundary IoU."""
+    """Build mIoU within each width of the true boundaries, and boundary IoU."""
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     data = miou.join(average_near_boundaries(results.scores())).reset_index(names="model")
     text = merge_interval(format_cells(data))
@@ -151,7 +152,7 @@ def build_inference(results: Results) -> Table:
     resampled = results.resampled_inferences
     gained = resampled.sub(results.resampled, axis="columns", level="model")
     miou, gain = (
-        summarise(scores, column, by, statistics.estimate_over_images(varied, results.images))
+        summarise(scores, column, by, statistics.estimate_over_images(varied, results.group_count))
         for column, varied in (("miou", resampled), ("gain", gained))
     )
     data = miou.rename(columns={"mean": "miou_mean"}).drop(columns="std")
@@ -168,7 +169,7 @@ def build_inference(results: Results) -> Table:
 
 
 def describe_inference(results: Results, name: str, model: str) -> str:
-    """Return the settings of a way of inference in words."""
+    """Describe the settings of a way of inference."""
     settings = results.params.inference[name]
     arguments = results.params.experiment(results.profile, model).arguments_at(
         settings.output_stride
@@ -207,14 +208,14 @@ def collect_crf(results: Results) -> pd.DataFrame:
 
 
 def format_metrics(results: Results) -> str:
-    """Return JSON for ``dvc metrics``, which ignores lists and nulls."""
+    """Format JSON for ``dvc metrics``, which ignores lists and nulls."""
     miou = summarise_miou(results).drop(columns="std").rename(columns={"mean": "miou"})
     rows = (miou / 100).round(6).iterrows()
     return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
 
 
 def format_accuracy(params: Params, profile: str) -> str:
-    """Return the table of accuracy for a terminal.
+    """Format the table of accuracy for a terminal.
 
     Raises:
         ReportError: the table is missing, or shows other models than ``params`` declares.

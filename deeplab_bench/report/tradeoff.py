@@ -28,7 +28,7 @@ from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.results.records import Cost, SpeedRecord
 
 MOST_LABELS = 14
-# Positions of a label: points to the right and up, horizontal and vertical alignment.
+# Positions of a label: offset to the right and up in points, then its alignment.
 POSITIONS = (
     (7, 0, "left", "center"),
     (7, 7, "left", "bottom"),
@@ -45,9 +45,10 @@ POSITIONS = (
 
 @dataclass(frozen=True)
 class Expense:
-    """A kind of cost, which is the horizontal axis of a figure.
+    """A kind of cost: the horizontal axis of a figure.
 
-    ``range_of`` returns where the symbol stands and where the horizontal ``line`` ends.
+    ``range_of`` returns the positions of the symbol and of the end of the horizontal line. ``line``
+    explains both.
     """
 
     key: str
@@ -78,7 +79,7 @@ EXPENSES = (
 
 
 def render(results: Results) -> dict[str, bytes]:
-    """Return a figure for each kind of cost by file name; none where nothing was timed."""
+    """Return a figure for each kind of cost by file name; an empty dict if nothing was timed."""
     files: dict[str, bytes] = {}
     for expense in EXPENSES if results.speeds else ():
         files |= render_figure(expense.key, partial(draw_tradeoff, results, expense))
@@ -86,7 +87,7 @@ def render(results: Results) -> dict[str, bytes]:
 
 
 def draw_tradeoff(results: Results, expense: Expense) -> Figure:
-    """Draw mIoU over the cost, a panel for each hardware if the cost depends on it."""
+    """Draw mIoU against the cost, with a panel for each hardware if the cost depends on it."""
     hardware = results.params.run.hardware[: None if expense.depends_on_hardware else 1]
     summary, marks = summarise_miou(results), find_marks(results)
     many = len(results.models) > MOST_LABELS
@@ -143,7 +144,7 @@ def draw_points(
 
 
 def draw_front(axes: Axes, front: Sequence[tuple[float, float]], most: float) -> None:
-    """Draw steps up to the cost ``most``, each as its own line, so that labels can go between."""
+    """Draw steps up to the cost ``most``. Each is its own line; labels can go between them."""
     style: dict[str, Any] = {"color": "0.55", "ls": "--", "lw": 1, "zorder": 1.5}
     for (cost, score), (next_cost, next_score) in pairwise([*front, (most, front[-1][1])]):
         axes.plot([cost, next_cost], [score] * 2, **style)
@@ -151,7 +152,7 @@ def draw_front(axes: Axes, front: Sequence[tuple[float, float]], most: float) ->
 
 
 def find_pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, score) that beat every cheaper point, the cheapest first."""
+    """Find the points (cost, score) that are better than every cheaper point, cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
@@ -160,7 +161,7 @@ def find_pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float
 
 
 def place_labels(axes: Axes) -> None:
-    """Write the label of each point beside it, where it covers least; needs a drawn figure."""
+    """Write each point's label beside it, where it covers least. The figure must be drawn."""
     points = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     taken = [line.get_window_extent().padded(1) for line in axes.lines]
     for point in points:
@@ -182,6 +183,6 @@ def move(label: Annotation, position: tuple[int, int, str, str]) -> Bbox:
 
 
 def count_covered(box: Bbox, taken: list[Bbox], axes: Axes) -> int:
-    """Count what a box covers; a box outside the axes counts much more."""
+    """Count the points and labels that a box covers; outside the axes it counts 100 more."""
     inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
     return int(box.count_overlaps(taken)) + (0 if inside else 100)

@@ -1,1 +1,1 @@
-"""Result files: where they lie, what they hold, what they were made from."""
+"""Result files: their paths, their schemas, and their provenance."""

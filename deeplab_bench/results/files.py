@@ -1,6 +1,6 @@
 """Paths of all files, relative to the repository's root.
 
-No digest of code takes this file in: where a result lies does not change it.
+This file is not part of any digest of code: the path of a result does not change the result.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Records: the schema of every result file, for those who write it and those who read it."""
+"""Records: the schemas of all result files. Files are checked when written and when read."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ Environment = dict[str, str | int | float | bool | None]
 
 
 class RecordError(UserError):
-    """A result file that is missing or malformed; the message says which, and what to do."""
+    """A result file is missing or malformed. The message says which file and what to do."""
 
 
 class Record(BaseModel):
@@ -27,7 +27,7 @@ class Record(BaseModel):
 
 
 class RunRecord(Record):
-    """The part that all records of a run have in common."""
+    """The fields that all records of a run share."""
 
     profile: str
     model: str
@@ -43,14 +43,18 @@ class Metrics(Record):
 
 
 class ObjectSize(Record):
-    """The mIoU by object size, in the order of ``SIZES``; the size is the root of the area."""
+    """The mIoU of each size in ``SIZES``. The size of an object is the square root of its area."""
 
     edges_px: tuple[float, ...]
     miou: tuple[Fraction | None, Fraction | None, Fraction | None]
 
 
 class Boundaries(Record):
-    """``trimap_miou`` in the order of the widths; ``distance_share`` is of the image's diagonal."""
+    """The accuracy near boundaries.
+
+    ``trimap_miou`` has one value for each width. ``distance_share`` is the width of the band of the
+    boundary IoU, as a share of the image's diagonal.
+    """
 
     trimap_widths_px: tuple[int, ...]
     trimap_miou: tuple[Fraction | None, ...]
@@ -60,9 +64,10 @@ class Boundaries(Record):
 
 
 class ContextRadius(Record):
-    """Pixels found and all by context radius, one more than there are largest radii: those beyond.
+    """The correct pixels and all pixels by context radius.
 
-    Radii are in pixels.
+    ``largest_px`` is the largest radius of each bin in pixels. ``correct`` and ``total`` have one
+    more bin, for larger radii.
     """
 
     largest_px: tuple[int, ...]
@@ -71,10 +76,15 @@ class ContextRadius(Record):
 
 
 class History(Record):
-    """``loss`` is None where it was not finite."""
+    """The mean loss up to each iteration since the one before; None where it was not finite.
+
+    ``start_loss`` is the mean of the first iterations, divided by the sum of the weights if there
+    are auxiliary losses.
+    """
 
     iteration: tuple[int, ...]
     loss: tuple[float | None, ...]
+    start_loss: float | None = None
 
     @model_validator(mode="after")
     def _as_long(self) -> "History":
@@ -83,8 +93,15 @@ class History(Record):
         return self
 
 
+class TrainingImages(Record):
+    """The mIoU of a run on some of the images that it was trained on."""
+
+    images: int
+    miou: Fraction
+
+
 class EvaluationRecord(RunRecord):
-    """The metrics of a run under the way of inference of this name."""
+    """The metrics of a run under one way of inference."""
 
     inference: str
     architecture: str
@@ -99,6 +116,7 @@ class EvaluationRecord(RunRecord):
     context_radius: ContextRadius | None
     images: dict[str, tuple[tuple[int, int, int], ...]]
     training: History
+    training_images: TrainingImages | None = None
 
     @field_validator("iou")
     @classmethod
@@ -149,7 +167,10 @@ class Latency(StepTimes):
 
 
 class Cost(Record):
-    """The cost of one image at one output stride; ``relative_latency`` is over the reference's."""
+    """The cost of one image at one output stride.
+
+    ``relative_latency`` is the latency divided by that of the reference network.
+    """
 
     output_stride: int | None
     parameters: int
@@ -160,7 +181,11 @@ class Cost(Record):
 
 
 class TrainingSpeed(Record):
-    """``relative_step`` is over the reference network's forward pass of as many crops."""
+    """The cost of one training step.
+
+    ``relative_step`` is its time divided by that of the reference network's forward pass of the
+    same number of crops.
+    """
 
     crop_size: tuple[int, int]
     batch_size: int
@@ -172,9 +197,10 @@ class TrainingSpeed(Record):
 
 
 class SpeedRecord(Record):
-    """``output_strides`` begin with that of the training, of which ``images_per_second`` is.
+    """The cost of a model on one machine.
 
-    The latter is by batch size. ``training`` is None where a batch does not fit into the memory.
+    The first of ``output_strides`` is that of training. ``images_per_second`` is measured at this
+    output stride, by batch size. ``training`` is None if a batch does not fit into the memory.
     """
 
     profile: str
@@ -189,17 +215,17 @@ class SpeedRecord(Record):
 
     @property
     def trained(self) -> Cost:
-        """The cost at the output stride of the training, which the accuracy belongs to."""
+        """The cost at the output stride of training. The reported accuracy belongs to it."""
         return self.output_strides[0]
 
     @property
     def best_batch(self) -> str:
-        """The batch size of the highest throughput."""
+        """The batch size with the highest throughput."""
         return max(self.images_per_second, key=self.images_per_second.__getitem__)
 
 
 class CRFScores(Record):
-    """After one iteration; ``trimap_miou`` in the order of the run's widths."""
+    """The scores after one iteration. ``trimap_miou`` has one value for each width of the run."""
 
     miou: Fraction
     pixel_accuracy: Fraction
@@ -213,9 +239,10 @@ class SearchRecord(Record):
 
 
 class CRFRecord(RunRecord):
-    """The scores of a run after each iteration of the CRF; ``search`` is None without a search.
+    """The scores of a run after each iteration of the CRF.
 
-    ``distance_share`` is of the image's diagonal.
+    ``search`` is None if the parameters were not searched. ``distance_share`` is that of
+    ``Boundaries``.
     """
 
     settings: dict[str, Any]
@@ -228,14 +255,14 @@ class CRFRecord(RunRecord):
 
 
 class CRFTimingRecord(Record):
-    """``seconds_per_image``: of all iterations, in one process."""
+    """The seconds that all iterations of the CRF take per image, in one process."""
 
     seconds_per_image: float
     environment: Environment
 
 
 class AuditRecord(RunRecord):
-    """A run's mIoU under the protocol and every scoring variant, None where one has no meaning."""
+    """The mIoU of a run under the protocol and every variant; None where it is not defined."""
 
     crop_size: tuple[int, int]
     protocol: Fraction
@@ -243,7 +270,7 @@ class AuditRecord(RunRecord):
 
 
 class Theory(Record):
-    """The theoretical field of the network's map, and what the middle pixel of an image sees."""
+    """The theoretical field of the output map, and the pixels that the middle logit sees."""
 
     size_px: int | None
     stride_px: int
@@ -278,10 +305,10 @@ Loaded = TypeVar("Loaded", bound=Record)
 
 
 def write_record(path: Path, schema: type[Record], content: dict[str, Any]) -> None:
-    """Write a result, once it is what ``schema`` says.
+    """Check a result against ``schema`` and write it.
 
     Raises:
-        ValidationError: it is not, which is a mistake in the code that made it.
+        ValidationError: the result does not fit: the code that made it has a bug.
     """
     schema.model_validate_json(json.dumps(content, allow_nan=False))
     write_json(path, content)

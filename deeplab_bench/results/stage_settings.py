@@ -1,4 +1,4 @@
-"""Settings of one stage: all that it depends on besides the files of the stages before it."""
+"""The settings file of a stage. The stage depends on it and on the results of earlier stages."""
 
 import json
 from typing import TypeVar
@@ -40,7 +40,7 @@ def write_settings(
 
 
 def read_settings(files: ProfileFiles, stage: str, *names: str, schema: type[Schema]) -> Schema:
-    """Read what ``write_settings`` wrote.
+    """Read the settings that ``write_settings`` wrote.
 
     Raises:
         SettingsError: the file is missing or damaged, or the stage's code has changed since.

@@ -1,7 +1,7 @@
 """Communication between the processes of a run that ``torchrun`` starts, one for each GPU.
 
-Without ``torchrun`` there is one process, and every function returns its argument, or what equals
-it.
+Without ``torchrun`` there is one process. Every function then returns its argument or an equal
+value.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Models' blocks of params.yaml: what they inherit, and what they say of one profile."""
+"""Models' blocks of params.yaml: inheritance, and changes for one profile."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ class ParamsError(SettingsError):
 
 
 def complete_blocks(blocks: Blocks) -> dict[str, dict[str, Any]]:
-    """Give every model's block all that it inherits, and remove the key ``extends``.
+    """Complete every model's block with what it inherits, and remove the key ``extends``.
 
     Raises:
         ParamsError: a block extends an unknown one, itself, or one that inherits from it.
@@ -51,7 +51,7 @@ def find_heirs(model: str, blocks: Blocks) -> list[str]:
 
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two mappings key by key, at any depth; other values of ``upper`` replace."""
+    """Merge two mappings key by key, at any depth; other values come from ``upper``."""
     merged = {**lower, **upper}
     for key in lower.keys() & upper.keys():
         if isinstance(lower[key], dict) and isinstance(upper[key], dict):
@@ -62,7 +62,7 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 def apply_profile(
     profile: str, block: Mapping[str, Any], profiles: Collection[str], where: str
 ) -> dict[str, Any]:
-    """Merge into a model's block what its ``per_profile`` says of one profile."""
+    """Merge a block's settings for this profile, under ``per_profile``, into the block."""
     rest = dict(block)
     where = f"{where}.per_profile"
     per_profile = require_mapping(rest.pop("per_profile", {}), where)

@@ -1,4 +1,4 @@
-"""The settings of one experiment: a model under a profile, all of them resolved."""
+"""The settings of one experiment: one model under one profile, completely resolved."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ class Phase(Settings):
 class Experiment(Settings):
     """All settings of one model under one profile.
 
-    ``second_phase`` goes on with the weights of the first.
+    ``second_phase`` continues with the weights of the first phase.
     """
 
     profile: str

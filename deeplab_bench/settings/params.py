@@ -187,7 +187,7 @@ class Params(Settings):
         """Check that all entries fit each other, also those that no run uses.
 
         Raises:
-            ParamsError: some do not.
+            ParamsError: some entries do not fit.
         """
         self._check_run()
         self._check_studies()

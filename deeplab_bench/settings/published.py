@@ -130,7 +130,7 @@ def find_published(citation: Citation) -> Published:
     """Find the one row that a citation fits.
 
     Raises:
-        PublishedError: it fits none, or several.
+        PublishedError: the citation fits no row, or several rows.
     """
     facts = read_published()
     if citation.table not in facts.tables:

@@ -10,19 +10,19 @@ from deeplab_bench.settings.base import Fraction, PositiveFloat, PositiveInt, Se
 class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
-    ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly``, which goes to zero over
-    all iterations, or ``step``, which multiplies the rate by ``step_factor`` every
-    ``step_iterations``. ``head_lr_multiplier`` applies to layers without pretrained weights.
-    ``batch_norm_momentum`` is torch's, the weight of the new batch: the paper's decay of 0.9997 is
-    0.0003.
+    ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly`` or ``step``. With ``poly``
+    the learning rate decreases to zero over all iterations. With ``step`` it is multiplied by
+    ``step_factor`` after every ``step_iterations`` iterations. ``head_lr_multiplier`` multiplies
+    the rate of layers without pretrained weights. ``batch_norm_momentum`` is the weight of the new
+    batch, as in torch: 0.0003 is the paper's decay of 0.9997.
 
-    ``loss_resolution``: the loss is computed at the size of the image, or at the size of the
-    network's ``logits`` with subsampled labels. ``class_balancing`` is an exponent: the loss weight
-    of a class is (median frequency of all classes / its own frequency) to this power. With 0 all
-    weights are 1; 1 is SegNet's median frequency balancing on CamVid.
+    ``loss_resolution`` is the size at which the loss is computed: that of the ``image``, or that of
+    the network's ``logits``, for which the labels are subsampled. ``class_balancing`` is an
+    exponent: the loss weight of a class is (median frequency of all classes / its own frequency) to
+    this power. With 0 all weights are 1; 1 is SegNet's median frequency balancing on CamVid.
 
     ``weights`` is ``none``, ``imagenet``, or the path of a classification network's state dict.
-    ``compile``: compile network and loss with ``torch.compile``.
+    ``compile``: whether to compile network and loss with ``torch.compile``.
     """
 
     iterations: PositiveInt

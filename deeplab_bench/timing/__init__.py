@@ -1,4 +1,4 @@
-"""Measure time and memory.
+"""Measurements of time and memory.
 
 - ``rounds``: the stopwatch, and rounds in which several pieces of work take turns.
 - ``machine``: the machine that a time belongs to, with its memory and clocks.

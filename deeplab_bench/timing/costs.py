@@ -114,7 +114,7 @@ def list_downloads(params: Params, profile: str, models: Sequence[str]) -> Itera
 def describe_disk(params: Params, profile: str, models: Sequence[str]) -> str:
     """Say how much disk is needed and free.
 
-    Archives count twice, because they lie unpacked beside themselves while they are converted.
+    Archives count twice: during the conversion, the archive and its unpacked files both exist.
     """
     data = params.profile[profile].data
     checkpoints = sum(count_checkpoint_bytes(params, profile, model) for model in models)

@@ -1,4 +1,4 @@
-"""Time pieces of work in turn, so that a drift of the machine's speed affects all of them alike."""
+"""Timing of several works in turn, so that a drift of the machine's speed affects all alike."""
 
 import itertools
 import time

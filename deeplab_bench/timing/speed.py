@@ -1,4 +1,4 @@
-"""Measure the costs of one model: parameters, FLOPs, latency, throughput, memory, training step.
+"""Costs of one model: parameters, FLOPs, latency, throughput, memory, training step.
 
 Every round also times one fixed reference network on the same images. The ratio of the two times
 compares models that were timed on different days.
@@ -198,7 +198,7 @@ def measure_throughput(
 
 
 def search_throughput(rate: Callable[[int], float], largest: int) -> dict[int, float]:
-    """Call ``rate`` on batch sizes 1, 2, 4, ... while images/s increase. Returns them by size.
+    """Call ``rate`` on batch sizes 1, 2, 4, ... while images/s increase; return them by size.
 
     The search also ends at the size ``largest``, after ``THROUGHPUT_SECONDS``, or when a GPU runs
     out of memory.

@@ -1,4 +1,4 @@
-"""Measure how long a training step takes, and store it for each device, for planning.
+"""Times of training steps, measured and stored for each device, for planning.
 
 The batches are random. Loading data is not part of the time.
 """

@@ -1,1 +1,1 @@
-"""Train one model: data to checkpoint."""
+"""Training of one model, from packed data to a checkpoint."""

@@ -1,7 +1,7 @@
-"""Train one model from its settings to a checkpoint, resumable and bit-identical from its seed.
+"""Training of one model to a checkpoint. Interrupted runs resume; a seed gives equal bytes.
 
-``torchrun`` spreads a run over several processes, a GPU each: they share every batch, and batch
-normalisation, loss and schedule are those of the whole batch.
+``torchrun`` starts several processes for one run, one on each GPU. They divide every batch between
+them. Batch normalisation, loss and schedule are those of the whole batch.
 """
 
 import fcntl
@@ -38,10 +38,11 @@ def train(
     provenance: Mapping[str, Any],
     workers: int | None = None,
 ) -> None:
-    """Train a model and write its ``checkpoint``, with the run's timing beside it.
+    """Train a model and write its ``checkpoint``. The file with its timing is beside it.
 
-    An interrupted run goes on from its last snapshot and ends in the same bytes as one that was not
-    interrupted. ``provenance`` is stored with the weights; a snapshot of another one is not used.
+    An interrupted run continues from its last snapshot, and its checkpoint has the same bytes as
+    without the interruption. ``provenance`` is stored with the weights. Snapshots with another
+    provenance are not used.
 
     Raises:
         DataError: the data have not been prepared.
@@ -100,18 +101,18 @@ def train(
 
 
 def get_snapshot_file(checkpoint: Path, provenance: Mapping[str, Any], phase: int) -> Path:
-    """Name the snapshot of a phase after all that the run is made from."""
+    """Return the file of a phase's snapshot. Its name has a digest of the run's provenance."""
     digest = hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
     return checkpoint.with_name(f"{checkpoint.stem}.{digest}.{phase}.snapshot")
 
 
 def derive_seed(seed: int) -> int:
-    """Derive another seed for every process, for what is drawn while training, as by dropout."""
+    """Derive a different seed for each process, for random operations such as dropout."""
     return int(np.random.SeedSequence((seed, distributed.rank())).generate_state(1)[0])
 
 
 def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
-    """Build the network as the first phase starts it, pretrained if the settings say so."""
+    """Build the network at the start of training, with pretrained weights if the settings ask."""
     model = build_model(experiment.architecture, experiment.arguments, num_classes=len(classes))
     weights = experiment.training.weights
     if weights != "none":
@@ -127,14 +128,14 @@ def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segme
 def rebuild(
     model: Segmenter, architecture: str, arguments: Mapping[str, Any], classes: Sequence[str]
 ) -> Segmenter:
-    """Put the same weights into a network of other arguments, as another output stride."""
+    """Copy the weights to a network with other arguments, for example another output stride."""
     other = build_model(architecture, arguments, num_classes=len(classes))
     other.load_state_dict(model.state_dict())
     return other
 
 
 def append_history(history: dict[str, list[float]], further: dict[str, list[float]]) -> None:
-    """Append the history of the next phase; the iterations count on."""
+    """Append the history of the next phase. Its iterations continue the count."""
     done = history["iteration"][-1] if history["iteration"] else 0
     history["iteration"] += [done + iteration for iteration in further["iteration"]]
     history["loss"] += further["loss"]
@@ -145,7 +146,7 @@ def get_timing_file(checkpoint: Path) -> Path:
 
 
 def read_timing(checkpoint: Path) -> dict[str, Any]:
-    """Read how long a checkpoint's training took, and on which machine.
+    """Read the duration of a checkpoint's training, and the machine.
 
     Raises:
         TrainingError: the file beside the checkpoint is missing.
@@ -158,7 +159,7 @@ def read_timing(checkpoint: Path) -> dict[str, Any]:
 
 @contextmanager
 def lock(checkpoint: Path) -> Iterator[None]:
-    """Keep a second process from training the same run, as after a killed ``dvc repro``."""
+    """Lock the run, so that no second process trains it, e.g. after ``dvc repro`` was killed."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with checkpoint.with_suffix(".lock").open("w") as file:
         try:

@@ -1,4 +1,4 @@
-"""The training loop: loss, optimiser, schedule and the state that a snapshot holds."""
+"""The training loop: loss, optimiser, schedule, and the state stored in a snapshot."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from deeplab_bench.training.loss import segmentation_loss, subsample
 from deeplab_bench.writing import write_tensors
 
 SNAPSHOT_SECONDS = 120
-# Steps between two looks at the loss and the clock: to read the loss, the CPU waits for the GPU.
+# Steps between two checks of the loss and the clock. To read the loss, the CPU waits for the GPU.
 LOOK_EVERY = 20
 HISTORY_POINTS = 100
 
@@ -30,7 +30,7 @@ class TrainingError(UserError):
 
 
 class TrainingLoss(nn.Module):
-    """A network with its loss, which a step differentiates and ``torch.compile`` may take."""
+    """A network together with its loss, as one module that ``torch.compile`` can compile."""
 
     def __init__(self, model: Segmenter, training: Training, class_weights: Tensor | None) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class TrainingLoss(nn.Module):
 
 
 class Trainer:
-    """The loop of one phase, step by step. ``state`` returns all that it depends on."""
+    """The training loop of one phase. ``state`` returns everything that a snapshot must hold."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Trainer:
         }
 
     def resume(self, snapshot: Path) -> None:
-        """Load the state in ``snapshot``, if there is one."""
+        """Load the state from ``snapshot`` if the file exists."""
         if not snapshot.is_file():
             return
         state = torch.load(snapshot, map_location=self.device, weights_only=True)
@@ -152,9 +152,9 @@ class Trainer:
         set_random_state(state["random"][distributed.rank() % len(state["random"])])
 
     def history(self) -> dict[str, list[float]]:
-        """Return the mean loss of each of about ``HISTORY_POINTS`` stretches of iterations.
+        """Return mean losses of at most ``HISTORY_POINTS`` intervals, with their last iterations.
 
-        A mean is None if it is not finite, as when the loss was infinite once and recovered.
+        A mean is None if it is not finite, for example if the loss was infinite in one iteration.
         """
         losses = self.losses.cpu()
         stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
@@ -165,7 +165,7 @@ class Trainer:
 
 
 def set_batch_norm(model: nn.Module, training: Training) -> None:
-    """Set the momentum of batch normalisation, or freeze its statistics and weights."""
+    """Set the momentum of batch normalisation, or freeze its statistics and parameters."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = training.batch_norm_momentum

@@ -41,7 +41,7 @@ def test_parameters_and_operations_are_the_same_at_every_rate() -> None:
 
 @pytest.mark.parametrize("side", [1, 2, 5, 8, 65])
 def test_valid_weights_are_those_on_the_map(side: int) -> None:
-    """A convolution of ones with ones counts the weights, since padding is zero."""
+    """Check the shares by a convolution of ones with ones, padded by zeros."""
     for rate in [*range(1, 10), 32, 33, 64, 65, 70]:
         ones = torch.ones(1, 1, side, side), torch.ones(1, 1, 3, 3)
         counted = Counter(F.conv2d(*ones, padding=rate, dilation=rate).int().flatten().tolist())
@@ -50,6 +50,6 @@ def test_valid_weights_are_those_on_the_map(side: int) -> None:
 
 
 def test_a_rate_of_the_maps_side_leaves_a_1x1_convolution() -> None:
-    """DeepLabv3, Section 3.3."""
+    """Check the example of DeepLabv3, Section 3.3."""
     assert count_valid_weights(65, 65)[1] == 1
     assert count_valid_weights(65, 1)[9] == (63 / 65) ** 2

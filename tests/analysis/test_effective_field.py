@@ -1,4 +1,4 @@
-"""Effective receptive fields where they are known, and the file that a stage writes."""
+"""Tests of effective receptive fields that are known, and of the file that the stage writes."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ def gaussian(deviation: float, side: int = 101) -> np.ndarray:
 
 @pytest.mark.parametrize("deviation", [3.0, 8.0])
 def test_size_of_a_gaussian(deviation: float) -> None:
-    """The disc where it exceeds 4.55 % has the radius d sqrt(2 ln(1 / 0.0455))."""
+    """Compare with the disc above 4.55 % of the peak, of radius d sqrt(2 ln(1 / 0.0455))."""
     area = math.pi * deviation**2 * 2 * math.log(1 / 0.0455)
     found = describe_effective(gaussian(deviation))
     assert found["size_px"] == pytest.approx(math.sqrt(area), rel=0.02)
@@ -48,7 +48,7 @@ def test_half_of_an_even_map_is_a_square_of_half_its_area() -> None:
 
 
 class Shift(nn.Module):
-    """Two classes, of which the second, twice as high, sees 2 pixels left and 1 up of its own."""
+    """A network of two classes. The second is twice as high; it sees the pixel 2 left and 1 up."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shifted = x.roll((1, 2), dims=(-2, -1)).sum(dim=1, keepdim=True)

@@ -70,7 +70,7 @@ def test_published_fields_of_vgg16() -> None:
 @pytest.mark.parametrize(("kernel_size", "size"), [(7, 404), (4, 308)])
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_published_fields_of_fc6(kernel_size: int, size: int) -> None:
-    """FCN, Table 1, and DeepLabv1, Section 3.2."""
+    """Check the fields in FCN, Table 1, and in DeepLabv1, Section 3.2."""
     with torch.device("meta"):
         network = VGG16(output_stride=32, kernel_size=kernel_size, rates=(1,), channels=8)
     assert size_and_stride(compute_theoretical_field(lambda x: network(x)[-1])) == (size, 32)
@@ -78,7 +78,7 @@ def test_published_fields_of_fc6(kernel_size: int, size: int) -> None:
 
 @pytest.mark.parametrize("depths", RESNET_BLOCKS)
 def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
-    """The stride of a block is in the 3x3 convolution of its last unit, as in TF-slim."""
+    """Check ResNets as in TF-slim: the last unit of each block has the stride."""
     stem = [nn.Conv2d(3, 16, 7, stride=2, padding=3), nn.MaxPool2d(3, stride=2, padding=1)]
     layers, channels, found = nn.Sequential(*stem), 16, []
     with torch.device("meta"):
@@ -96,7 +96,7 @@ def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("backbone", "size"), [("resnet50", 483), ("resnet101", 1027)])
 def test_strides_in_the_last_units_give_the_published_field(backbone: str, size: int) -> None:
-    """TF-slim's networks at output stride 32."""
+    """Compare with TF-slim's networks at output stride 32."""
     network = build_on_meta(
         "cascade",
         backbone=backbone,
@@ -110,7 +110,7 @@ def test_strides_in_the_last_units_give_the_published_field(backbone: str, size:
 
 
 def test_resnet_with_strides_in_the_first_units() -> None:
-    """The strides come earlier than in TF-slim, so later convolutions see more.
+    """Check a larger field than in TF-slim, since the strides come earlier.
 
     The size is 7 after conv1 and 11 after its pool. Each 3x3 convolution adds twice its stride.
     """
@@ -133,7 +133,7 @@ def test_global_pooling_sees_the_whole_image(architecture: str) -> None:
 
 
 def test_a_field_within_the_largest_side() -> None:
-    """block7 with unit rates 1, 2 and 4 has the largest limited field in params.yaml."""
+    """Check the largest limited field in params.yaml: block7 with unit rates 1, 2 and 4."""
     network = build_on_meta(
         "cascade", backbone="resnet101", width=1.0, output_stride=16, multi_grid=(1, 2, 4)
     )
@@ -172,7 +172,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def test_what_is_seen_is_what_has_a_gradient(
     architecture: str, overrides: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """Positive weights in a linear network give every pixel that is seen a gradient."""
+    """Compare with gradients: with positive weights, every pixel that is seen has a gradient."""
     model = positive(small_model(architecture, **overrides))
     height, width = size
     images = torch.rand(1, 3, height, width, dtype=torch.float64, requires_grad=True)
@@ -194,7 +194,7 @@ def seen_rows(network: Network, height: int) -> list[tuple[int, int]]:
 
 
 def test_taps_on_padding_see_nothing() -> None:
-    """At a high rate, a 3x3 convolution is a 1x1 convolution (DeepLabv3, Section 3.3)."""
+    """Check that a high rate makes a 3x3 convolution a 1x1 one (DeepLabv3, Section 3.3)."""
     kernel = torch.empty(1, 3, 3, 3, device="meta")
     for rate, expected in {
         2: [(0, 2), (1, 3), (0, 2), (1, 3)],

@@ -1,4 +1,4 @@
-"""Every benchmark runs at tiny sizes, without the libraries to compare with."""
+"""Tests of every benchmark at tiny sizes, without the libraries to compare with."""
 
 import math
 import sys
@@ -99,7 +99,7 @@ def test_the_files_name_a_missing_peer(
 
 
 def test_a_peer_that_is_there_is_compared(monkeypatch: pytest.MonkeyPatch, tiny: Workload) -> None:
-    """A stand-in takes the place of torchmetrics, which is not a dependency."""
+    """Replace torchmetrics, which is not a dependency, by a class of the same interface."""
 
     class Metric:
         def __init__(self, num_classes: int, ignore_index: int) -> None:
@@ -161,7 +161,7 @@ def test_rates_come_from_the_fastest_round(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_flops_of_a_training_step_are_forward_and_backward(tiny: Workload) -> None:
-    """A convolution on images runs once forward and once backward: images have no gradient."""
+    """Check that a convolution on images counts twice, since images have no gradient."""
     step = network_steps.make_peer_training(OtherNetwork(), tiny, tuned=False)
     forward = 2 * tiny.batch * 33 * 33 * 21 * 3 * 9
     assert step.flops == 2 * forward

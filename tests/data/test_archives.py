@@ -29,7 +29,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @dataclass
 class Served:
-    """How the server answers for one file; the fields are the faults."""
+    """The server's answer for one file; the fields are the faults."""
 
     body: bytes = BODY
     status: int = 200
@@ -140,7 +140,7 @@ def failed_fetch(archive: Archive, folder: Path) -> str:
 
 
 def cut_short(site: Site, archive: Archive, folder: Path, name: str = "data") -> None:
-    """A first run whose connection ends after CUT bytes."""
+    """Fetch once, over a connection that ends after CUT bytes."""
     site.files[name].cut = CUT
     message = failed_fetch(archive, folder)
     assert f"continue after the {CUT} bytes kept" in message
@@ -168,7 +168,7 @@ def test_other_digests(site: Site, tmp_path: Path, digest: str | None) -> None:
 
 @pytest.mark.parametrize("digits", [8, 1, 64])
 def test_first_digits_of_a_digest(site: Site, tmp_path: Path, digits: int) -> None:
-    """As in the names of torchvision's weights, resnet50-0676ba61.pth say."""
+    """Check digests as short as in torchvision's file names, such as resnet50-0676ba61.pth."""
     whole = hashlib.sha256(BODY).hexdigest()
     site.files["data"] = Served()
     archive = Archive("data.tar", (site.url("data"),), None, f"sha256:{whole[:digits]}")
@@ -470,7 +470,7 @@ def test_nothing_lies_under(tree_archive: Path, tmp_path: Path) -> None:
 
 
 def refused(path: Path, folder: Path, under: str | None = None) -> str:
-    """The error of an archive that must leave nothing behind, inside the folder or out."""
+    """Return the error of an archive, and check that it leaves no file behind."""
     message = error_of(lambda: unpack(path, folder, members_under=under))
     assert str(path) in message
     assert "remove the file and run again" in message

@@ -19,7 +19,7 @@ BLOCK = 5
 
 
 def numbered(count: int, height: int = 8, width: int = 6) -> Split:
-    """Images that show nothing but their number, as their labels do."""
+    """Make images whose pixels are 10 i and whose labels are i, where i is the index."""
     return split_of(
         [
             (np.full((height, width, 3), 10 * i, np.uint8), np.full((height, width), i, np.uint8))
@@ -29,7 +29,7 @@ def numbered(count: int, height: int = 8, width: int = 6) -> Split:
 
 
 def located(height: int, width: int) -> tuple[Pixels, Pixels]:
-    """An image whose red and green are four times a pixel's row and column; labels in blocks."""
+    """Make an image with red = 4 row and green = 4 column, and a label in blocks."""
     y, x = np.mgrid[:height, :width]
     image = np.stack([4 * y, 4 * x, np.full_like(x, 9)], axis=2).astype(np.uint8)
     return image, blocks(y, x).astype(np.uint8)

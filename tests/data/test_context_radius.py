@@ -1,4 +1,4 @@
-"""Context radii: known ones, and those of drawn scenes by their definition, window by window."""
+"""Tests of context radii: known ones, and those of drawn scenes against their definition."""
 
 import math
 
@@ -36,7 +36,7 @@ def radii_of(scene: Scene) -> Pixels:
 
 
 def make_piece(name: str, radius: float, size: int = 161) -> Piece:
-    """Upright in the middle of an image."""
+    """Make an upright piece in the middle of an image."""
     v, u = (np.mgrid[:size, :size] - size // 2) / radius
     return Piece(name, fill_outline(name, u, v), u, v)
 
@@ -63,7 +63,7 @@ def test_what_is_covered_tells_nothing() -> None:
 
 
 def test_in_the_middle_of_a_cross() -> None:
-    """Arms of 14 pixels on either side; past their outline's rim lies what no straight edge has."""
+    """Check that only a window beyond the rim of the arms, at 14 px, excludes straight edges."""
     piece = make_piece("cross", 40)
     radii = compute_context_radii([(piece.mask, find_differences(piece))], (161, 161))
     assert radii[80, 80] == 16
@@ -71,7 +71,7 @@ def test_in_the_middle_of_a_cross() -> None:
 
 
 def test_a_triangle_needs_two_edges() -> None:
-    """Five pixels above its base, half as wide as 57 there, which narrows by 2/3 a pixel."""
+    """Check 5 pixels above the base: half of the width is 57 there, and shrinks by 2/3 a row."""
     piece = make_piece("triangle", 50)
     radii = compute_context_radii([(piece.mask, find_differences(piece))], (161, 161))
     assert radii[110, 80] == pytest.approx(57 / (1 + 2 / 3), abs=2)
@@ -79,7 +79,7 @@ def test_a_triangle_needs_two_edges() -> None:
 
 @pytest.mark.parametrize("name", ["disc", "ring"])
 def test_a_disc_is_no_ring_once_the_hole_would_be_seen(name: str) -> None:
-    """Of 36 pixels' radius, the hole of sqrt 0.3 of it; straight edges bend away before."""
+    """Check radius 36 with a hole of sqrt(0.3) of it; straight edges are excluded earlier."""
     radius = 36 / math.sqrt(0.8) if name == "disc" else 36
     piece = make_piece(name, radius)
     radii = compute_context_radii([(piece.mask, find_differences(piece))], (161, 161))
@@ -107,7 +107,7 @@ def test_look_alikes_share_a_stretch_of_outline(name: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_windows_of_the_radius_decide_and_no_smaller(seed: int) -> None:
-    """In drawn scenes, with what is in front and the image's border."""
+    """Check drawn scenes, with pieces that hide others and with the image's border."""
     scene = draw_scene(np.random.RandomState(seed), 48)
     radii = radii_of(scene)
     fronts = [np.zeros((48, 48), dtype=bool)]

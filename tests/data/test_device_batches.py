@@ -1,4 +1,4 @@
-"""Batches made on a device, here the CPU, beside those of Pillow."""
+"""Tests of batches made on a device, here the CPU, against Pillow's."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def pillow_batches_of(split: Split, settings: Training) -> list[list[Tensor]]:
 
 
 def noise(random: np.random.Generator, longest: int) -> Split:
-    """Four images of any sizes up to ``longest``, of the hardest contents to agree on."""
+    """Make four images of random sizes up to ``longest`` from noise, where errors show most."""
     sizes = random.integers(1, longest + 1, (4, 2)).tolist()
     return split_of(
         [
@@ -49,7 +49,7 @@ def noise(random: np.random.Generator, longest: int) -> Split:
 
 
 def resized_by_columns_first(image: Pixels, index: int, settings: Training) -> Pixels:
-    """Pillow's, one axis at a time, with the mean of ImageNet beyond."""
+    """Resize by Pillow, first columns, then rows; pad with the mean of ImageNet."""
     _, crop = draw([image.shape[:2]], settings, 0, index)
     rows, columns = crop.rows, crop.columns
     across = Image.fromarray(image).resize(

@@ -60,7 +60,7 @@ def test_pixels_cannot_be_written_to(packed: Path) -> None:
 def test_no_room_to_pack(
     source: VocFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An image and its label take four bytes a pixel."""
+    """Check that an image and its label need four bytes a pixel."""
     needed = 4 * sum(height * width for height, width in SHAPES.values())
     folder = tmp_path / "packed"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9**9, 9**9, needed - 1))
@@ -94,7 +94,7 @@ def change_label(source: VocFolder, _: list[str]) -> None:
 
 
 def change_size(source: VocFolder, _: list[str]) -> None:
-    """The same bytes in another shape."""
+    """Store the same bytes in another shape."""
     with Image.open(source.image_path("a")) as file:
         image = np.asarray(file)
     Image.fromarray(image.reshape(6, 4, 3)).save(source.image_path("a"))
@@ -131,7 +131,7 @@ def test_digest_changes_with_the_classes(source: VocFolder, packed: Path) -> Non
 def test_context_radii_are_packed_and_vouched_for(
     source: VocFolder, packed: Path, tmp_path: Path
 ) -> None:
-    """Of the split that has them all."""
+    """Check that radii are packed only for a split in which every image has them."""
     before = compute_data_sha256(packed)
     assert load_split(packed, "val").context_radius(0) is None
     source.context_radius_path("a").parent.mkdir()

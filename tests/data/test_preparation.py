@@ -10,6 +10,7 @@ import pytest
 import test_archives
 import test_camvid
 from PIL import Image
+from pydantic import ValidationError
 from test_archives import Served, Site
 from test_voc_layout import VOC_COLOURS, make_folder
 
@@ -31,7 +32,7 @@ SHAPES = ShapesData(dataset="shapes", seed=0, image_size=32, train_images=3, val
 
 
 def labels(num_classes: int = 11) -> dict[str, dict[str, Pixels]]:
-    """Two splits of labels that have every class, in sizes of their own."""
+    """Make two splits of labels that have every class, in sizes of their own."""
     values = np.array([*range(num_classes), 255], dtype=np.uint8)
     return {
         "train": {"b": np.stack([values, values[::-1]]), "a": values[:, None].copy()},
@@ -119,6 +120,29 @@ def test_root_where_the_result_goes_is_left_alone(tmp_path: Path, inner: str) ->
     assert sorted((tmp_path / "out").rglob("*")) == before
 
 
+def test_every_image_is_its_own_group() -> None:
+    names = ["clip_1", "clip_2", "b"]
+    for data in (SHAPES, FolderData(dataset="folder", root=".")):
+        assert data.group_images(names) == [0, 1, 2]
+
+
+def test_images_of_a_folder_are_grouped_by_a_pattern() -> None:
+    data = FolderData(dataset="folder", root=".", group_pattern="^[^_]+")
+    names = ["clip2_1", "clip1_1", "clip2_9", "alone"]
+    assert data.group_images(names) == [0, 1, 0, 2]
+
+
+def test_a_pattern_that_finds_no_group_stops_before_packing(tmp_path: Path) -> None:
+    data = given(tmp_path / "voc").model_copy(update={"group_pattern": "^clip[0-9]+"})
+    message = refused(data, tmp_path / "out")
+    assert message.startswith("data.group_pattern ^clip[0-9]+ finds nothing in c, the name of an ")
+
+
+def test_a_pattern_is_a_regular_expression() -> None:
+    with pytest.raises(ValidationError, match="it is no regular expression: missing \\)"):
+        FolderData(dataset="folder", root=".", group_pattern="(clip")
+
+
 def test_same_name_in_train_and_val(tmp_path: Path) -> None:
     splits = labels()
     splits["val"]["a"] = splits["train"]["a"]
@@ -181,8 +205,8 @@ def test_camvid_is_downloaded_once_and_prepared(
     assert len(digests) == 1
     assert len(site.log) == 2
     assert not (tmp_path / "out" / "unpacked").exists()
-    for name, listed in test_camvid.NAMES.items():
-        split = load_split(tmp_path / "out", name)
+    for name in test_camvid.CONVERTED:
+        split, listed = load_split(tmp_path / "out", name), test_camvid.NAMES[name]
         assert split.classes == list(camvid.CLASSES)
         assert split.names == sorted(listed)
         for index, image in enumerate(split.names):

@@ -1,4 +1,4 @@
-"""Data sets: one file and one line each, and nothing of models in them."""
+"""Tests of the registry: data sets have one file and one line each, and import no models."""
 
 from pathlib import Path
 from typing import get_args
@@ -25,7 +25,7 @@ OF_MODELS += tuple(f"deeplab_bench/settings/{name}.py" for name in NAMES)
     + ["pipelines.download", "pipelines.prepare"],
 )
 def test_data_import_nothing_of_models(module: str) -> None:
-    """Otherwise an edit of a model would have the data prepared again."""
+    """Check that an edit of a model does not cause the data to be prepared again."""
     files = list_imported_files([module.removesuffix(".__init__")])
     assert files
     assert [path for path in files if path.startswith(OF_MODELS)] == []

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012 and SBD from archives of their layout, over a loopback server or as folders."""
+"""Tests of Pascal VOC 2012 and SBD, from archives on a local server or as folders."""
 
 import hashlib
 import tarfile
@@ -39,7 +39,7 @@ COUNTS = {key: len(names) for key, names in LISTS.items()} | {"trainaug": 8}
 
 
 def label_of(name: str, *, sbd: bool) -> Pixels:
-    """The two publishers label the same image differently, and SBD without void."""
+    """Make an image's label, which differs between the publishers; SBD has no void."""
     random = np.random.default_rng(sum(name.encode()))
     height, width = random.integers(3, 9, size=2)
     values = random.integers(1, 21, (height, width), dtype=np.uint8)
@@ -48,7 +48,7 @@ def label_of(name: str, *, sbd: bool) -> Pixels:
 
 
 def write_mat(path: Path, label: Any, field: str = "Segmentation") -> None:
-    """An annotation of the nested structure that SBD's files have."""
+    """Write an annotation with the nested structure of SBD's files."""
     boundaries = np.empty((20, 1), dtype=object)
     boundaries[:, 0] = [np.zeros(label.shape, dtype=bool)] * 20
     annotation = np.empty((1, 1), dtype=[("Boundaries", object), (field, object)])
@@ -58,7 +58,7 @@ def write_mat(path: Path, label: Any, field: str = "Segmentation") -> None:
 
 @dataclass
 class Copy:
-    """Miniatures of both data sets, extracted."""
+    """Small copies of both data sets, extracted."""
 
     root: Path
 
@@ -138,7 +138,7 @@ def downloaded_and_prepared(data: VocData, tmp_path: Path) -> Path:
 
 
 def check_prepared(folder: Path, copy: Copy, train: list[str]) -> None:
-    """Names, labels and images of both splits against what the publishers' files were made of."""
+    """Compare names, labels and images of both splits with the publishers' files."""
     for split_name, names in (("train", train), ("val", LISTS["val"])):
         split = load_split(folder, split_name)
         assert split.names == names
@@ -343,7 +343,7 @@ def test_a_folders_own_trainaug_is_counted(copy: Copy, release: Release, tmp_pat
 
 
 def test_trainaug_is_counted(copy: Copy, release: Release, tmp_path: Path) -> None:
-    """Each list is as long as published, but SBD's have another image in common with val."""
+    """Check that the merged list is counted: one image of SBD's lists is in val, too."""
     names = [*LISTS["sbd_val"][:-1], "2011_5"]
     copy.listing("sbd_val").write_text("".join(f"{name}\n" for name in names))
     message = refused(given(copy), tmp_path)
@@ -446,7 +446,7 @@ def test_archives_and_classes_are_torchvisions() -> None:
 
 
 def test_published_counts_fit_each_other() -> None:
-    """Sums that the papers and SBD's authors give."""
+    """Check sums that the papers and SBD's authors give."""
     counts = PUBLISHED.counts
     assert counts["train"] + counts["val"] == 2913
     assert counts["sbd_train"] + counts["sbd_val"] == 11355

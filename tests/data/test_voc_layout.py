@@ -28,7 +28,7 @@ LABEL = np.array([[0, 1, 2], [255, 2, 0]], dtype=np.uint8)
 
 
 def add_pair(folder: VocFolder, name: str, label: Pixels, suffix: str = "png") -> None:
-    """A label and a random image of its size."""
+    """Write a label and a random image of its size."""
     for sub in ("JPEGImages", "SegmentationClass"):
         (folder.root / sub).mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(sum(name.encode()))
@@ -47,7 +47,7 @@ def list_split(folder: VocFolder, split: str, text: str) -> Path:
 def make_folder(
     root: Path, splits: Mapping[str, Mapping[str, Pixels]], classes: Iterable[str] = ()
 ) -> VocFolder:
-    """A whole folder in Pascal VOC's layout, from the labels of every split by their names."""
+    """Make a complete folder in Pascal VOC's layout, from the labels of each split by name."""
     folder = VocFolder(root)
     for split, labels in splits.items():
         list_split(folder, split, "".join(f"{name}\n" for name in labels))

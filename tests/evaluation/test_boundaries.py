@@ -1,4 +1,4 @@
-"""Trimaps against a slow loop over pixels, boundary IoU against erosion as its paper has it."""
+"""Tests of trimaps against a loop over pixels, and of boundary IoU against erosion."""
 
 import math
 from itertools import product
@@ -19,7 +19,7 @@ WIDTHS = (1, 2, 3.5, 6, math.inf)
 
 
 def random_label(seed: int, height: int = 20, width: int = 16, patch: int = 4) -> Pixels:
-    """Patches of three classes and void."""
+    """Make patches of three classes and void."""
     patches = np.random.default_rng(seed).choice([0, 0, 1, 2, VOID], (height, width))
     label = np.kron(patches, np.ones((patch, patch))).astype(np.uint8)
     return label[:height, :width]
@@ -27,7 +27,7 @@ def random_label(seed: int, height: int = 20, width: int = 16, patch: int = 4) -
 
 @pytest.fixture(scope="module", params=["by hand", "random"])
 def label(request: pytest.FixtureRequest) -> NDArray[np.uint8]:
-    """Three classes, void between two of them, a lone pixel in a corner."""
+    """Make a label of three classes, with void between two of them and a pixel in a corner."""
     if request.param == "random":
         return random_label(2, 30, 22, patch=16)
     label = np.zeros((18, 23), dtype=np.uint8)
@@ -86,7 +86,7 @@ def test_an_image_of_one_label_has_no_bands() -> None:
 
 
 def eroded_boundary(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """What an erosion takes away that knows nothing beyond the image's border."""
+    """Return the pixels that an erosion removes; outside the image there is no mask."""
     core = binary_erosion(mask, np.ones((3, 3), dtype=bool), iterations=distance, border_value=0)
     return mask & ~core
 
@@ -95,7 +95,7 @@ def eroded_boundary(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]
     ("height", "width", "distance"), [(12, 9, 1), (50, 40, 1), (60, 80, 2), (120, 160, 4)]
 )
 def test_boundary_iou_by_erosion(height: int, width: int, distance: int) -> None:
-    """Class by class; diagonals of 15, 64, 100 and 200 pixels."""
+    """Compare each class, for diagonals of 15, 64, 100 and 200 pixels."""
     label, other = (random_label(seed, height, width, patch=max(3, height // 8)) for seed in (1, 2))
     prediction = np.where(other == VOID, 0, other).astype(np.uint8)
     intersection, union = count_boundary_regions(label, prediction, 4)
@@ -109,7 +109,7 @@ def test_boundary_iou_by_erosion(height: int, width: int, distance: int) -> None
 
 
 def test_boundary_iou_by_hand() -> None:
-    """A square of 6x6 in an image whose share of 2 % is a pixel, found a pixel too far right."""
+    """Check a 6x6 square predicted one pixel too far right; 2 % of the diagonal is one pixel."""
     label, prediction = np.zeros((2, 20, 20), dtype=np.uint8)
     label[5:11, 5:11] = prediction[5:11, 6:12] = 1
     intersection, union = count_boundary_regions(label, prediction, 2)
@@ -119,7 +119,7 @@ def test_boundary_iou_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_identical_masks_have_a_boundary_iou_of_one(seed: int) -> None:
-    """Whatever the prediction says where the ground truth is void."""
+    """Check that predictions at void pixels do not count."""
     label = random_label(seed, 70, 70, patch=9)
     prediction = np.where(label == VOID, seed, label).astype(np.uint8)
     intersection, union = count_boundary_regions(label, prediction, 3)

@@ -1,4 +1,4 @@
-"""A checkpoint is opened if it was made from what there is now, and from nothing else."""
+"""Tests that a checkpoint is opened only if everything it was made from is unchanged."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ class TestRefusal:
     def test_of_a_version_that_stored_another_provenance(
         self, experiment: Experiment, data_folder: Path, checkpoint_file: Path, tmp_path: Path
     ) -> None:
-        """One digest of all code, and none of the weights."""
+        """Check a checkpoint with one digest of all code, and no digest of the weights."""
         state = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
         del state["provenance"]["weights_sha256"]
         state["provenance"]["code_sha256"] = "digest"

@@ -1,4 +1,4 @@
-"""Every metric beside a loop over pixels, on random and on degenerate input."""
+"""Tests of every metric against a loop over pixels, on random and on degenerate input."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ each_case = pytest.mark.parametrize(("classes", "labels"), CASES)
 
 
 def slow_pairs(labels: Labels) -> list[tuple[int, int]]:
-    """(ground truth, prediction) of every pixel that is not void."""
+    """List (ground truth, prediction) of every pixel that is not void."""
     label, prediction = labels
     height, width = label.shape
     return [
@@ -85,7 +85,7 @@ def slow_mean_accuracy(labels: Labels, classes: int) -> float:
 
 
 def slow_frequency_weighted_iou(labels: Labels, classes: int) -> float:
-    """The mean over pixels of the IoU of the class that each of them has."""
+    """Compute the mean over pixels of the IoU of each pixel's true class."""
     of_class = slow_iou(labels, classes)
     return mean([of_class[truth] for truth, _ in slow_pairs(labels)])
 
@@ -128,7 +128,7 @@ def test_metric(
 
 
 def test_what_counts_in_miou() -> None:
-    """A class in neither is left out; one only predicted, or only in the truth, counts as 0."""
+    """Check absent classes, and classes only predicted or only in the truth, which count as 0."""
     absent = metrics.confusion_matrix(*flat([0, 0, 1, 1], [0, 0, 1, 0]), 3)
     np.testing.assert_allclose(metrics.iou(absent), [2 / 3, 1 / 2, np.nan])
     assert metrics.miou(absent) == pytest.approx(7 / 12)
@@ -141,7 +141,7 @@ def test_what_counts_in_miou() -> None:
 
 
 def test_background_counts_and_void_does_not() -> None:
-    """With 255 taken for 0, or class 0 left out, the figures would be others."""
+    """Check an example whose figures change if void is class 0, or if class 0 is left out."""
     confusion = metrics.confusion_matrix(*flat([0, 0, 1, 1, VOID, VOID], [0, 1, 1, 1, 1, 0]), 2)
     assert confusion.sum() == 4
     assert metrics.iou(confusion).tolist() == pytest.approx([1 / 2, 2 / 3])
@@ -150,7 +150,7 @@ def test_background_counts_and_void_does_not() -> None:
 
 
 def test_one_matrix_a_split_is_no_mean_over_images() -> None:
-    """Class 1 has 8 of 8 pixels right in one image and none of 2 in the other."""
+    """Check class 1 with 8 of 8 pixels right in one image and none of 2 in the other."""
     images = [flat([1] * 8 + [0] * 2, [1] * 8 + [0] * 2), flat([1] * 2 + [0] * 8, [0] * 10)]
     each = [metrics.confusion_matrix(*image, 2) for image in images]
     np.testing.assert_allclose(metrics.iou(each[0] + each[1]), [10 / 12, 8 / 10])
@@ -181,7 +181,7 @@ def test_order_of_pixels_is_immaterial() -> None:
 
 
 def test_roles_are_not_symmetric() -> None:
-    """Rows are the ground truth."""
+    """Check that rows are the ground truth."""
     confusion = metrics.confusion_matrix(*flat([0, 0, 0, 1], [1, 1, 0, 1]), 2)
     assert confusion.tolist() == [[1, 2], [0, 1]]
     assert metrics.mean_accuracy(confusion) == pytest.approx((1 / 3 + 1) / 2)

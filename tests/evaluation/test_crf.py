@@ -1,4 +1,4 @@
-"""The CRF beside one that sums over all pairs of pixels; its worker processes; its search."""
+"""Tests of the CRF against a sum over all pairs of pixels; of its processes and its search."""
 
 import math
 import os
@@ -40,7 +40,7 @@ Array = NDArray[Any]
 
 
 def scene(seed: int, height: int = 6, width: int = 7, classes: int = 3) -> tuple[Array, Array]:
-    """Uncertain probabilities (C, H, W) and an image of two flat halves with some noise."""
+    """Make uncertain probabilities (C, H, W) and an image of two flat halves with some noise."""
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(classes), size=(height, width)).transpose(2, 0, 1)
     image = random.integers(0, 20, (height, width, 3))
@@ -65,7 +65,7 @@ def softmax(scores: Array) -> Array:
 def brute_force(
     probabilities: Array, image: Array, parameters: CRFParameters, iterations: int
 ) -> Array:
-    """Every pair of pixels; each message over the sum of its receiver's kernel (C, H, W)."""
+    """Sum over all pairs of pixels; divide each message by the sum of its receiver's kernel."""
     classes, height, width = probabilities.shape
     places = np.array(list(product(range(height), range(width))), dtype=float)
     colours = image.reshape(-1, 3).astype(float)
@@ -99,7 +99,7 @@ class TestMeanField:
         ids=str,
     )
     def test_by_brute_force(self, changes: dict[str, float], iterations: int) -> None:
-        """Close, as the library's filter approximates the sum over all pairs of pixels."""
+        """Check that the library's approximate filter comes close to the sum over all pairs."""
         parameters = replace(PARAMETERS, **changes)
         agreeing, apart = [], []
         for seed in range(6):
@@ -192,7 +192,7 @@ class TestRefined:
 
 
 def process_id(item: float) -> tuple[float, int, bool]:
-    """The first items take longest."""
+    """Return the process that works on the item; the first items take longest."""
     time.sleep(item)
     return item, os.getpid(), "torch" in sys.modules
 
@@ -219,7 +219,7 @@ def alive(process: int) -> bool:
 
 class TestProcesses:
     def test_parallel_equals_serial_in_order(self) -> None:
-        """Images of different sizes; workers that have not loaded torch."""
+        """Check images of different sizes, in workers that have not loaded torch."""
         given = [task(seed) for seed in range(5)]
         for one, parallel in zip(given, refine_images(given, workers=2), strict=True):
             serial = refine_image(one)
@@ -228,7 +228,7 @@ class TestProcesses:
             np.testing.assert_array_equal(parallel.pictures.beliefs, serial.pictures.beliefs)
 
     def test_items_are_drawn_as_workers_become_free(self) -> None:
-        """And the workers, which have not loaded torch, end with the iteration."""
+        """Check also that the workers have not loaded torch and end with the iteration."""
         drawn = []
 
         def items() -> Iterator[float]:
@@ -279,7 +279,7 @@ class TestProcesses:
 
 
 def peak(parameters: CRFParameters) -> float:
-    """A score that is highest at (4, 45, 6)."""
+    """Compute a score whose maximum is at (4, 45, 6)."""
     w1, sigma_alpha, sigma_beta = get_searched_values(parameters)
     return -abs(w1 - 4) - abs(sigma_alpha - 45) / 10 - abs(sigma_beta - 6)
 
@@ -311,7 +311,7 @@ class TestSearch:
         assert everything == sorted(everything)
 
     def test_where_it_begins_counts(self) -> None:
-        """Off the grid, and better than all of it."""
+        """Check a start that is not on the grid, and is better than all of the grid."""
         start = replace(PARAMETERS, w1=4, sigma_alpha=45, sigma_beta=6)
         tried = search_coarse_to_fine(start, ((8.0,), (90.0,), (1.0,)), lambda c: [*map(peak, c)])
         assert tried[0].parameters == start

@@ -1,4 +1,4 @@
-"""The evaluation of the CRF: compared with the run's own figures and with a CRF called by hand."""
+"""Tests of the CRF's evaluation against the run's own figures and a CRF called by hand."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -123,7 +123,7 @@ def test_no_iteration_is_the_run_itself(
 
 
 def test_an_edge_that_the_crf_sets_right() -> None:
-    """A bright square, found a pixel too far right by a network that is not sure."""
+    """Check a bright square that an uncertain network predicts one pixel too far right."""
     label, predicted = np.zeros((2, 20, 20), dtype=np.uint8)
     label[5:11, 5:11] = predicted[5:11, 6:12] = 1
     image = np.repeat(200 * label[..., None], 3, axis=-1)
@@ -172,7 +172,7 @@ def test_figures_by_hand(
 def test_the_search_scores_training_images(
     result: dict[str, Any], experiment: Experiment, data_folder: Path, checkpoint: Checkpoint
 ) -> None:
-    """All of them scored here once more; the best was used, which is not where it began."""
+    """Compute every score again; the best parameters are used, and are not those of the start."""
     model, train = loaded(experiment, checkpoint), load_split(data_folder, "train")
     search = result["search"]
     assert (search["split"], search["images"]) == ("train", 3)
@@ -241,7 +241,7 @@ def test_without_a_search_the_given_parameters_are_used(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In this process, as processes are slow to start."""
+    """Run in this process, since processes are slow to start."""
     monkeypatch.setattr(
         crf_evaluation, "refine_images", lambda tasks, workers: map(refine_image, tasks)
     )

@@ -1,4 +1,4 @@
-"""A run's figures: those of its predictions at every image's own size, and no others."""
+"""Tests that a run's figures are those of its predictions at every image's own size."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def predicted(model: nn.Module, split: Split) -> list[Pixels]:
 
 
 def source_files(data_folder: Path, name: str) -> tuple[Pixels, Pixels]:
-    """An image and its label as they lay on disk before they were packed."""
+    """Read an image and its label as they were before packing."""
     voc = data_folder.parent / "voc"
     with Image.open(voc / "JPEGImages" / f"{name}.png") as image:
         pixels = np.asarray(image)
@@ -70,7 +70,7 @@ def source_files(data_folder: Path, name: str) -> tuple[Pixels, Pixels]:
 def test_predictions_at_every_image_size(
     model: nn.Module, predictions: list[Pixels], data_folder: Path, val: Split
 ) -> None:
-    """Beside the model called by hand, but for a pixel on the border of two classes."""
+    """Compare with the model called by hand; pixels between two classes may differ."""
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     model = model.cpu().eval()
     for name, size, prediction in zip(val.names, val.sizes, predictions, strict=True):
@@ -132,7 +132,7 @@ def test_images_add_up_to_the_classes(
 def test_nothing_varies_between_identical_runs(
     evaluated: Result, experiment: Experiment, data_folder: Path, val: Split, tmp_path: Path
 ) -> None:
-    """Even if one of them was trained again, and other code drew random numbers before."""
+    """Train one of the runs again, and draw random numbers before it is evaluated."""
     torch.manual_seed(7)
     path = tmp_path / "elsewhere.pt"
     train_balanced(experiment, data_folder, path)
@@ -148,7 +148,7 @@ def test_nothing_varies_between_identical_runs(
 def test_result_says_what_it_is_of(
     result: dict[str, Any], experiment: Experiment, model: nn.Module
 ) -> None:
-    """The run itself, as its seed, is stamped by the stage."""
+    """Check what the result says of itself; the stage adds the run's identity, such as its seed."""
     assert result["architecture"] == "fcn"
     assert result["settings"]["arguments"] == experiment.arguments
     schedule = experiment.training.model_dump(mode="json")
@@ -169,7 +169,7 @@ class TestOracle:
         checkpoint: Checkpoint,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Whatever it says of void; the class that no image shows is null and listed."""
+        """Check perfect predictions, with any class at void; a class in no image is null."""
 
         def oracle(
             model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
@@ -194,7 +194,7 @@ class TestOracle:
         checkpoint: Checkpoint,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Logits of the truth go through unharmed: sizes, argmax, order of images."""
+        """Check that sizes, argmax and the order of images keep the logits of the truth."""
 
         class Oracle(nn.Module):
             def __init__(self) -> None:
@@ -225,7 +225,7 @@ class TestInference:
     def test_another_output_stride(
         self, experiment: Experiment, checkpoint: Checkpoint, val: Split
     ) -> None:
-        """The same weights in the network of that stride."""
+        """Compare with a network of that stride that has the same weights."""
         result, _ = evaluate(experiment, 0, Inference(output_stride=8), val, checkpoint)
         assert result["settings"]["inference"]["output_stride"] == 8
         arguments = experiment.arguments | {"output_stride": 8}
@@ -237,7 +237,7 @@ class TestInference:
 
 @pytest.fixture(scope="module")
 def samples(evaluated: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that the stage makes of the predictions."""
+    """Write the picture that the stage makes of the predictions."""
     path = tmp_path_factory.mktemp("samples") / "plain-0.png"
     write_label(path, tile(evaluated[1]))
     return path
@@ -259,7 +259,7 @@ class TestSamples:
         val: Split,
         tmp_path: Path,
     ) -> None:
-        """Left to right from the top; below the lower ones there is void, white in the image."""
+        """Check the tiles from the top left; below smaller ones is void, white in the image."""
         write_samples(data_folder, tmp_path / "images.png", tmp_path / "labels.png")
         tiled = {}
         for name, path in (

@@ -1,4 +1,4 @@
-"""The contract of all measures, and what each of them records on splits of known figures."""
+"""Tests of what all measures have in common, and of each one's record on small splits."""
 
 import math
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ each_measure = pytest.mark.parametrize("measure", MEASURES)
 
 @pytest.fixture(scope="module")
 def val(data_folder: Path) -> Split:
-    """With context radii."""
+    """Add context radii to the validation split."""
     split = load_split(data_folder, "val")
     radii = np.random.default_rng(1).integers(0, 256, split.labels.shape, np.uint8)
     return replace(split, context_radii=radii)
@@ -46,7 +46,7 @@ def val(data_folder: Path) -> Split:
 
 @pytest.fixture(scope="module")
 def predictions(val: Split) -> list[Pixels]:
-    """The truth, but for a third of the pixels."""
+    """Copy the truth, and change a third of the pixels."""
     random = np.random.default_rng(0)
     return [
         np.where(
@@ -66,7 +66,7 @@ def updated(
 
 
 def test_every_measure_is_listed() -> None:
-    """Each file but two defines one, and no two record the same key."""
+    """Check that each file but two defines one measure, and that no two record the same key."""
     names = {module.name for module in iter_modules(measures.__path__)} - {"measure", "registry"}
     modules = [import_module(f"{measures.__name__}.{name}") for name in names]
     assert {measure.__module__ for measure in MEASURES} == {module.__name__ for module in modules}
@@ -89,7 +89,7 @@ class TestContract:
     def test_merging_two_halves_gives_the_whole(
         self, measure: type[Measure], val: Split, predictions: list[Pixels]
     ) -> None:
-        """As two processes would, each with every other image."""
+        """Count every other image in each half, as two processes do."""
         whole = updated(measure, val, predictions, range(len(val)))
         half, other = (
             updated(measure, val, predictions, range(rank, len(val), 2)) for rank in range(2)
@@ -117,7 +117,7 @@ class TestContract:
     def test_the_record_is_json(
         self, measure: type[Measure], images: str, val: Split, predictions: list[Pixels]
     ) -> None:
-        """Without an image too, and without context radii."""
+        """Check the record also without images, and without context radii."""
         indices = range(len(val)) if images == "all" else range(0)
         for split in (val, replace(val, context_radii=None)):
             record = updated(measure, split, predictions, indices).record()
@@ -148,7 +148,7 @@ def test_the_order_of_entries(val: Split, predictions: list[Pixels]) -> None:
 
 class TestObjectSize:
     def test_sizes_add_up_to_the_split(self, val: Split, predictions: list[Pixels]) -> None:
-        """But for images without an object."""
+        """Check that the sizes sum to the split, without the images that have no object."""
         indices = range(len(val))
         by_size = updated(ObjectSizeMeasure, val, predictions, indices).counts["by_size"]
         by_image = updated(ConfusionMeasure, val, predictions, indices).counts["by_image"]
@@ -162,7 +162,7 @@ class TestObjectSize:
             np.testing.assert_array_equal(by_image[index], expected)
 
     def test_sizes_by_hand(self) -> None:
-        """Objects of 1, 4 and 9 pixels; the false positive lies beside that of 1.
+        """Check objects of 1, 4 and 9 pixels; the false positive is next to the smallest.
 
         The image of background alone counts in the split and in no size.
         """
@@ -194,7 +194,7 @@ class TestObjectSize:
 
 
 def test_boundaries_of_the_truth_and_of_another(val: Split) -> None:
-    """One class with nothing to find; all bands of the truth are right."""
+    """Check perfect predictions, with one class absent, and then predictions of ground alone."""
     truth = true_predictions(val)
     record = measure_predictions(val, enumerate(truth))["boundaries"]
     assert record["trimap_miou"] == [1.0] * len(TRIMAP_WIDTHS)
@@ -208,7 +208,7 @@ def test_boundaries_of_the_truth_and_of_another(val: Split) -> None:
 
 class TestContextAccuracy:
     def test_pixels_by_bin(self) -> None:
-        """Two of the bins, void left out, one beyond the largest."""
+        """Check two bins and the pixels beyond the largest; void is left out."""
         radii = np.array([[0, 0, 4, 5, 255, 3]], dtype=np.uint8)
         label = np.array([[0, 1, 1, 2, 2, VOID]], dtype=np.uint8)
         prediction = np.array([[0, 0, 1, 2, 0, 0]], dtype=np.uint8)
@@ -218,7 +218,7 @@ class TestContextAccuracy:
         assert total.tolist() == [2, 1, 1] + [0] * (len(RADIUS_BINS) - 3) + [1]
 
     def test_pixels_by_context_radius(self) -> None:
-        """Summed over images, and null for photographs, which have no such radii."""
+        """Check the sum over images, and null for photographs, which have no context radii."""
         labels = [np.array([[0, 1, VOID]]), np.array([[1, 1]])]
         split = labelled_split(labels, TWO_CLASSES)
         answers = [np.array([[0, 0, 0]], dtype=np.uint8), np.array([[1, 0]], dtype=np.uint8)]
@@ -232,7 +232,7 @@ class TestContextAccuracy:
 
 
 class TestNothingToMeasure:
-    """Null, which JSON can say."""
+    """Tests that the record is null if there is nothing to measure, since JSON has no NaN."""
 
     def test_without_objects(self) -> None:
         split = labelled_split([np.full((2, 3), VOID), np.zeros((3, 2), int)], TWO_CLASSES)

@@ -1,4 +1,4 @@
-"""Objects, their size bins, and the nearest object, beside brute force on small grids."""
+"""Tests of objects, size bins and the nearest object against brute force on small grids."""
 
 from collections import Counter
 from itertools import product
@@ -24,13 +24,13 @@ def grid(*rows: list[int]) -> Pixels:
 
 
 def random_label(seed: int) -> Pixels:
-    """Patches of 3 classes and void."""
+    """Make patches of 3 classes and void."""
     patches = np.random.default_rng(seed).choice([0, 0, 0, 0, 1, 2, V], (6, 8))
     return np.kron(patches, np.ones((2, 2))).astype(np.uint8)[:11, :]
 
 
 def slow_areas(label: Pixels, background: int | None) -> NDArray[np.int64]:
-    """By flood fill."""
+    """Compute the areas by flood fill."""
     areas = np.zeros(label.shape, dtype=np.int64)
     height, width = label.shape
     for start in product(range(height), range(width)):
@@ -85,13 +85,13 @@ def test_objects_by_flood_fill(seed: int, background: int | None) -> None:
 
 
 def test_object_list_has_each_object_once() -> None:
-    """Two objects of 2 pixels, of two classes, one of 1 and one of 3."""
+    """Check two objects of 2 pixels, of different classes, one object of 1 and one of 3."""
     label = grid([1, 1, 0, 2], [0, 0, 0, 2], [3, 0, 1, 0], [0, 0, 1, 1])
     assert Counter(list_object_areas(compute_object_areas(label, 0)).tolist()) == {1: 1, 2: 2, 3: 1}
 
 
 def strips(*lengths: int) -> Pixels:
-    """An object of every length, a row each."""
+    """Make one object of each length, each in a row of its own."""
     label = np.zeros((2 * len(lengths), max(lengths)), dtype=np.uint8)
     for row, length in enumerate(lengths):
         label[2 * row, :length] = 1
@@ -99,7 +99,7 @@ def strips(*lengths: int) -> Pixels:
 
 
 def test_terciles_by_hand() -> None:
-    """Positions 5/3 and 10/3 among 2, 4, ..., 12, which lie in two images."""
+    """Check areas 2, 4, ..., 12 in two images: the terciles are at positions 5/3 and 10/3."""
     images = [compute_object_areas(strips(*lengths), 0) for lengths in ((2, 12, 4), (10, 6, 8))]
     edges = compute_area_edges(images)
     assert edges == pytest.approx([4 + 2 * 2 / 3, 8 + 2 * 1 / 3])
@@ -119,7 +119,7 @@ def test_object_on_an_edge_belongs_below_it() -> None:
 
 
 def test_objects_count_once_whatever_their_area() -> None:
-    """Among areas 1, 1, 1, 1, 20 both terciles are 1; by pixels they would be 20."""
+    """Check areas 1, 1, 1, 1, 20: both terciles are 1; counted by pixels they would be 20."""
     assert compute_area_edges([compute_object_areas(strips(1, 1, 1, 1, 20), 0)]) == [1, 1]
 
 
@@ -159,7 +159,7 @@ def test_bins_partition_the_image(seed: int) -> None:
 
 
 def test_scraps_are_no_objects() -> None:
-    """Of 100x100 pixels, less than five are a slip; the pixels then belong to what is near."""
+    """Check that fewer than five pixels of 100x100 are no object."""
     label = np.zeros((100, 100), dtype=np.uint8)
     label[:2, :2], label[50:55, 50] = 1, 1
     areas = compute_object_areas(label, 0)

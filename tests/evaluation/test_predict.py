@@ -1,4 +1,4 @@
-"""Predictions at every image's own size; probabilities beside the network called by hand."""
+"""Tests of predictions at every image's own size, and of probabilities computed by hand."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def predicted(model: nn.Module, split: Split) -> list[Pixels]:
 class TestPredict:
     @pytest.mark.parametrize("architecture", ARCHITECTURES)
     def test_any_architecture_and_size(self, architecture: str, val: Split) -> None:
-        """One image at a time, with the statistics of training, which stay as they are."""
+        """Check the sizes of the predictions, and that the network's state does not change."""
         known = list_arguments(architecture)
         arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
         torch.manual_seed(0)
@@ -44,7 +44,7 @@ class TestPredict:
             assert torch.equal(value.cpu(), before[key]), key
 
     def test_images_do_not_see_each_other(self, model: nn.Module, val: Split) -> None:
-        """Beside others of its size, which go through the network together."""
+        """Check an image in one batch with others of its size."""
         image, label = val.image(2), val.label(2)
         together = Split(
             ["image", "mirrored", "turned"],
@@ -70,7 +70,7 @@ class TestProbabilities:
     def test_probabilities_by_hand(
         self, scales: tuple[float, ...], flip: bool, experiment: Experiment, val: Split
     ) -> None:
-        """The mean of what every rescaled, mirrored image gives, each turned and resized back."""
+        """Compare with the mean over rescaled and mirrored images, each turned and resized back."""
         torch.manual_seed(0)
         model = build_model("fcn", experiment.arguments, num_classes=6).eval()
         inference = Inference(scales=scales, flip=flip)
@@ -96,7 +96,7 @@ class TestProbabilities:
     def test_a_mirror_image_gives_the_mirror_image(
         self, experiment: Experiment, val: Split
     ) -> None:
-        """With flip the network treats left and right alike."""
+        """Check that with flip the network treats left and right alike."""
         torch.manual_seed(0)
         model = build_model("fcn", experiment.arguments, num_classes=6).eval()
         image = val.images.reshape(-1)[: 3 * 48 * 48].reshape(48, 48, 3)

@@ -1,4 +1,4 @@
-"""Every variant beside a slow computation from the pixels, and on predictions of known score."""
+"""Tests of every variant against a loop over pixels, and on predictions of known score."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ SHAPES = [(10, 15), (7, 20), (16, 12)]
 
 
 def random_labels(seed: int) -> list[Pixels]:
-    """Of three classes and void; the first image has no car."""
+    """Make labels of three classes and void; the first image has no car."""
     random = np.random.default_rng(seed)
     labels = [random.choice([0, 0, 1, 2, VOID], shape).astype(np.uint8) for shape in SHAPES]
     labels[0][labels[0] == 2] = 1
@@ -38,7 +38,7 @@ def random_labels(seed: int) -> list[Pixels]:
 
 
 def pattern(image: Pixels) -> Pixels:
-    """A prediction that hangs on the size alone: kites too, which no label shows."""
+    """Predict a pattern that depends on the image's size only, with a class that no label has."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     return ((y // 2 + x) % 5 % 4).astype(np.uint8)
 
@@ -50,7 +50,7 @@ def only_road(image: Pixels) -> Pixels:
 def slow_ious(
     pairs: Sequence[tuple[Pixels, Pixels]], ignored: bool = True
 ) -> dict[int, float | None]:
-    """IoU of each class over all pairs of label and prediction; None where the union is empty."""
+    """Compute the IoU of each class over all pairs; None if the union is empty."""
     ious: dict[int, float | None] = {}
     for c in range(len(CLASSES)):
         intersection = union = 0
@@ -113,11 +113,11 @@ def test_rules_by_slow_loops(seed: int, predict: Callable[[Pixels], Pixels]) -> 
 
 
 def test_rules_on_the_truth() -> None:
-    """No variant sees a fault but those that lack a class, or take void for something."""
+    """Score perfect predictions: only rules on absent classes or void give less than 1."""
     labels = [np.array([[0, 1]], dtype=np.uint8), np.array([[0, VOID, 0, 0]], dtype=np.uint8)]
 
     def truth(image: Pixels) -> Pixels:
-        """But for the blurred colours of resized images, which lie between."""
+        """Read the class from the colour; resizing blurs it to values in between."""
         return np.where(image[..., 0] < 2, image[..., 0], 1)
 
     counts = count_split(labelled_split(labels, CLASSES), range(2), (1, 2), truth)
@@ -170,7 +170,7 @@ def test_views_show_image_and_label_alike(shape: tuple[int, int]) -> None:
 
 
 def test_an_audited_run(experiment: Experiment, val: Split, checkpoint: Checkpoint) -> None:
-    """The protocol is that of the run; all void of its images lies in the rims of objects."""
+    """Check that the protocol's score is the run's, and that counting void costs something."""
     result = audit(experiment, 0, val, checkpoint)
     run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
     assert result["protocol"] == run["metrics"]["miou"]

@@ -174,7 +174,7 @@ def test_atrous_features_subsampled_are_the_strided_ones(
 def test_strides_in_the_last_units_have_an_exact_atrous_form(
     name: Any, output_stride: Any, multi_grid: tuple[int, ...] | None
 ) -> None:
-    """With the paper's placement the unit rates, too, multiply the rates of the exact form."""
+    """Check the paper's placement, also with unit rates."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"width": 0.25, "multi_grid": multi_grid, "stride_in": "last"}
     strided = ResNet(name, output_stride=32, **settings).double().eval()
@@ -192,7 +192,7 @@ def test_strides_in_the_last_units_have_an_exact_atrous_form(
 
 
 def test_strides_in_the_first_units_have_none_with_unit_rates() -> None:
-    """The first convolution of block4 has rate 2, not the 1 of the exact form."""
+    """Check it: the first convolution of block4 has rate 2, not the 1 of the exact form."""
     torch.manual_seed(0)
     strided = ResNet("resnet50", output_stride=32, width=0.25, multi_grid=(1, 1, 1)).eval()
     atrous = ResNet("resnet50", output_stride=16, width=0.25, multi_grid=(1, 1, 1)).eval()
@@ -203,7 +203,7 @@ def test_strides_in_the_first_units_have_none_with_unit_rates() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_a_cascade_with_strides_in_the_last_units_has_an_exact_atrous_form(name: Any) -> None:
-    """DeepLabv3, Section 3.2: every block but the last one ends with a stride."""
+    """Check DeepLabv3, Section 3.2: every block but the last one ends with a stride."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"width": 0.25, "cascaded_blocks": 2, "stride_in": "last"}
     strided = ResNet(name, output_stride=128, multi_grid=(1, 2, 1), **settings).double().eval()
@@ -274,7 +274,7 @@ def test_cascade_doubles_the_rate_at_every_block(
 def test_cascaded_blocks_stride_on_to_the_output_stride(
     output_stride: int, strides: tuple[int, ...], rates: tuple[int, ...], size: tuple[int, int]
 ) -> None:
-    """DeepLabv3, Figure 3: (a) at 256, (b) at 16. Inputs may be smaller than the stride."""
+    """Check DeepLabv3, Figure 3: (a) at 256, (b) at 16; inputs may be smaller than the stride."""
     model = on_meta(
         "resnet50", output_stride=output_stride, multi_grid=(1, 1, 1), cascaded_blocks=3
     )
@@ -288,7 +288,7 @@ def test_cascaded_blocks_stride_on_to_the_output_stride(
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_atrous_cascade_subsampled_is_the_strided_one(name: Any) -> None:
-    """Both have the same state dict: a network can be evaluated at any output stride."""
+    """Load one state dict into both: a network can be evaluated at any output stride."""
     torch.manual_seed(0)
     strided = ResNet(name, output_stride=128, width=0.25, cascaded_blocks=2).double().eval()
     randomise_batch_norm(strided)

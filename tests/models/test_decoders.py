@@ -25,7 +25,7 @@ def conv_bn(in_channels: int, out_channels: int, kernel: int) -> int:
 
 
 def torchvision_stages(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
-    """The model's weights in torchvision's ResNet-18, its four maps."""
+    """Compute the four maps of torchvision's ResNet-18 with the model's weights."""
     resnet = get_model("resnet18", weights=None).eval()
     resnet.load_state_dict(model.backbone.state_dict(), strict=False)
     getter = IntermediateLayerGetter(resnet, {f"layer{i}": f"layer{i}" for i in range(1, 5)})

@@ -222,7 +222,7 @@ def test_vgg_is_no_backbone_of_later_architectures(architecture: str) -> None:
 @every_variant
 @torch.no_grad()
 def test_forward_upsamples_the_logits(architecture: str, overrides: dict[str, Any]) -> None:
-    """Training supervises the same logits, at weight 1."""
+    """Check also that training supervises the same logits, with weight 1."""
     model, images = small_model(architecture, **overrides), random_images(2, 50, 71)
     logits = model.logits(images)
     expected = F.interpolate(logits, size=(50, 71), mode="bilinear", align_corners=False)
@@ -255,7 +255,7 @@ def test_conv_bn_relu_keeps_the_resolution() -> None:
 
 
 def test_atrous_convolution_samples_at_its_rate() -> None:
-    """y[i] = sum over k of x[i + rate * k] w[k] (DeepLabv3, Equation 1), zero outside."""
+    """Check y[i] = sum over k of x[i + rate * k] w[k] (DeepLabv3, Equation 1), zero outside."""
     rate, x = 4, random_images(1, 9, 11)
     conv = cast(nn.Conv2d, next(build_conv_bn_relu(3, 2, 3, rate).children()))
     expected = torch.zeros(2, 9, 11)
@@ -444,7 +444,7 @@ def test_adaptive_average_pool_equals_its_definition(size: tuple[int, int], bins
 @pytest.mark.parametrize("size", [(7, 10), (12, 6), (6, 9), (4, 2), (1, 1)])
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
 def test_adaptive_max_pool_equals_torchs(size: tuple[int, int], bins: int) -> None:
-    """Values are equal, and gradients too, if no two positions have the same value."""
+    """Compare values and gradients; no two positions have the same value."""
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
     results = []
     for pool in (nn.AdaptiveMaxPool2d(bins), lambda x: adaptive_max_pool(x, bins)):
@@ -505,7 +505,7 @@ def test_psp_equals_pooling_cell_by_cell(size: tuple[int, int]) -> None:
 
 
 def test_psp_adds_to_the_fcn_what_the_paper_says() -> None:
-    """PSPNet over ResNet-50: four 1x1 convolutions to 512, then 3x3 over 4096 channels."""
+    """Check PSPNet on ResNet-50: four 1x1 convolutions to 512, then 3x3 on 4096 channels."""
     common = {"backbone": "resnet50", "width": 1.0, "output_stride": 8}
     model: Any = build_on_meta("psp", **common, head_channels=512)
     levels = 4 * (2048 * 512 + 2 * 512)
@@ -515,7 +515,7 @@ def test_psp_adds_to_the_fcn_what_the_paper_says() -> None:
 
 @torch.no_grad()
 def test_psp_without_dimension_reduction_is_global_pooling() -> None:
-    """PSPNet, Table 1, B1: the pooled features themselves stand beside the map."""
+    """Check B1 of PSPNet's Table 1: the pooled features themselves stand beside the map."""
     model: Any = small_model("psp", bins=(1,), dimension_reduction=False)
     assert {name.split(".")[0] for name, _ in model.named_parameters()} == {
         "backbone",
@@ -542,7 +542,7 @@ def test_psp_without_dimension_reduction_is_global_pooling() -> None:
 def test_psp_rows_reduce_dimensions_only_where_the_paper_does(
     row: str, levels: int, head: int
 ) -> None:
-    """Only the rows of PSPNet's Table 1 that end in DR have 1x1 convolutions after pooling."""
+    """Check that rows of PSPNet's Table 1 have 1x1 convolutions only if they end in DR."""
     params = load_params(COMMITTED)
     (citation,) = params.citations(row)
     assert citation.row["variant"].endswith("-DR") == bool(levels)

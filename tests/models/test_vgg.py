@@ -65,7 +65,7 @@ def test_output_stride_32_is_torchvisions_classification_network() -> None:
 
 
 def test_deeplab_form_equals_its_layers_written_out() -> None:
-    """The pools are 3x3, the last two have stride 1, conv5 has rate 2, fc6 has its own rate."""
+    """Check 3x3 pools, the last two without stride, conv5 at rate 2, and fc6 at its own rate."""
     model, images = small_vgg(8, kernel_size=3, rates=(4,)), random_images(2, 65, 97)
 
     def stage(channels: list[int], rate: int, stride: int) -> list[nn.Module]:
@@ -121,7 +121,7 @@ def test_atrous_convolutions_subsampled_are_the_strided_ones() -> None:
 @pytest.mark.parametrize(("kernel_size", "rate"), [(7, 4), (4, 4), (4, 8), (3, 12), (4, 1), (2, 3)])
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_fc6_is_centred_and_keeps_the_resolution(kernel_size: int, rate: int) -> None:
-    """Even kernels at odd rates reach one position further down and right than up and left."""
+    """Check that even kernels at odd rates reach one position further down and right."""
     model = small_vgg(8, kernel_size=kernel_size, rates=(rate,))
     fc6: Any = model.get_submodule("fully_connected.0.fc6")
     nn.init.ones_(fc6.weight)
@@ -192,7 +192,7 @@ def test_classifiers_start_near_zero() -> None:
 
 
 def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
-    """DeepLab-MSc: 5 x 128 more channels, written out."""
+    """Check DeepLab-MSc, with 5 x 128 more channels, against its layers written out."""
     model = small_model("largefov", **SMALL, channels=8, atrous_rate=2, multi_scale_features=True)
     images = random_images(2, 65, 97)
     *pools, fc7 = model.backbone(images)
@@ -209,7 +209,7 @@ def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
 
 
 def test_the_released_largefov_averages_pool5() -> None:
-    """pool5a of train.prototxt: AVE, kernel_size 3, stride 1, pad 1, between pool5 and fc6.
+    """Check pool5a of train.prototxt: AVE, kernel_size 3, stride 1, pad 1, after pool5.
 
     Caffe divides by 9 at the border, too.
     """
@@ -241,7 +241,7 @@ def test_side_features_are_vggs() -> None:
 
 
 def test_largefov_on_a_resnet_is_one_convolution() -> None:
-    """With kernel_size 1 it is the plain network."""
+    """Check that with kernel_size 1 it is the plain network."""
     for kernel_size, rate in [(3, 12), (1, 1)]:
         model = small_model("largefov", output_stride=8, kernel_size=kernel_size, atrous_rate=rate)
         images = random_images(2, 65, 97)
@@ -262,7 +262,7 @@ def test_largefov_on_a_resnet_is_one_convolution() -> None:
 
 @pytest.mark.parametrize("rates", [(2, 4, 8, 12), (6, 12, 18, 24)])
 def test_aspp_on_vgg_sums_the_logits_of_largefovs(rates: tuple[int, ...]) -> None:
-    """DeepLabv2, Figure 7: each branch is a LargeFOV of its rate."""
+    """Check that each branch is a LargeFOV of its rate (DeepLabv2, Figure 7)."""
     model = small_model("aspp_sum", **SMALL, channels=8, atrous_rates=rates)
     images, total = random_images(2, 65, 97), torch.zeros(())
     for index, rate in enumerate(rates):
@@ -339,7 +339,7 @@ def test_fcn_on_vgg_has_the_published_parameters() -> None:
 
 
 def test_fcn_on_vgg_is_the_classifier_at_every_window() -> None:
-    """At 224 x 224 pixels, the centre of fc6 has the same input as the first linear layer."""
+    """Check 224 x 224 pixels: the centre of fc6 has the same input as the first linear layer."""
     torch.manual_seed(0)
     arguments = {"backbone": "vgg16", "width": 0.125, "output_stride": 32}
     model = build_model("fcn", arguments, num_classes=10).eval()
@@ -389,7 +389,7 @@ def test_fcn_classifies_pool4_and_pool3(backbone: str, channels: list[int]) -> N
 
 
 def test_fcn_of_vgg_is_atrous_at_a_smaller_output_stride() -> None:
-    """fc6 keeps its field of view, 7 x 32 pixels."""
+    """Check that fc6 keeps its field of view, 7 x 32 pixels."""
     for output_stride, rate in [(32, 1), (16, 2), (8, 4)]:
         model = small_model("fcn", backbone="vgg16", output_stride=output_stride, width=0.125)
         fc6: Any = model.get_submodule("backbone.fully_connected.0.fc6")

@@ -75,7 +75,7 @@ def test_features_are_torchvisions_thereafter() -> None:
 def test_cascaded_blocks_start_from_block4(
     resnet18_state: dict[str, Tensor], output_stride: int, stride_in: str
 ) -> None:
-    """The first unit of a block gets the weights of block4's second unit."""
+    """Check that the first unit of a block gets the weights of block4's second unit."""
     model = full_model("cascade", output_stride=output_stride, stride_in=stride_in)
     initialise_backbone(model, resnet18_state)
     for block in ("layer5", "layer6", "layer7"):

@@ -1,4 +1,4 @@
-"""Stages side by side, by DVC itself; the stages only say when and where they ran."""
+"""Tests of stages side by side with DVC; the stages only write when and where they ran."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ def run(project: Path, jobs: int, gpus: str, failing: str = "") -> subprocess.Co
 
 
 def trained(project: Path) -> list[tuple[str, str, float, float]]:
-    """Model, GPU, start and end, in the order of their starts."""
+    """Read model, GPU, start and end of each training, in the order of their starts."""
     lines = (project / "report").read_text(encoding="utf-8").splitlines()
     rows = [line.split() for line in lines]
     return sorted(

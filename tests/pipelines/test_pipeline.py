@@ -1,4 +1,4 @@
-"""The pipeline as DVC runs it, in a repository of its own on a miniature profile."""
+"""Tests of the pipeline with DVC, in a repository of its own with a tiny profile."""
 
 import os
 import re
@@ -74,7 +74,7 @@ sys.exit(status)
 
 
 class Repository:
-    """A git repository with the project's pipeline and the miniature profile."""
+    """A git repository with the project's pipeline and the tiny profile."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -105,12 +105,12 @@ class Repository:
         return self.python("-m", "dvc", *arguments)
 
     def repro(self) -> set[str]:
-        """The stages that ran, as ``make repro`` runs them."""
+        """Reproduce as ``make repro`` does, and return the stages that ran."""
         output = self.python("-c", REPRODUCE)
         return set(re.findall(r"Running stage '(.+)'", output))
 
     def add_architecture(self, name: str, of: str) -> None:
-        """One file and one line."""
+        """Add an architecture: one file and one line."""
         models = self.root / "deeplab_bench" / "models"
         shutil.copy(models / f"{of}.py", models / f"{name}.py")
         registry = models / "registry.py"
@@ -258,7 +258,7 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
 
 
 def test_a_study_is_selected_by_name(tmp_path: Path) -> None:
-    """With all of `run` that its models need."""
+    """Check that all of `run` that the study's models need is selected."""
     repository = Repository(tmp_path)
     repository.params.write_text(
         "studies:\n  rates:\n    paper: A, Table 1\n    question: Which?\n    hours: 1\n"
@@ -301,7 +301,7 @@ def test_a_study_that_the_profile_cannot_run_is_not_selected(tmp_path: Path) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
 def test_a_stage_dies_with_its_parent(tmp_path: Path) -> None:
-    """As when `dvc repro` alone is killed."""
+    """Check a parent that is killed alone, as `dvc repro` may be."""
     child = (
         "import time; from pipelines.warm import die_with_parent; die_with_parent(); "
         "print('up', flush=True); time.sleep(20); print('still here')"
@@ -324,7 +324,7 @@ def test_the_table_of_stages_is_that_of_dvc() -> None:
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name not in ("resolve", "report")])
 def test_a_stage_depends_on_its_settings_alone(stage: str) -> None:
-    """Neither on params.yaml nor on code, but by the file that holds what of both it uses."""
+    """Check that a stage depends on one file of settings, not on params.yaml or code."""
     assert "params" not in STAGES[stage]
     deps = STAGES[stage]["deps"]
     assert not [dep for dep in deps if dep.startswith(("deeplab_bench", "pipelines"))]
@@ -334,7 +334,7 @@ def test_a_stage_depends_on_its_settings_alone(stage: str) -> None:
 
 
 def test_the_report_needs_no_folder_that_a_run_may_lack() -> None:
-    """The lists of `run` that may be empty leave out whole stages."""
+    """Check stages that do not run if a list of `run` is empty."""
     optional = {f"${{run.{key}}}" for key in ("hardware", "crf", "audit")}
     always = [
         name

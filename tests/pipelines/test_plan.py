@@ -1,4 +1,4 @@
-"""The plan: what is due, how large it is, and hours from timed or stored steps."""
+"""Tests of the plan: what is due, how large it is, and hours from timed or stored steps."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def params() -> Params:
 
 
 def test_hours_by_hand(params: Params) -> None:
-    """Two seconds a step: 3 and 36 iterations, two seeds each, of the second's one is due."""
+    """Check 3 and 36 steps of two seconds, two seeds each; of the second model one seed is due."""
     (plain,) = costs.list_cases(params, "toy", "plain")
     found = {plain.key: Step(seconds=2.0, batch_size=2, peak_memory_mib=7.0)}
     table = costs.compute_costs(
@@ -87,7 +87,7 @@ def test_hours_by_hand(params: Params) -> None:
 
 
 def test_operations_of_a_training(params: Params) -> None:
-    """By torch's counter on a real batch, the backward pass included; the loss has none."""
+    """Compare with torch's counter on a real batch, forward and backward."""
     (case,) = costs.list_cases(params, "toy", "twin")
     training = case.phase.training
     model = build_model(case.architecture, case.phase.arguments, num_classes=case.num_classes)
@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_is_named(params: Params) -> None:
 
 
 def test_phases_have_rows_of_their_own(params: Params) -> None:
-    """The second at another output stride and with another schedule."""
+    """Check a second phase with another output stride and another schedule."""
     first, second = costs.list_cases(params, "toy", "phased")
     assert first.key != second.key
     found = {
@@ -246,7 +246,7 @@ def test_a_network_that_cannot_be_is_left_out_of_all(params: Params) -> None:
 
 @pytest.fixture
 def _nothing_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for DVC, of which there is no repository here."""
+    """Replace DVC, since there is no repository here."""
     monkeypatch.setattr(plan, "list_due_runs", lambda profile: [])
 
 

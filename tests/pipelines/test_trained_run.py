@@ -1,4 +1,4 @@
-"""The stages after the training: they check what they take up, and stamp what they write."""
+"""Tests of the stages after the training: what they check, and what they write."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ REFINEMENT = CRF(
 
 
 class Stage(NamedTuple):
-    """A stage's script, its first arguments, its record and the pictures beside it."""
+    """A stage's script, its first arguments, its record and its pictures."""
 
     main: Callable[..., None]
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ def _project(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A folder with data, settings and a checkpoint; the CRF runs here, as processes are slow."""
+    """Make a folder with data, settings and a checkpoint; the CRF runs in this process."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(data_folder, PROFILE.data)
     shutil.copytree(checkpoint_file.parent, RUN.checkpoint.parent)
@@ -114,7 +114,7 @@ def _project(
 
 
 def results() -> dict[Path, bytes]:
-    """Return all files that two identical runs have in common."""
+    """Return all files that are equal in two identical runs."""
     folders = (PROFILE.folder / "runs", PROFILE.folder / "samples")
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return {path: path.read_bytes() for path in paths}
@@ -144,7 +144,7 @@ class TestEveryStage:
                 assert image.format == "PNG" and image.width > 48
 
     def test_two_runs_write_the_same_bytes(self, stage: str) -> None:
-        """Even if other code drew random numbers before one of them."""
+        """Draw random numbers before the second run."""
         CASES[stage].run()
         first = results()
         shutil.rmtree(PROFILE.folder / "runs")

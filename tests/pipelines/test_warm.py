@@ -1,4 +1,4 @@
-"""A warm process runs stages as they would run by themselves."""
+"""Tests that a warm process runs stages as they would run by themselves."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ sys.exit(status)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose stages are those above and whose other code is the project's own."""
+    """Make a project with the stages above and the project's own code for all else."""
     folder = tmp_path / "project"
     files = {
         "pipelines": ("__init__", "stages", "warm"),
@@ -79,7 +79,7 @@ def test_an_exit_keeps_its_status(project: Path) -> None:
 
 
 def test_stages_fork_from_one_process(project: Path) -> None:
-    """Both have the same parent, which is not the shell; a cold one has a process of its own."""
+    """Check that both have the same parent, not the shell; a cold stage has another process."""
     script = "for s in audit audit speed; do timeout -s KILL 2 STAGE $s; done; echo $$"
     *lines, shell = run_warm(project, script).stdout.splitlines()
     (first, parent), (second, same), (_, own) = (line.split() for line in lines)

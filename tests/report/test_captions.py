@@ -1,15 +1,20 @@
-"""Captions are short, and their terms are in the glossary."""
+"""Tests that captions are short and that the glossary has their terms."""
 
 import re
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_report import declare, write_results
+from test_report import declare, edit, write_results
 
-from deeplab_bench.evaluation.protocol_audit import RULES
+from deeplab_bench.evaluation.protocol_audit import VARIANTS
 from deeplab_bench.report import captions, page
 from deeplab_bench.report.captions import Caption, make_anchor
 from deeplab_bench.report.results import load_results
+from deeplab_bench.results.files import RunFiles
+from deeplab_bench.settings.inference import PLAIN
 
 GLOSSARY = (Path(__file__).resolve().parents[2] / captions.GLOSSARY).read_text(encoding="utf-8")
 HEADINGS = re.findall(r"(?m)^#+ (.+)$", GLOSSARY)
@@ -54,8 +59,81 @@ def test_two_sentences_and_known_terms(
         assert set(caption.terms) <= set(HEADINGS), name
 
 
+def caption_of(data: dict[str, Any], names: Sequence[str], seeds: int = 3) -> Caption:
+    """The caption of the accuracy of runs on images of these names."""
+    params = declare(seeds=range(seeds), data=data)
+    write_results(params)
+    images = {name: [[0, 3, 4]] for name in names}
+    for model, seed in product(params.run.models, params.run.seeds):
+        edit(RunFiles("quick", model, seed).evaluation(PLAIN), images=images)
+    return captions.describe_accuracy(load_results(params, "quick"))
+
+
+FOLDER = {"dataset": "folder", "root": "."}
+CLIPS = ["a_1", "a_2", "b_1", "b_2", "b_3"]
+
+
+@pytest.mark.parametrize(
+    ("data", "names", "seeds", "expected"),
+    [
+        (FOLDER, CLIPS, 3, "95 % interval over seeds and images (10,000 resamples)."),
+        (
+            FOLDER | {"group_pattern": "^."},
+            CLIPS,
+            3,
+            "over seeds and images (10,000 resamples of 2 groups of 2 or 3 images).",
+        ),
+        (
+            FOLDER | {"group_pattern": "^."},
+            CLIPS[:4],
+            1,
+            "over images alone (10,000 resamples of 2 groups of 2 images), as there is 1 seed.",
+        ),
+        (
+            FOLDER | {"group_pattern": "^."},
+            CLIPS[:2],
+            3,
+            "over seeds alone, as there is 1 group of images.",
+        ),
+        (
+            {"dataset": "camvid"},
+            [f"0016E5_{frame:05d}" for frame in range(101)],
+            1,
+            "(10,000 resamples of 4 blocks of 25 or 26 consecutive frames), as there is 1 seed.",
+        ),
+    ],
+)
+def test_the_caption_says_what_is_resampled(
+    data: dict[str, Any],
+    names: list[str],
+    seeds: int,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caption = caption_of(data, names, seeds)
+    assert expected in caption.text
+    assert ("Groups of images" in caption.terms) == ("group" in expected or "block" in expected)
+    assert set(caption.terms) <= set(HEADINGS)
+
+
+@pytest.mark.parametrize(
+    ("val_split", "images"), [("val", "1 validation images"), ("test", "1 test images")]
+)
+def test_camvids_split_is_named(
+    val_split: str, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caption = caption_of({"dataset": "camvid", "val_split": val_split}, ["0016E5_07959"])
+    assert f"on {images}, " in caption.text
+    assert ("published figures are on CamVid's test split (233 images)" in caption.text) == (
+        val_split == "val"
+    )
+
+
 def test_every_rule_of_the_audit_is_explained() -> None:
-    assert set(RULES) <= set(HEADINGS)
+    assert set(VARIANTS) <= set(HEADINGS)
 
 
 def test_the_glossary_links_to_its_own_headings() -> None:

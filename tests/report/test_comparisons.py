@@ -1,4 +1,4 @@
-"""Comparisons, ranks and implausible runs, in the tables and on the page."""
+"""Tests of comparisons, ranks and implausible runs, in the tables and on the page."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def image_counts(model: str, seed: int) -> dict[str, list[list[int]]]:
-    """Every model finds the same images hard, every seed is a little better than the last."""
+    """Draw counts: all models find the same images hard, and each seed is better than the last."""
     random = np.random.RandomState(0)
     noise = np.random.RandomState([seed, MODELS.index(model)])
     return {
@@ -83,12 +83,58 @@ def test_the_interval_is_of_both_sources() -> None:
     scores = np.array([100 * run.metrics.miou for run in runs])
     pixels = np.stack([run.class_pixels() for run in runs], axis=1)
     seeds = scores.var(ddof=1) / 3
-    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1)
+    images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1) * 40 / 39
     freedom = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 39)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(seeds + images)
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx(
         (scores.mean() - half, scores.mean() + half)
     )
+
+
+def on_clips(found: Results, clips: int) -> Results:
+    """The same results, their images the frames of so many clips."""
+    runs = [
+        run_of.model_copy(
+            update={
+                "images": {
+                    f"clip{index * clips // 40}_{index}": pixels
+                    for index, pixels in enumerate(run_of.images.values())
+                }
+            }
+        )
+        for run_of in found.runs
+    ]
+    data = {"dataset": "folder", "root": ".", "group_pattern": "^[^_]+"}
+    params = declare(models=found.models, seeds=found.seeds, hardware=[], data=data)
+    return replace(found, params=params, runs=runs)
+
+
+def test_intervals_and_comparisons_draw_clips_not_images() -> None:
+    """Each clip as one image with the sums of its pixels gives the same numbers."""
+    grouped = on_clips(results(), 8)
+    sums = [run_of.class_pixels().reshape(2, 8, 5, 3).sum(axis=2) for run_of in grouped.runs]
+    single = [
+        run_of.model_copy(
+            update={
+                "images": {
+                    str(clip): [(c, *map(int, pixels[:, clip, c])) for c in range(3)]
+                    for clip in range(8)
+                }
+            }
+        )
+        for run_of, pixels in zip(grouped.runs, sums, strict=True)
+    ]
+    expected = replace(results(), runs=single)
+    assert (grouped.images, grouped.group_count, expected.group_count) == (40, 8, 8)
+    assert grouped.compared.equals(expected.compared)
+    assert tables.collect_accuracy(grouped).equals(tables.collect_accuracy(expected))
+    assert not grouped.resampled.equals(results().resampled)
+
+
+def test_clips_of_one_image_change_nothing() -> None:
+    found = on_clips(results(), 40)
+    assert found.compared.equals(results().compared)
+    assert tables.collect_accuracy(found).equals(tables.collect_accuracy(results()))
 
 
 def test_ranks_leave_open_what_is_undecided() -> None:
@@ -168,12 +214,36 @@ def test_predictions_of_one_class_are_found(
 def test_reasons(miou: float, loss: list[float | None], reason: list[str]) -> None:
     images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
     found = run("aspp", 0, images, miou, training={"iteration": [10, 20], "loss": loss})
-    assert list(plausibility.find_reasons(found, 80)) == reason
+    assert list(plausibility.list_implausible(found, 80)) == reason
+
+
+@pytest.mark.parametrize(
+    ("start", "miou", "reasons"),
+    [
+        (None, None, []),
+        (2.19, 0.5, []),  # twice the logarithm of the three classes is 2.197
+        (2.24, 0.9, ["its first loss is 2.2, above 2 ln 3 = 2.2"]),
+        (1.0, 0.499, ["mIoU on training images is 49.9 %"]),
+        (
+            9.0,
+            0.1,
+            ["its first loss is 9.0, above 2 ln 3 = 2.2", "mIoU on training images is 10.0 %"],
+        ),
+    ],
+)
+def test_a_network_that_has_not_learned(
+    start: float | None, miou: float | None, reasons: list[str]
+) -> None:
+    images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
+    history = {"iteration": [10, 20], "loss": [2.0, 1.0], "start_loss": start}
+    seen = None if miou is None else {"images": 100, "miou": miou}
+    found = run("aspp", 0, images, 0.5, training=history, training_images=seen)
+    assert list(plausibility.list_untrained(found)) == reasons
 
 
 def test_without_a_ceiling_all_is_plausible() -> None:
     images = {"val_0": [[0, 4, 4], [1, 3, 3]]}
-    assert list(plausibility.find_reasons(run("aspp", 0, images, 1.0), None)) == []
+    assert list(plausibility.list_implausible(run("aspp", 0, images, 1.0), None)) == []
 
 
 def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:

@@ -1,4 +1,4 @@
-"""Results of older code are marked in tables, in figures, on the page and in the README."""
+"""Tests that results of older code are marked in tables, figures, the page and the README."""
 
 import re
 from collections.abc import Iterator
@@ -34,19 +34,25 @@ def _outdated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_marks_of_one_model_and_their_reasons() -> None:
-    marks = Marks("quick", {"a": "seed 0: why"}, {"a": ("train",), "b": ("train",), "c": ("crf",)})
-    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †‡", "b, os8 ‡", "d"]
-    assert marks.describe() == "† implausible · ‡ results of older code"
+    marks = Marks(
+        "quick",
+        {"a": "seed 0: why"},
+        {"d": "no"},
+        {"a": ("train",), "b": ("train",), "c": ("crf",)},
+    )
+    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †‡", "b, os8 ‡", "d §"]
+    assert marks.describe() == "† implausible · § not trained · ‡ results of older code"
     assert marks.list_reasons() == [
         "† Implausible: a (seed 0: why). The means include these runs.",
+        "§ Not trained: d (no). The means include these runs.",
         "‡ Results of older code: a, b (train); c (crf).",
     ]
-    assert marks.format_alert().count("\n>\n") == 1
-    assert marks.select(["b, os8", "d"]) == Marks("quick", {}, {"b": ("train",)})
+    assert marks.format_alert().count("\n>\n") == 2
+    assert marks.select(["b, os8"]) == Marks("quick", {}, {}, {"b": ("train",)})
 
 
 def test_nothing_is_said_without_a_mark() -> None:
-    marks = Marks("quick", {}, {})
+    marks = Marks("quick", {}, {}, {})
     assert not marks
     assert marks.add_to("a") == "a"
     assert marks.describe() == marks.format_alert() == ""
@@ -69,7 +75,7 @@ def test_tables_say_so() -> None:
         assert "‡ Results of older code: aspp (train, evaluate)." in latex
         assert "‡" not in files[f"tables/{name}.csv"]
     rows = files["tables/accuracy.csv"].splitlines()
-    assert rows[0].endswith(",implausible,outdated")
+    assert rows[0].endswith(",implausible,untrained,outdated")
     assert [row.rpartition(",")[2] for row in rows[1:]] == ["train evaluate", ""]
     assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
 
@@ -94,7 +100,7 @@ def test_page_and_readme_say_so() -> None:
 
 
 def test_the_readme_says_what_the_stored_table_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code has changed since the last report, and the profile is not one of the run."""
+    """Change the code after the report, for a profile that is not in the run."""
     report(declare())
     readme = Path("README.md")
     readme.write_text(f"{page.BEGIN}\n{page.END}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Published rows beside hand-made results: verdicts, reasons, orderings."""
+"""Tests of published rows and made-up results: verdicts, reasons, orderings."""
 
 import json
 import math
@@ -14,6 +14,7 @@ import pytest
 from conftest import SCHEDULE
 from scipy import stats
 
+from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.report import page, paper, statistics
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.provenance import Provenance
@@ -72,7 +73,7 @@ def results(
     inferences: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     **training: Any,
 ) -> Results:
-    """Runs of models with these mIoUs in percent, a seed each."""
+    """Make runs with these mIoUs in percent, one per seed."""
     seeds = len(next(iter(scores.values())))
     profile = {
         "data": {
@@ -176,7 +177,7 @@ def test_verdict(difference: float, margin: float, expected: str) -> None:
 
 
 def test_a_published_run_is_one_more_run() -> None:
-    """It varies as ours do, so it is often outside the interval of our mean, never of one run.
+    """Compute the margin by hand, from the variance that both models share.
 
     Deviations 1 and 3: s^2 is 5, with 4 degrees of freedom, whose t is 2.77645.
     """
@@ -187,7 +188,7 @@ def test_a_published_run_is_one_more_run() -> None:
 
 
 def test_the_prediction_interval_holds_nineteen_of_twenty_new_runs() -> None:
-    """Four models of three seeds each, and a fourth run of the first model."""
+    """Simulate four models of three seeds each, and a fourth run of the first model."""
     random = np.random.RandomState(0)
     held = []
     for _ in range(2000):
@@ -269,7 +270,7 @@ def test_other_data_are_not_comparable_beside_values() -> None:
 
 
 def test_a_row_may_stand_beside_another_inference() -> None:
-    """Its scores, and its settings, are that inference's; one that is not run has no row."""
+    """Check that scores and settings are that inference's; one that is not run has no row."""
     published.PUBLISHED_FILE.write_text(
         FILE.replace("{output_stride: 16}", "{output_stride: 16, eval_output_stride: 8}"),
         encoding="utf-8",
@@ -294,7 +295,7 @@ def test_a_row_may_stand_beside_another_inference() -> None:
 
 
 def test_a_row_may_stand_beside_the_crf() -> None:
-    """Its scores are those after the last iteration; a model without a CRF has no such row."""
+    """Check that scores are those after the last iteration; a model without a CRF has no row."""
     published.PUBLISHED_FILE.write_text(
         re.sub(r"(x: [13])", r"\1, crf: false", re.sub(r"(x: [24])", r"\1, crf: true", FILE)),
         encoding="utf-8",
@@ -341,7 +342,7 @@ def test_a_second_phase_of_training_is_not_comparable() -> None:
 
 
 def elsewhere(scores: Mapping[str, Sequence[float]], cited: dict[str, int]) -> pd.DataFrame:
-    """On data that no cited paper has."""
+    """Compare results on data that no cited paper uses."""
     text = FILE.replace("dataset: shapes", "dataset: voc2012")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
     read_published.cache_clear()
@@ -380,6 +381,16 @@ def test_pairs_are_neighbours_of_the_published_table() -> None:
     data = elsewhere(scores, {"a": 2, "b": 1, "c": 3})
     assert list(zip(data["model"], data["other"], strict=True)) == [("c", "b"), ("a", "c")]
     assert list(data["published_difference"]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_scored_split_is_compared_with_the_papers(split: str) -> None:
+    found = results({"a": [60.0]}, {"a": cite(1)})
+    data = CamVidData.model_validate({"dataset": "camvid", "val_split": split})
+    profile = found.params.profile["p"].model_copy(update={"data": data})
+    params = found.params.model_copy(update={"profile": {"p": profile}})
+    (cited,) = paper.find_cited(params)
+    assert paper.collect_settings(params, "p", cited)["split"] == split
 
 
 def test_pairs_of_one_model_under_two_inferences() -> None:

@@ -1,4 +1,4 @@
-"""The README shows the committed results."""
+"""Tests that the README shows the committed results."""
 
 from pathlib import Path
 

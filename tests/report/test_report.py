@@ -1,4 +1,4 @@
-"""The report on synthetic results, whose statistics are known by hand."""
+"""Tests of the report on made-up results, whose statistics are known by hand."""
 
 import json
 import re
@@ -151,7 +151,7 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
 
 
 def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
-    """A point better after each iteration, half a point more for seed 1."""
+    """Make scores that rise by a point after each iteration, for seed 1 by half a point more."""
 
     def after(iteration: int) -> dict[str, Any]:
         better = miou + iteration / 100 * (1.5 if seed == 1 else 1)
@@ -181,7 +181,7 @@ def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
 
 
 def audit_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
-    """A crop costs 2 points, of seed 1 but 1; void cannot be background."""
+    """Make an audit where a crop costs 2 points, 1 for seed 1; void cannot be background."""
     run = run_record(params, model, seed, miou)
     cropped = miou - (0.01 if seed == 1 else 0.02)
     return {
@@ -216,7 +216,7 @@ def speed_record(model: str, hardware: str, p50: float) -> dict[str, Any]:
 
 
 def field_record(params: Params, model: str, size: int | None) -> dict[str, Any]:
-    """Of the seed first declared, on images of 32x32 px; half of them after training."""
+    """Make the field of the first seed on images of 32x32 px; training halves it."""
     run = run_record(params, model, params.run.seeds[0], 0.5)
     return {
         **{key: run[key] for key in ("profile", "model", "seed", "architecture")},
@@ -318,7 +318,7 @@ def report(params: Params) -> None:
 
 
 def texts(params: Params) -> dict[str, str]:
-    """The tables by file name, of what is on disk."""
+    """Render the tables of the results on disk, by file name."""
     results = load_results(params, "quick")
     return tables.render(results) | speed_tables.render(results)
 
@@ -503,7 +503,7 @@ def test_a_stage_of_other_data_is_refused(stage: str) -> None:
 
 
 def test_results_of_other_data_than_those_on_disk_are_refused() -> None:
-    """Without data, as in a fresh clone, the results are shown."""
+    """Check also that without data, as in a fresh clone, the results are shown."""
     write_results(declare())
     load_results(declare(), "quick")
     write_bytes(ProfileFiles("quick").data / MANIFEST, b"{}")
@@ -721,7 +721,7 @@ class TestCRF:
         assert "4/49/5/3/3, as given" in text and "0.25 s per image" in text
 
     def test_the_figure_of_boundaries_has_both(self) -> None:
-        """Boundary IoU of either model's network, and aspp's from there to the last iteration."""
+        """Check boundary IoU without the CRF, and for aspp also after the last iteration."""
         write_results(declare(crf=["aspp"]))
         _, contours = plots.draw_boundaries(load_results(declare(crf=["aspp"]), "quick")).axes
         shown = [np.round(np.asarray(line.get_xydata()), 2).tolist() for line in contours.lines]
@@ -828,7 +828,7 @@ class TestContextRadius:
                 )
 
     def test_accuracy_by_radius(self) -> None:
-        """Neither the ground, nor a radius that no pixel has, nor what lies beyond the largest."""
+        """Check that ground, radii without pixels and radii beyond the largest are left out."""
         self.give(declare())
         scores = load_results(declare(), "quick").radius_scores()
         aspp = scores[scores["model"] == "aspp"]

@@ -1,4 +1,4 @@
-"""Intervals, the bootstrap, p values and ranks, compared with simulations and simple code."""
+"""Tests of intervals, bootstrap, p values and ranks against simulations and simple code."""
 
 import math
 from typing import Any
@@ -125,12 +125,63 @@ def test_images_are_drawn_evenly_with_replacement() -> None:
 
 
 def test_the_variance_over_images_is_that_of_a_ratio_of_means() -> None:
-    """With many images the bootstrap agrees with the delta method."""
+    """Check that with many images the bootstrap agrees with the delta method."""
     inter, union = draw(np.random.RandomState(5), 1, 400, 0, 0.6)
     ratio = inter.sum(axis=1) / union.sum(axis=1)
     influence = ((inter - ratio[:, None] * union) / union.mean(axis=1)[:, None]).mean(axis=-1)[0]
     expected = 100**2 * influence.var(ddof=1) / 400
     assert source(inter, union, 4000).variance == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_the_variance_over_few_groups_is_that_of_the_delta_method(count: int) -> None:
+    """The unbiased variance of sums over groups: with four, the plain bootstrap has 3/4 of it."""
+    inter, union = draw(np.random.RandomState(9), 1, 400, 0, 0.6)
+    groups = [image * count // 400 for image in range(400)]
+    ratio = inter.sum(axis=1) / union.sum(axis=1)
+    influence = ((inter - ratio[:, None] * union) / union.mean(axis=1)[:, None]).mean(axis=-1)[0]
+    sums = np.bincount(groups, weights=influence) / 400
+    expected = 100**2 * (sums**2).sum() * count / (count - 1)
+    found = source(*sum_groups(groups, inter, union), 4000)
+    assert found.freedom == count - 1
+    assert found.variance == pytest.approx(expected, rel=0.1)
+
+
+def sum_groups(groups: list[int], intersections: Counts, unions: Counts) -> tuple[Counts, Counts]:
+    return statistics.sum_groups(intersections, groups), statistics.sum_groups(unions, groups)
+
+
+def test_groups_are_drawn_as_a_whole() -> None:
+    """A loop over images, whose groups are neither sorted nor of one size."""
+    inter, union = draw(np.random.RandomState(10), 2, 7, 0.2, 0.5)
+    groups = [2, 0, 1, 1, 0, 1, 2]
+    expected = []
+    for weights in np.concatenate([*statistics.draw_image_weights(3, 50)]).astype(int):
+        chosen = [image for image, group in enumerate(groups) for _ in range(weights[group])]
+        parts, wholes = inter[:, chosen].sum(axis=1), union[:, chosen].sum(axis=1)
+        expected.append((parts / wholes).mean(axis=-1))
+    found = statistics.resample_miou(*sum_groups(groups, inter, union), 50)
+    assert found == pytest.approx(np.array(expected))
+
+
+def test_images_twice_in_one_group_are_as_good_as_once() -> None:
+    inter, union = draw(np.random.RandomState(11), 3, 20, 0.2, 0.5)
+    twice = np.repeat(inter, 2, axis=1), np.repeat(union, 2, axis=1)
+    groups = [image // 2 for image in range(40)]
+    assert source(*sum_groups(groups, *twice)) == source(inter, union)
+    # As independent images they seem to say twice as much.
+    assert source(*twice, 2000).variance < 0.6 * source(inter, union, 2000).variance
+
+
+def test_groups_of_one_image_change_nothing() -> None:
+    pixels = draw(np.random.RandomState(12), 2, 9, 0.2, 0.5)[0]
+    np.testing.assert_array_equal(statistics.sum_groups(pixels, range(9)), pixels)
+
+
+def test_many_images_are_not_corrected() -> None:
+    assert statistics.correct_variance(4.0, 160) == Source(4.0, 159)
+    assert statistics.correct_variance(4.0, 5) == Source(5.0, 4)
+    assert statistics.correct_variance(0.0, 1) == Source(0.0, 0)
 
 
 def test_with_seeds_alone_it_is_the_t_interval() -> None:
@@ -142,7 +193,7 @@ def test_with_seeds_alone_it_is_the_t_interval() -> None:
 
 
 def test_two_sources_add_as_in_welch_test() -> None:
-    """Welch's test in scipy uses Satterthwaite's formula too."""
+    """Compare with Welch's test in scipy, which uses Satterthwaite's formula too."""
     first, second = np.array([3.0, 4.5, 5.0, 7.0]), np.array([1.0, 1.5, 0.5])
     sources = [statistics.compute_seed_variance(each) for each in (first, second)]
     welch = stats.ttest_ind(first, second, equal_var=False)
@@ -186,7 +237,7 @@ def test_identical_models_do_not_differ() -> None:
 
 
 def test_the_variance_of_seeds_is_pooled_over_models() -> None:
-    """By hand: three models, two seeds, variances 0.5, 2 and 12.5, images without any."""
+    """Check three models with two seeds, variances 0.5, 2 and 12.5; the images add none."""
     scores = pd.DataFrame({"a": [50.0, 51.0], "b": [40.0, 42.0], "c": [30.0, 35.0]})
     resampled = pd.DataFrame({name: [1.0, 1.0] for name in scores})
     found = statistics.compare(scores, resampled, 100)
@@ -199,7 +250,7 @@ def test_the_variance_of_seeds_is_pooled_over_models() -> None:
 
 
 def test_few_of_many_families_of_equal_models_differ() -> None:
-    """Eight models, three seeds; with each pair's own variance it is about 17 of 100."""
+    """Simulate eight models with three seeds; with each pair's own variance it would be 17 %."""
     random, families = np.random.RandomState(0), 300
     errors = 0
     for _ in range(families):

@@ -1,4 +1,4 @@
-"""Digests change with all that a result is made from, and with nothing else."""
+"""Tests that digests change with everything that a result is made from, and nothing else."""
 
 import ast
 import json
@@ -138,7 +138,7 @@ class TestCode:
 
     @pytest.mark.parametrize("stage", ["train", "evaluate", "crf", "audit", "report"])
     def test_does_not_change_with_prose(self, stage: str, copy: Path) -> None:
-        """Neither with a comment and a docstring of training, nor with any other file's."""
+        """Change comments and docstrings of every file."""
         before = digest(stage, "aspp")
         for package in ("deeplab_bench", "pipelines"):
             for path in (copy / package).rglob("*.py"):
@@ -219,7 +219,7 @@ def test_prose_is_stripped_and_nothing_else(source: str, expected: str) -> None:
 
 
 def test_stripped_sources_do_the_same() -> None:
-    """The syntax trees of all sources agree, but for docstrings."""
+    """Check that stripped sources have the same syntax trees, apart from docstrings."""
     paths = [
         path for folder in ("deeplab_bench", "pipelines") for path in (ROOT / folder).rglob("*.py")
     ]
@@ -285,7 +285,7 @@ class TestImportedFiles:
         assert "package/__init__.py" in found or not expected
 
     def test_is_what_python_imports(self) -> None:
-        """One module after another, as each of them leaves those before imported."""
+        """Import the modules one after another, since each import keeps the ones before."""
         modules = [
             "deeplab_bench.training.train",
             "deeplab_bench.evaluation.evaluate",

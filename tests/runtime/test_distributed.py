@@ -44,7 +44,7 @@ def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def balanced(experiment: Experiment) -> Experiment:
-    """An experiment with two crops a process; their numbers of valid pixels differ."""
+    """Set two crops per process; their numbers of valid pixels differ."""
     changes = {"batch_size": 4, "class_balancing": 0.5}
     training = experiment.training.model_copy(update=changes)
     return experiment.model_copy(update={"training": training})
@@ -65,7 +65,7 @@ def write_stage_settings(folder: Path, experiment: Experiment) -> None:
 def project(
     balanced: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A project folder in which two processes have trained and evaluated a network."""
+    """Make a project folder in which two processes have trained and evaluated a network."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(data_folder, folder / "data/toy")
     write_stage_settings(folder, balanced)
@@ -114,7 +114,7 @@ def test_other_stages_are_refused(project: Path) -> None:
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process only."""
+    """Start a process group with this process only."""
     where = (tmp_path / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
     yield

@@ -1,4 +1,4 @@
-"""The description of the machine."""
+"""Tests of the description of the machine."""
 
 import json
 import sys

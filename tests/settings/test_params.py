@@ -1,4 +1,4 @@
-"""A mistake anywhere in params.yaml is one line that says where; settings fit each other."""
+"""Tests that a mistake in params.yaml is one line that says where; and that settings fit."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def edited(changes: dict[str, Any]) -> str:
-    """``VALID`` with values changed, added or ``REMOVED``, by their keys joined with dots."""
+    """Return ``VALID`` with values changed, added or ``REMOVED``, by keys joined with dots."""
     content = json.loads(
         json.dumps(YAML(typ="safe").load(VALID))
     )  # nothing shared between profiles
@@ -107,7 +107,7 @@ def load(content: str) -> Params:
 
 
 def refusal(content: str) -> str:
-    """The message with which params.yaml is refused."""
+    """Return the message of the error for params.yaml with this content."""
     Path("params.yaml").write_text(content, encoding="utf-8")
     return refusal_of(Path("params.yaml"))
 
@@ -278,7 +278,7 @@ def every_model_at_output_stride_8() -> dict[str, Any]:
 
 @pytest.mark.parametrize("overrides", [{}, every_model_at_output_stride_8()])
 def test_missing_output_stride_is_named(overrides: dict[str, Any]) -> None:
-    """Needed even where no model takes it: the profile's atrous rates belong to it."""
+    """Check that a profile needs it even if no model does: its atrous rates refer to it."""
     assert "output_stride" in refusal(
         edited({"profile.small.model.output_stride": REMOVED, **overrides})
     )
@@ -388,7 +388,7 @@ def test_text_is_not_a_boolean(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["yes", "no", "on", "off", '"false"', "0"])
 def test_booleans_are_true_and_false_alone(text: str) -> None:
-    """As in YAML 1.2, and as DVC reads the file."""
+    """Check booleans as in YAML 1.2, which DVC reads, too."""
     message = refusal(VALID.replace("horizontal_flip: true", f"horizontal_flip: {text}"))
     assert message.startswith("params.yaml: profile.small.training.horizontal_flip is ")
 
@@ -406,14 +406,14 @@ def test_a_repeated_key_is_refused() -> None:
     "section", ["profile.small.training", "profile.spare.training", "models.aspp.training"]
 )
 def test_a_batch_of_one_is_refused(section: str) -> None:
-    """Batch normalisation after image pooling would have one value per channel."""
+    """Check the least batch: after image pooling, batch normalisation needs several values."""
     message = refusal(edited({f"{section}.batch_size": 1}))
     assert message.startswith(f"params.yaml: {section}.batch_size is 1: ")
     assert message.endswith("greater than or equal to 2")
 
 
 def test_frozen_statistics_of_nothing_are_refused() -> None:
-    """Of a model that runs; in a second phase they are the first one's."""
+    """Check models that run only; in a second phase the statistics are those of the first."""
     message = refusal(edited({"models.aspp.training": {"batch_norm": "frozen"}}))
     assert message == (
         "params.yaml: models.aspp under profile.small: training.batch_norm 'frozen' keeps the "
@@ -622,7 +622,7 @@ def test_the_rate_of_largefov_follows_the_output_stride(output_stride: int, rate
 
 
 def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
-    """DeepLabv1's 12 at output stride 8 is 6 at 16."""
+    """Check that DeepLabv1's 12 at output stride 8 is 6 at 16."""
     block = {"architecture": "largefov", "backbone": "vgg16", "output_stride": 8}
     fov = load(edited({"models.fov": block})).experiment("spare", "fov")
     assert fov.arguments["atrous_rate"] == 12
@@ -632,7 +632,7 @@ def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
 
 @pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
 def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str) -> None:
-    """DeepLabv2, Section 4.1.2: LargeFOV has rate 12, ASPP-L 6, 12, 18 and 24."""
+    """Check it for each profile: in DeepLabv2 LargeFOV has 12, ASPP-L 6, 12, 18 and 24."""
     params = load_params(COMMITTED)
     fov, aspp = (params.experiment(profile, name).arguments for name in ("deeplabv1", "deeplabv2"))
     assert fov["atrous_rate"] == aspp["atrous_rates"][1]
@@ -699,7 +699,7 @@ def test_an_experiment_leaves_the_settings_alone() -> None:
 
 
 def complete(blocks: dict[str, Any]) -> dict[str, Any]:
-    """The blocks of a file that has these models beside those of ``VALID``, as they are loaded."""
+    """Return the blocks of these models as they are loaded beside those of ``VALID``."""
     models = load(edited({f"models.{name}": block for name, block in blocks.items()})).models
     return {name: models[name] for name in blocks}
 
@@ -968,7 +968,7 @@ def test_every_committed_model_builds_under_every_committed_profile() -> None:
 
 
 def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
-    """Aliases are for the lists of studies alone, which `run.models` may name."""
+    """Check that aliases are only lists of studies, for `run.models`."""
     text = COMMITTED.read_text(encoding="utf-8")
     assert "<<" not in text
     anchors = re.findall(r"&(\w+)", text)

@@ -1,4 +1,4 @@
-"""Published numbers: the committed file against known facts, and citations of its rows."""
+"""Tests of published numbers: the committed file and the citations of its rows."""
 
 import json
 import math
@@ -244,7 +244,7 @@ models:
 
 
 def params_of(tmp_path: Path, cited: Any, key: str = "published") -> Params:
-    """Settings with a citation in the block of ``net``."""
+    """Load settings with a citation in the block of ``net``."""
     block = "" if cited is None else f", {key}: {json.dumps(cited)}"
     text = PARAMS.replace("architecture: fcn", f"architecture: fcn{block}")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
@@ -296,7 +296,7 @@ def test_a_misspelt_citation_is_an_unknown_key(tmp_path: Path) -> None:
 
 @cache
 def committed_citations() -> tuple[Params, list[Cited]]:
-    """Of every model of the committed file, under every way of inference."""
+    """List the citations of every model of the committed file, under every way of inference."""
     params = load_params(COMMITTED)
     run = {"models": tuple(params.models), "inference": tuple(params.inference)}
     params = params.model_copy(update={"run": params.run.model_copy(update=run)})
@@ -311,7 +311,7 @@ def test_no_two_models_are_said_to_be_the_same_row() -> None:
 
 
 def test_the_catalogue_is_trained_as_the_papers_say() -> None:
-    """On VOC 2012 nothing that a DeepLab paper states is otherwise, but for COCO pretraining.
+    """Check that settings on VOC 2012 differ from DeepLab's papers only in COCO pretraining.
 
     The families of Figure 2 have the profile's backbone and schedule: they cite orderings alone.
     """
@@ -334,7 +334,7 @@ def test_the_catalogue_is_trained_as_the_papers_say() -> None:
 
 
 def citations_of_study(name: str) -> list[tuple[str, Citation, published.Published]]:
-    """The rows of a study's tables on VOC 2012 val that its models cite."""
+    """List the rows of a study's tables on VOC 2012 val that its models cite."""
     params = load_params(COMMITTED)
     study = params.studies[name]
     paper, _, tables = study.paper.partition(", Table")

@@ -1,4 +1,4 @@
-"""The part of ``dvc repro`` that is work. ``dvc repro`` itself does not run here."""
+"""Tests of the part of ``dvc repro`` that is work. ``dvc repro`` itself does not run here."""
 
 import pytest
 

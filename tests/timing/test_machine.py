@@ -1,4 +1,4 @@
-"""The device that a label means, and the description of a machine."""
+"""Tests of the device that a label means, and of the description of a machine."""
 
 import shutil
 import subprocess

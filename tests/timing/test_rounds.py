@@ -1,4 +1,4 @@
-"""Rounds, the stopwatch and statistics of times. No test depends on how long something takes."""
+"""Tests of rounds, the stopwatch and statistics of times. None depends on real durations."""
 
 import itertools
 import statistics
@@ -107,7 +107,7 @@ def test_quantiles_are_those_of_the_standard_library() -> None:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    """If the machine slows down to a third, no ratio changes."""
+    """Check that ratios do not change if the machine slows down to a third."""
     reference = [1.0, 1.0, 3.0, 3.0, 2.0]
     assert compute_ratios([2 * t for t in reference], reference) == {"p25": 2, "p50": 2, "p75": 2}
     assert compute_ratios([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]) == {"p25": 2, "p50": 3, "p75": 4}

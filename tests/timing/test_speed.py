@@ -1,4 +1,4 @@
-"""The costs of a model. No test depends on how long something takes."""
+"""Tests of the costs of a model. None depends on real durations."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_flops_of_convolutions(arguments: dict[str, Any], outputs: int, batch: int) -> None:
-    """Each output has kernel x kernel x channels multiply-adds, and each of them counts as two."""
+    """Check kernel x kernel x channels multiply-adds per output, each counted as two."""
     model = nn.Sequential(nn.Conv2d(4, 6, **arguments), nn.BatchNorm2d(6), nn.ReLU())
     by_hand = 2 * batch * outputs * 6 * 4 * arguments["kernel_size"] ** 2
     assert count_flops(model.eval(), torch.zeros(batch, 4, 10, 14)) == by_hand
@@ -49,7 +49,7 @@ def test_flops_of_convolutions(arguments: dict[str, Any], outputs: int, batch: i
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_flops_of_architectures(architecture: str) -> None:
-    """The FLOPs are those of all convolutions. Average pooling over grids adds a little."""
+    """Compare with the FLOPs of all convolutions; average pooling over grids adds a little."""
     known = list_arguments(architecture)
     arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
     model = build_model(architecture, arguments, num_classes=4).eval()
@@ -70,7 +70,7 @@ def test_flops_of_architectures(architecture: str) -> None:
 
 @pytest.fixture
 def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each work runs once. The reference seems to take 0.5 s, all other work 1 s and 2 s."""
+    """Replace the times: 0.5 s for the reference, 1 s and 2 s for all other work."""
 
     def rounds(works: Mapping[str, Callable[[], object]], *_: Any, **__: Any) -> Any:
         for work in works.values():

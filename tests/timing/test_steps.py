@@ -1,4 +1,4 @@
-"""Times of training steps: the median, the batch that is timed, and the stored files."""
+"""Tests of times of training steps: the median, the timed batch, and the stored files."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,7 +111,7 @@ def test_a_batch_beyond_the_memory_has_no_time(
 
 
 def test_real_steps_take_time(experiment: Experiment) -> None:
-    """The settings have fewer iterations than the steps that are timed."""
+    """Time more steps than the settings have iterations."""
     step = steps.measure_step(case(changed(experiment, iterations=1)), CPU)
     assert step.seconds is not None and step.seconds > 0
 

@@ -1,4 +1,4 @@
-"""ImageNet weights are torchvision's own files, and no others."""
+"""Tests that ImageNet weights are torchvision's own files, and no others."""
 
 import hashlib
 from dataclasses import replace

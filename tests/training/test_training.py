@@ -1,4 +1,4 @@
-"""Training does what its settings say, and the same again, whatever interrupts it."""
+"""Tests that training follows its settings, and is repeatable even after an interruption."""
 
 import hashlib
 import math
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 class PixelClassifier(Segmenter):
-    """The least network there is: a linear function of each pixel."""
+    """The smallest network: a linear function of each pixel."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class PixelClassifier(Segmenter):
 
 
 class Interrupted(BaseException):
-    """Stands for SIGINT."""
+    """An exception in place of SIGINT."""
 
 
 def changed(experiment: Experiment, **settings: Any) -> Experiment:
@@ -58,7 +58,7 @@ def changed(experiment: Experiment, **settings: Any) -> Experiment:
 
 
 def watch_steps(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
-    """The iterations stepped from now on; the one called ``stop_at`` is interrupted."""
+    """Record the iterations from now on, and interrupt at the iteration ``stop_at``."""
     steps: list[int] = []
     step = Trainer.step
 
@@ -121,7 +121,7 @@ class TestReproducibility:
     def test_other_seed_other_model(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
     ) -> None:
-        """From the start, as steps of no length show."""
+        """Check the initial weights, by training with a learning rate near zero."""
         experiment = changed(experiment, base_lr=1e-30)
         for seed in range(2):
             train_run(experiment, seed, data_folder, tmp_path / f"{seed}.pt")
@@ -166,7 +166,7 @@ class TestReproducibility:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The last time after all steps, before the checkpoint is written."""
+        """Interrupt the last time after all steps, before the checkpoint is written."""
         checkpoint = tmp_path / "plain-0.pt"
         interrupt(experiment, data_folder, checkpoint, at=2)
         interrupt(experiment, data_folder, checkpoint, at=4)
@@ -251,13 +251,13 @@ class TestLoss:
 
     @pytest.mark.parametrize("batch", [1, 2, 16])
     def test_is_a_mean_over_pixels_not_divided_again(self, batch: int) -> None:
-        """Where all classes are as likely the loss is log C, for any batch and crop."""
+        """Check that for equally likely classes the loss is log C, for any batch and crop."""
         labels = torch.zeros(batch, 3, 5, dtype=torch.int64)
         loss = segmentation_loss(torch.zeros(batch, 7, 3, 5), labels)
         assert loss.item() == pytest.approx(math.log(7))
 
     def test_images_weigh_by_their_valid_pixels(self) -> None:
-        """Of the two images one has 1 valid pixel, the other 3."""
+        """Check two images with 1 and 3 valid pixels."""
         logits = torch.tensor([[0.0, 0.0], [0.0, 3.0]]).view(2, 2, 1, 1).expand(2, 2, 2, 2)
         labels = torch.tensor([[[0, VOID], [VOID, VOID]], [[0, 0], [0, VOID]]])
         expected = (math.log(2) + 3 * math.log(1 + math.exp(3))) / 4
@@ -277,7 +277,7 @@ class TestLoss:
 
     @pytest.mark.parametrize("power", [0.5, 1.0])
     def test_weights_of_classes(self, power: float, data_folder: Path) -> None:
-        """By a loop over the images; no image shows the last class."""
+        """Compare with a loop over the images; no image shows the last class."""
         split = load_split(data_folder, "train")
         labels = [np.array(split.label(index)) for index in range(len(split))]
         frequencies = [
@@ -346,7 +346,7 @@ class TestOptimisation:
         assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002])
 
     def test_the_head_has_a_rate_of_its_own(self, experiment: Experiment) -> None:
-        """In one plain step every parameter moves by its gradient times its rate."""
+        """Check that in one plain step every parameter moves by its gradient times its rate."""
         changes = {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.0}
         model = build_model("fcn", experiment.arguments, num_classes=4)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -397,7 +397,7 @@ class TestOptimisation:
         ],
     )
     def test_steps_by_hand(self, settings: dict[str, Any], experiment: Experiment) -> None:
-        """Three steps of SGD written out, on images normalised by hand."""
+        """Compare with three steps of SGD written out, on images normalised by hand."""
         settings = experiment.training.model_dump() | {"iterations": 3, "base_lr": 0.5} | settings
         torch.manual_seed(0)
         model = PixelClassifier(4)
@@ -422,7 +422,7 @@ class TestOptimisation:
 
     @pytest.mark.parametrize("momentum", [0.1, 0.0003])
     def test_batch_statistics_by_hand(self, momentum: float, experiment: Experiment) -> None:
-        """One step moves the running statistics so far to those of the batch."""
+        """Check how far one step moves the running statistics towards those of the batch."""
         experiment = changed(experiment, batch_norm_momentum=momentum)
         torch.manual_seed(0)
         model = build_model("fcn", experiment.arguments, num_classes=4).eval()
@@ -442,7 +442,7 @@ class TestOptimisation:
 
     @pytest.mark.parametrize("architecture", ARCHITECTURES)
     def test_every_architecture_trains(self, architecture: str, experiment: Experiment) -> None:
-        """All of it: every parameter and every statistic. One crop of the batch is all void."""
+        """Check that every parameter and statistic changes; one crop of the batch is all void."""
         known = list_arguments(architecture)
         arguments = {key: value for key, value in ARGUMENTS.items() if key in known}
         torch.manual_seed(0)
@@ -461,7 +461,7 @@ class TestOptimisation:
     def test_compiled_steps_are_the_same(
         self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As the compiler reads them; its own kernels would take half a minute to make."""
+        """Compile with the backend "eager", since compiling kernels takes half a minute."""
         compiled: list[Any] = []
 
         def by_reading(module: nn.Module, compile_: Any = torch.compile) -> Any:
@@ -493,7 +493,7 @@ class TestOptimisation:
         assert all(map(torch.equal, model.parameters(), before))
 
     def test_learns_what_is_trivial(self, experiment: Experiment) -> None:
-        """Each half of an image has the colour of its class."""
+        """Learn images whose halves have the colour of their class."""
         random = np.random.default_rng(0)
         labels = np.repeat(random.integers(0, 3, (24, 1, 2)), 20, axis=2).repeat(32, axis=1)
         images = np.array([[40, 40, 40], [220, 60, 60], [60, 220, 60]])[labels]
@@ -516,7 +516,7 @@ class TestOptimisation:
 
 class TestSupervision:
     def test_loss_at_the_logits(self, experiment: Experiment) -> None:
-        """At output_stride 16, a label in 16 x 16 is compared."""
+        """Check that at output_stride 16 one label of each 16 x 16 is compared."""
         model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
         images, labels = random_batch(2, 4)
         settings = changed(experiment, loss_resolution="logits").training
@@ -565,7 +565,7 @@ class TestSupervision:
 
 
 def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
-    """The experiment going on at output_stride 8."""
+    """Add a second phase at output_stride 8 to the experiment."""
     arguments = experiment.arguments | {"output_stride": 8}
     schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
     second = Phase(arguments=arguments, training=schedule)
@@ -576,7 +576,7 @@ class TestTwoPhases:
     def test_second_goes_on_from_the_first(
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
-        """With a rate of next to nothing and frozen statistics, it leaves the weights alone."""
+        """Check that a rate near zero and frozen statistics keep the weights of the first."""
         settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
         path = tmp_path / "x.pt"
         train_run(in_two_phases(experiment, **settings), 0, data_folder, path)
@@ -596,7 +596,7 @@ class TestTwoPhases:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """It ends the same; the first phase is not run again."""
+        """Check that it ends the same, and that the first phase does not run again."""
         experiment = in_two_phases(experiment)
         whole, cut = tmp_path / "whole" / "x.pt", tmp_path / "cut" / "x.pt"
         train_run(experiment, 0, data_folder, whole)
@@ -710,7 +710,7 @@ class TestFailure:
 
 @pytest.mark.parametrize("iterations", [1, 7, 100, 250])
 def test_history(iterations: int, experiment: Experiment) -> None:
-    """At most a hundred means that together cover every iteration once."""
+    """Check that at most a hundred means together cover every iteration once."""
     trainer = Trainer(PixelClassifier(2), experiment.training, CPU)
     losses = np.random.default_rng(0).random(iterations)
     trainer.losses = torch.from_numpy(losses)

@@ -66,8 +66,8 @@ def evaluate_crf(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Refine a run's validation images by the CRF: scores by iteration and timing, ready for JSON.
 
-    Two identical runs give the same scores. Pictures of the first images go to ``samples``, which
-    names files for their labels, scores and beliefs.
+    Two identical runs give the same scores. Pictures of the first images are written to the files
+    in ``samples``: labels, score maps and belief maps.
 
     Raises:
         CRFError: pydensecrf is not installed.
@@ -109,7 +109,7 @@ def evaluate_crf(
 
 
 def build_parameters(settings: CRF) -> CRFParameters:
-    """Return the parameters that the settings give, those where a search would start."""
+    """Return the parameters in the settings. A search starts there."""
     return CRFParameters(**settings.model_dump(exclude={"iterations", "search"}))
 
 
@@ -195,7 +195,7 @@ def record_iterations(
 ) -> dict[str, Any]:
     """Compute the figures after each of N iterations.
 
-    From confusion matrices (N, len(widths), C, C) and counts of boundary regions (N, 2, C).
+    The input is confusion matrices (N, len(widths), C, C) and counts of boundary regions (N, 2, C).
     """
     return {
         str(iteration): record_iteration(matrices, counts, classes)

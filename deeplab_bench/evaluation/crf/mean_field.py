@@ -1,4 +1,9 @@
-"""Mean-field inference, step by step: one run gives the beliefs after every iteration."""
+"""Mean-field inference, step by step: one run gives the maps after every iteration.
+
+The terms are those of DeepLabv2, Figure 5. The *score map* (C, H, W) is the input of the softmax:
+the values of each class. The *belief map* (C, H, W) is the output of the softmax: probabilities.
+The code calls them ``scores`` and ``beliefs``.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,10 +46,10 @@ def iterate_mean_field(
     parameters: CRFParameters,
     iterations: Sequence[int],
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Yield scores and beliefs, both (C, H, W), after each of the ascending ``iterations``.
+    """Yield score map and belief map, both (C, H, W), after each of the ascending ``iterations``.
 
-    The input is class probabilities (C, H, W) and an RGB image (H, W, 3). The beliefs are the
-    softmax of the scores; after 0 iterations the scores are the logarithms of the probabilities.
+    The input is class probabilities (C, H, W) and an RGB image (H, W, 3). After 0 iterations the
+    scores are the logarithms of the probabilities.
 
     Raises:
         CRFError: pydensecrf is not installed.
@@ -83,7 +88,7 @@ def require_pydensecrf() -> None:
     """Check that pydensecrf is installed.
 
     Raises:
-        CRFError: it is not.
+        CRFError: pydensecrf is not installed.
     """
     if find_spec("pydensecrf") is None:
         raise CRFError("the CRF needs the package pydensecrf2: run `pip install pydensecrf2`")

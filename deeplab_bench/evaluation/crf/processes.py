@@ -1,4 +1,4 @@
-"""Maps a function over many items in worker processes, in order and in bounded memory."""
+"""A parallel map over many items in worker processes, in order and in bounded memory."""
 
 import multiprocessing
 import os

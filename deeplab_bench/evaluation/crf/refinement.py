@@ -1,4 +1,7 @@
-"""The work of a worker process: one image, refined by the CRF and counted after its iterations."""
+"""The work of a worker process: refine one image by the CRF, and count its pixels.
+
+``scores`` and ``beliefs`` are the score map and the belief map, as defined in ``mean_field``.
+"""
 
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -21,8 +24,9 @@ from deeplab_bench.evaluation.measures.confusion import Confusion
 class Task:
     """An image (H, W, 3) with its label (H, W) and class probabilities (C, H, W).
 
-    ``widths``: the trimap widths, as in ``count_trimap_confusions``. ``count_regions``: whether to
-    count boundary regions. ``pictured_class``: return maps of this class; no maps if it is None.
+    ``iterations``: the iterations after which to count, ascending. ``widths``: the trimap widths,
+    as in ``count_trimap_confusions``. ``count_regions``: whether to count boundary regions.
+    ``pictured_class``: the class whose score and belief maps are returned; no maps if it is None.
     """
 
     probabilities: NDArray[np.floating]
@@ -37,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labels, and scores and beliefs of one class, after each of N iterations; all (N, H, W)."""
+    """The labels, and the score and belief maps of one class, after N iterations; all (N, H, W)."""
 
     labels: Pixels
     scores: Floats
@@ -49,8 +53,8 @@ class Refined:
     """The counts of one image after each of N iterations.
 
     ``confusions``: confusion matrices (N, len(widths), C, C). ``regions``: intersection and union
-    of the boundary regions (N, 2, C) in pixels; empty if the task does not ask for them.
-    ``seconds``: the time of inference, without counting.
+    of the boundary regions (N, 2, C) in pixels; empty unless ``count_regions`` is set. ``seconds``:
+    the time of inference, without counting.
     """
 
     confusions: Confusion

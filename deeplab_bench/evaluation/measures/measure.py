@@ -30,7 +30,7 @@ class Measure(ABC):
         """Count one image of the split: its index, label (H, W) and prediction (H, W)."""
 
     def merge(self, all_reduce_sum: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
-        """Sum the counts over all processes, each of which has seen a share of the images."""
+        """Sum the counts over all processes. Each has counted a share of the images."""
         self.counts = {name: all_reduce_sum(counts) for name, counts in self.counts.items()}
 
     @abstractmethod
