@@ -47,6 +47,9 @@ def describe_accuracy(results: Results) -> Caption:
         if several and len(results.seeds) > 1
         else "",
         describe_sizes(results),
+        f"GFLOPs are of one image of {'x'.join(map(str, results.speeds[0].input_size))} px"
+        if results.speeds
+        else "",
         results.data.warn(),
     )
     text = join_sentences(
@@ -57,7 +60,9 @@ def describe_accuracy(results: Results) -> Caption:
         f"Trained on {describe_environments(timing.environment for timing in results.timings)}.",
     )
     ranks = ("Rank", "Bold") if several else ()
-    return Caption(text, ("mIoU", *list_interval(results), *ranks, "Pixel accuracy", "Object size"))
+    costs = ("Output stride", "GFLOPs") if results.speeds else ("Output stride",)
+    terms = ("mIoU", *costs, *list_interval(results), *ranks, "Pixel accuracy", "Object size")
+    return Caption(text, terms)
 
 
 def describe_per_class(results: Results) -> Caption:

@@ -977,7 +977,24 @@ def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
     assert re.findall(r"\n.*: \*\w+", text) == ["\n  models: *figure2"]
 
 
-@pytest.mark.parametrize("name", ["large_fov", "lr_policy", "fcn_skips", "decoder"])
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
+    """Check that its models are those of Figure 2 at output stride 16, with rates to match."""
+    params = load_params(COMMITTED)
+    pairs = zip(params.studies["figure2"].models, params.studies["same_stride"].models, strict=True)
+    strides = set()
+    for own, same in pairs:
+        before, after = params.experiment(profile, own), params.experiment(profile, same)
+        strides.add(before.arguments["output_stride"])
+        assert after.arguments == before.arguments_at(16)
+        assert (after.architecture, after.training) == (before.architecture, before.training)
+    assert strides == {8, 16, 32}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["same_stride", "figure2", "pyramid_pooling", "large_fov", "lr_policy", "fcn_skips", "decoder"],
+)
 def test_hours_of_a_study_follow_from_its_operations(name: str) -> None:
     study = load_params(COMMITTED).studies[name]
     params = load_params(COMMITTED)
