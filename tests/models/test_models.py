@@ -549,7 +549,7 @@ def test_psp_rows_reduce_dimensions_only_where_the_paper_does(
     arguments = params.experiment("voc2012", row).arguments
     model: Any = build_on_meta("psp", **arguments)
     auxiliary = count_parameters(model.auxiliary)
-    classifier = head * 256 * 9 + 2 * 256 + (256 + 1) * 21
+    classifier = head * 512 * 9 + 2 * 512 + (512 + 1) * 21
     expected = count_parameters(model.backbone) + auxiliary + levels + classifier
     assert count_parameters(model) == expected
 

@@ -355,7 +355,7 @@ def test_accuracy_stands_beside_what_it_costs() -> None:
     assert strides.loc["aspp"].tolist() == ["16, 8", "8"]
     assert strides.loc["image_pyramid"].tolist() == ["32", "32"]
     costs = frame(files, "speed").groupby("model")["gflops"].first()
-    assert data["gflops"].to_dict() == costs.to_dict()
+    assert dict(data["gflops"]) == dict(costs)
     header, _, *rows = files["tables/accuracy.md"].splitlines()
     assert "| Output stride, training/evaluation | GFLOPs |" in re.sub(" +", " ", header)
     assert [row.split("|")[5].strip() for row in rows[:2]] == ["16, 8/8", "32/32"]
