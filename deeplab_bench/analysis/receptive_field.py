@@ -228,6 +228,17 @@ def trace_max_pool(
     )
 
 
+def trace_average_kernel(
+    shape: Sequence[int],
+    x: Field,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    *_: bool | int | None,
+) -> Field:
+    return trace_max_pool(shape, x, kernel_size, stride, padding)
+
+
 def trace_kernel(shape: Sequence[int], x: Field, *layout: Sequence[int]) -> Field:
     """Trace a kernel; ``layout`` is its size, stride, padding and rate, each (rows, columns)."""
     rows, columns = zip(*layout, strict=True)
@@ -342,6 +353,7 @@ def make_pair(value: Pair) -> tuple[int, int]:
 RULES: dict[str, Callable[..., Field]] = {
     "conv2d": trace_convolution,
     "max_pool2d": trace_max_pool,
+    "avg_pool2d": trace_average_kernel,
     "adaptive_avg_pool2d": trace_average_pool,
     "interpolate": trace_interpolation,
     "matmul": trace_product,

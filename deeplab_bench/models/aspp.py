@@ -7,7 +7,15 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
+from deeplab_bench.models.backbone import (
+    BackboneName,
+    Count,
+    OutputStride,
+    Positive,
+    Rate,
+    ResNet,
+    StridedUnit,
+)
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -24,6 +32,7 @@ class ASPP(Segmenter):
         multi_grid: unit rates within block4 (Section 3.2.1).
         dropout: share of the projection's values that training sets to zero; 0.1 in the authors'
             code, not stated in the paper.
+        stride_in: as in ``ResNet``; ``last`` in the paper.
     """
 
     def __init__(
@@ -38,10 +47,15 @@ class ASPP(Segmenter):
         image_pooling: bool = True,
         multi_grid: Sequence[Rate] = (1, 2, 4),
         dropout: Share = 0.0,
+        stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
         self.backbone = ResNet(
-            backbone, output_stride=output_stride, width=width, multi_grid=multi_grid
+            backbone,
+            output_stride=output_stride,
+            width=width,
+            multi_grid=multi_grid,
+            stride_in=stride_in,
         )
         self.pyramid = AtrousPyramid(
             self.backbone.stage_channels[-1], head_channels, atrous_rates, image_pooling, dropout

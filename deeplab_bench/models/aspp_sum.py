@@ -25,9 +25,11 @@ class ASPPSum(MultiScaleSegmenter):
         batch_norm: add batch normalisation to VGG-16. ResNets always have it.
         scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
         supervise_scales: train with a loss on each scale, too.
+        average_pool5: as in ``VGG16``; False in the authors' released ASPP. Only for VGG-16.
 
     Raises:
-        ValueError: ``atrous_rates`` is empty, or ``scales`` does not end with 1.
+        ValueError: ``atrous_rates`` is empty, ``scales`` does not end with 1, or ``average_pool5``
+            is used with a ResNet.
     """
 
     def __init__(
@@ -43,10 +45,13 @@ class ASPPSum(MultiScaleSegmenter):
         batch_norm: bool = False,
         scales: Sequence[Positive] = (1.0,),
         supervise_scales: bool = True,
+        average_pool5: bool = False,
     ) -> None:
         super().__init__()
         if not atrous_rates:
             raise ValueError("atrous_rates [] gives no branch: give at least one rate")
+        if average_pool5 and backbone != "vgg16":
+            raise ValueError(f"average_pool5 needs backbone vgg16, but the backbone is {backbone}")
         self.scales, self.supervise_scales = tuple(scales), supervise_scales
         if backbone == "vgg16":
             self.backbone = VGG16(
@@ -56,6 +61,7 @@ class ASPPSum(MultiScaleSegmenter):
                 channels=channels,
                 width=width,
                 batch_norm=batch_norm,
+                average_pool5=average_pool5,
             )
             classifiers = [build_logits_layer(channels, num_classes) for _ in atrous_rates]
         else:

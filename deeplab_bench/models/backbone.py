@@ -26,6 +26,7 @@ MIN_CHANNELS = 16
 # The types of constructor arguments; the settings are validated against them.
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16"]
 OutputStride = Literal[8, 16, 32, 64, 128, 256]
+StridedUnit = Literal["first", "last"]
 Positive = Annotated[float, Gt(0)]
 Rate = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(1)]
@@ -35,8 +36,7 @@ class ResNet(nn.Module):
     """torchvision's ResNet without its classifier, at any output stride (DeepLabv3, Section 3).
 
     Parameters have torchvision's names, so its weights can be loaded. Once ``output_stride`` is
-    reached, a stage keeps the resolution and doubles the atrous rate instead. The stride is in the
-    first unit of a stage, as in torchvision; in the paper it is in the last unit.
+    reached, a stage keeps the resolution and doubles the atrous rate instead.
 
     Args:
         name: a key of ``DEPTHS``.
@@ -45,11 +45,18 @@ class ResNet(nn.Module):
         width: factor on the number of channels of every layer, at least 0.25.
         multi_grid: unit rates of the last stage and of every cascaded block, one for each residual
             unit (Section 3.2.1). Additional rates are ignored: ResNet-18 has two units, the paper's
-            networks have three. ``None`` means rate 1 for all units. Then, as in torchvision, the
-            convolution whose stride was removed keeps the rate of the stage before, and the network
-            is the exact atrous form of the classification network.
+            networks have three. ``None`` means rate 1 for all units.
         cascaded_blocks: number of copies of the last stage after it; 3 gives the paper's block5 to
             block7 (Section 3.2).
+        stride_in: the residual unit of a stage that has the stride, in its first 3x3 convolution.
+            ``first`` as in torchvision, whose ImageNet weights are trained so; ``last`` as in the
+            paper (Section 3.2) and its authors' code, where every block but the last one has a
+            stride, and block1 ends at stride 8.
+
+    The network is the exact atrous form of the one at ``output_stride`` 32: it computes the same
+    numbers at every k-th position. The 3x3 convolution whose stride is removed then keeps the rate
+    before it. There is one exception: ``first`` with ``multi_grid``. That convolution is the first
+    of block4, to which the paper's unit rates give the doubled rate.
 
     Raises:
         ValueError: an argument is outside its range above.
@@ -63,6 +70,7 @@ class ResNet(nn.Module):
         width: Positive = 1.0,
         multi_grid: Sequence[Rate] | None = None,
         cascaded_blocks: int = 0,
+        stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
         if name not in DEPTHS:
@@ -99,17 +107,23 @@ class ResNet(nn.Module):
         self.stage_channels: list[int] = []
         self.stage_strides: list[int] = []
         stride, rate = 4, 1
-        for index in range(len(depths) + cascaded_blocks):
+        count = len(depths) + cascaded_blocks
+        without_stride = 0 if stride_in == "first" else count - 1
+        for index in range(count):
             depth = depths[min(index, len(depths) - 1)]
             planes = round(STAGE_PLANES[min(index, len(depths) - 1)] * width)
-            step, previous_rate = (1 if index == 0 else 2), rate
+            step, previous_rate = (1 if index == without_stride else 2), rate
             if stride * step > output_stride:
                 step, rate = 1, rate * step
-            stage = build_residual_stage(unit, channels, planes, depth=depth, stride=step)
+            stage = build_residual_stage(
+                unit, channels, planes, depth=depth, stride=step, stride_in=stride_in
+            )
+            unit_rates = [1] * depth
             if multi_grid is not None and index >= len(depths) - 1:
-                set_atrous_rates(stage, [rate * unit_rate for unit_rate in multi_grid[:depth]])
-            else:
-                set_atrous_rates(stage, [rate] * depth, entry_rate=previous_rate)
+                unit_rates = list(multi_grid[:depth])
+                if stride_in == "first":
+                    previous_rate = rate
+            set_atrous_rates(stage, unit_rates, previous_rate, rate, stride_in)
 
             stride, channels = stride * step, planes * unit.expansion
             self.stages.append(f"layer{index + 1}")
@@ -133,36 +147,65 @@ class ResNet(nn.Module):
 
 
 def build_residual_stage(
-    unit: type[BasicBlock | Bottleneck], in_channels: int, planes: int, *, depth: int, stride: int
+    unit: type[BasicBlock | Bottleneck],
+    in_channels: int,
+    planes: int,
+    *,
+    depth: int,
+    stride: int,
+    stride_in: StridedUnit = "first",
 ) -> nn.Sequential:
-    """Stack ``depth`` residual units; the first unit has the stride, as in torchvision.
-
-    If the number of channels does not change, as in cascaded blocks, a strided shortcut only
-    subsamples. So the parameters are the same at every output stride, as in the authors' code.
-    """
+    """Stack ``depth`` residual units; the first or the last one has the stride."""
     out_channels = planes * unit.expansion
-    shortcut: nn.Module | None = None
+    units, channels, strided = [], in_channels, find_strided_unit(depth, stride_in)
+    for index in range(depth):
+        step = stride if index == strided else 1
+        shortcut = build_shortcut(channels, out_channels, step)
+        units.append(unit(channels, planes, stride=step, downsample=shortcut))
+        channels = out_channels
+    return nn.Sequential(*units)
+
+
+def build_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    """Build the shortcut of a residual unit; None if it is the identity.
+
+    If the number of channels does not change, a strided shortcut only subsamples. So the parameters
+    are the same at every output stride, as in the authors' code.
+    """
     if in_channels != out_channels:
-        shortcut = nn.Sequential(
+        return nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-    elif stride != 1:
-        shortcut = nn.MaxPool2d(kernel_size=1, stride=stride)
-    entry = unit(in_channels, planes, stride=stride, downsample=shortcut)
-    return nn.Sequential(entry, *(unit(out_channels, planes) for _ in range(depth - 1)))
+    return None if stride == 1 else nn.MaxPool2d(kernel_size=1, stride=stride)
+
+
+def find_strided_unit(depth: int, stride_in: StridedUnit) -> int:
+    return 0 if stride_in == "first" else depth - 1
 
 
 def set_atrous_rates(
-    stage: nn.Sequential, unit_rates: Sequence[int], entry_rate: int | None = None
+    stage: nn.Sequential,
+    unit_rates: Sequence[int],
+    before: int,
+    after: int,
+    stride_in: StridedUnit,
 ) -> None:
-    """Set the rate of the 3x3 convolutions in each unit, and ``entry_rate`` for the first one."""
-    for unit, rate in zip(stage, unit_rates, strict=True):
-        for conv in list_3x3_convolutions(unit):
-            conv.dilation = conv.padding = (rate, rate)
-    if entry_rate is not None:
-        entry = list_3x3_convolutions(stage)[0]
-        entry.dilation = entry.padding = (entry_rate, entry_rate)
+    """Set the rates of the 3x3 convolutions of a stage.
+
+    They are ``before`` up to the convolution that has the stride, or had it, and ``after`` from the
+    next one on, times the rate of the unit.
+    """
+    strided = find_strided_unit(len(stage), stride_in)
+    for index, (unit, unit_rate) in enumerate(zip(stage, unit_rates, strict=True)):
+        entry, *others = list_3x3_convolutions(unit)
+        set_rate(entry, unit_rate * (before if index <= strided else after))
+        for conv in others:
+            set_rate(conv, unit_rate * (before if index < strided else after))
+
+
+def set_rate(conv: nn.Conv2d, rate: int) -> None:
+    conv.dilation = conv.padding = (rate, rate)
 
 
 def list_3x3_convolutions(module: nn.Module) -> list[nn.Conv2d]:

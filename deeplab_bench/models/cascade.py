@@ -6,7 +6,14 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, Rate, ResNet
+from deeplab_bench.models.backbone import (
+    BackboneName,
+    OutputStride,
+    Positive,
+    Rate,
+    ResNet,
+    StridedUnit,
+)
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -17,6 +24,7 @@ class Cascade(Segmenter):
         cascaded_blocks: number of copies: 3 for block7, 0 for the plain network up to block4.
         multi_grid: unit rates within block4 and its copies (Section 3.2.1). (1, 2, 1) is the best
             in Table 3.
+        stride_in: as in ``ResNet``; ``last`` in the paper.
     """
 
     def __init__(
@@ -28,6 +36,7 @@ class Cascade(Segmenter):
         output_stride: OutputStride,
         cascaded_blocks: Annotated[int, Ge(0)] = 3,
         multi_grid: Sequence[Rate] = (1, 2, 1),
+        stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
         self.backbone = ResNet(
@@ -36,6 +45,7 @@ class Cascade(Segmenter):
             width=width,
             multi_grid=multi_grid,
             cascaded_blocks=cascaded_blocks,
+            stride_in=stride_in,
         )
         self.classifier = nn.Conv2d(self.backbone.stage_channels[-1], num_classes, kernel_size=1)
 

@@ -15,18 +15,19 @@ SIDE_CHANNELS = 128
 class LargeFOV(ASPPSum):
     """``ASPPSum`` with one branch, optionally with features of lower layers.
 
-    The papers use, on VGG-16, (``kernel_size``, ``rate``, ``channels``) of (7, 4, 4096),
+    The papers use, on VGG-16, (``kernel_size``, ``atrous_rate``, ``channels``) of (7, 4, 4096),
     (4, 4, 4096), (4, 8, 4096) and, called LargeFOV, (3, 12, 1024). On a ResNet, ``kernel_size`` 1
     gives the plain network.
 
     Args:
         kernel_size: kernel size of fc6 on VGG-16, or of the only convolution on a ResNet.
-        rate: atrous rate of that convolution.
+        atrous_rate: rate of that convolution, at ``output_stride`` 8 in the papers.
         channels: filters of fc6 and fc7. Only VGG-16 uses it.
         batch_norm: add batch normalisation to VGG-16. ResNets always have it.
         multi_scale_features: concatenate fc7 with features of the image and of the first four
             pools, each after two convolutions (DeepLab-MSc; DeepLabv1, Section 4.3). Only for
             VGG-16.
+        average_pool5: as in ``VGG16``; True in the authors' released LargeFOV. Only for VGG-16.
         scales, supervise_scales: as in ``ASPPSum``.
 
     Raises:
@@ -41,24 +42,26 @@ class LargeFOV(ASPPSum):
         width: Positive,
         output_stride: OutputStride,
         kernel_size: Count = 3,
-        rate: Rate = 12,
+        atrous_rate: Rate = 12,
         channels: Count = 1024,
         batch_norm: bool = False,
         multi_scale_features: bool = False,
         scales: Sequence[Positive] = (1.0,),
         supervise_scales: bool = True,
+        average_pool5: bool = False,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             backbone=backbone,
             width=width,
             output_stride=output_stride,
-            atrous_rates=(rate,),
+            atrous_rates=(atrous_rate,),
             kernel_size=kernel_size,
             channels=channels,
             batch_norm=batch_norm,
             scales=scales,
             supervise_scales=supervise_scales,
+            average_pool5=average_pool5,
         )
         self.sides = nn.ModuleList()
         if multi_scale_features:

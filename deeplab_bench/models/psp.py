@@ -29,6 +29,9 @@ class PSP(Segmenter):
     Args:
         bins: cells on each side of the grid, one number for each level.
         pooling: how the positions of a cell are pooled.
+        dimension_reduction: reduce each of the N levels to 1/N of the channels by a 1x1 convolution
+            with batch normalisation and ReLU (DR in Table 1). Without it, the pooled features are
+            concatenated as they are.
         auxiliary_weight: weight of the auxiliary loss on the third stage (Section 4); 0.4 in the
             paper, 0 for no auxiliary loss. Its logits are only computed in training.
 
@@ -46,6 +49,7 @@ class PSP(Segmenter):
         head_channels: Count,
         bins: Sequence[Count] = (1, 2, 3, 6),
         pooling: Literal["average", "max"] = "average",
+        dimension_reduction: bool = True,
         auxiliary_weight: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         super().__init__()
@@ -57,11 +61,15 @@ class PSP(Segmenter):
                 f"bins {list(bins)} must have 1 to {channels} levels, the channels of the backbone"
             )
         self.bins, self.pool = tuple(bins), POOLING[pooling]
+        level_channels = reduced if dimension_reduction else channels
         self.reductions = nn.ModuleList(
-            build_conv_bn_relu(channels, reduced, kernel_size=1) for _ in bins
+            build_conv_bn_relu(channels, reduced, kernel_size=1)
+            if dimension_reduction
+            else nn.Identity()
+            for _ in bins
         )
         self.classifier = build_classifier_head(
-            channels + reduced * len(bins), head_channels, num_classes
+            channels + level_channels * len(bins), head_channels, num_classes
         )
         self.auxiliary_weight = auxiliary_weight
         if auxiliary_weight:

@@ -30,6 +30,9 @@ class VGG16(nn.Module):
         width: factor on the number of channels of all other layers, at least 0.125.
         batch_norm: batch normalisation instead of a bias after every convolution, for training from
             scratch. The published networks have none.
+        average_pool5: follow pool5 by an average pool, 3x3 with stride 1. The authors' released
+            LargeFOV has it under the name pool5a; the papers do not mention it. As in Caffe, zeros
+            beyond the border count.
 
     Raises:
         ValueError: an argument is outside its range above.
@@ -44,6 +47,7 @@ class VGG16(nn.Module):
         channels: int,
         width: Positive = 1.0,
         batch_norm: bool = False,
+        average_pool5: bool = False,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
@@ -74,6 +78,8 @@ class VGG16(nn.Module):
                 layers.append(nn.MaxPool2d(kernel_size=3, stride=step, padding=1))
             self.stage_channels.append(planes)
             self.stage_strides.append(stride)
+        if average_pool5:
+            layers.append(nn.AvgPool2d(kernel_size=3, stride=1, padding=1))
         self.features = nn.Sequential(*layers)
         self.fully_connected = nn.ModuleList(
             build_fc6_fc7(last, channels, kernel_size, r, batch_norm) for r in rates

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import RESAMPLES
 from deeplab_bench.results.records import SIZES, CRFRecord, Environment
-from deeplab_bench.settings.published import Paper, compute_replica_spread
+from deeplab_bench.settings.published import Paper
 
 GLOSSARY = "docs/glossary.md"
 
@@ -47,6 +47,9 @@ def describe_accuracy(results: Results) -> Caption:
         if several and len(results.seeds) > 1
         else "",
         describe_sizes(results),
+        f"GFLOPs are of one image of {'x'.join(map(str, results.speeds[0].input_size))} px"
+        if results.speeds
+        else "",
         results.data.warn(),
     )
     text = join_sentences(
@@ -57,7 +60,9 @@ def describe_accuracy(results: Results) -> Caption:
         f"Trained on {describe_environments(timing.environment for timing in results.timings)}.",
     )
     ranks = ("Rank", "Bold") if several else ()
-    return Caption(text, ("mIoU", *list_interval(results), *ranks, "Pixel accuracy", "Object size"))
+    costs = ("Output stride", "GFLOPs") if results.speeds else ("Output stride",)
+    terms = ("mIoU", *costs, *list_interval(results), *ranks, "Pixel accuracy", "Object size")
+    return Caption(text, terms)
 
 
 def describe_per_class(results: Results) -> Caption:
@@ -105,13 +110,13 @@ def describe_training_speed(results: Results) -> Caption:
 
 
 def describe_paper_values(results: Results, papers: Iterable[Paper]) -> Caption:
-    half = "half of our 95 % interval over seeds or " if len(results.seeds) > 1 else ""
-    alone = "" if half else " (one seed: no interval)"
     text = join_sentences(
         f"mIoU in percent {describe_data(results)}; difference: our mean minus the published "
         "value.",
-        f"Reproduced: the difference is within {half}{compute_replica_spread():.2f} points, the "
-        f"spread of the papers' own replicas{alone}.",
+        f"Reproduced: within {results.prediction_margin:.2f} points, the 95 % prediction interval "
+        "of one new run; the variance of the seeds is pooled over all models."
+        if len(results.seeds) > 1
+        else "One seed gives no verdict.",
         cite_papers(papers),
     )
     return Caption(text, ("Reproduced", "Not comparable", "Interval over seeds"))

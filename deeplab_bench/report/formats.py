@@ -41,6 +41,7 @@ HEADINGS = {
     "latency_p99_ms": "p99 (ms)",
     "latency_relative": "Latency (reference)",
     "output_stride": "Output stride",
+    "output_strides": "Output stride, training/evaluation",
     "images_per_second": "Images/s",
     "batch_size": "Batch",
     "peak_memory_mib": "Peak memory (MiB)",

@@ -22,7 +22,6 @@ from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import (
     Paper,
     Published,
-    compute_replica_spread,
     describe_settings,
     describe_value,
     find_published,
@@ -91,7 +90,6 @@ def compare_value(results: Results, cited: Cited) -> dict[str, Any]:
     if cited.model in results.trained_on_val:
         reasons.append("trained on val")
     difference = ours.mean - published.value
-    half_interval = ours.ci95_high - ours.mean
     return {
         "model": cited.name,
         "paper": name_place(published),
@@ -101,19 +99,22 @@ def compare_value(results: Results, cited: Cited) -> dict[str, Any]:
         "ci95_low": ours.ci95_low,
         "ci95_high": ours.ci95_high,
         "difference": difference,
-        "verdict": "not comparable" if reasons else judge_value(difference, half_interval),
+        "verdict": (
+            "not comparable" if reasons else judge_value(difference, results.prediction_margin)
+        ),
         "reason": "; ".join(reasons),
     }
 
 
-def judge_value(difference: float, half_interval: float) -> str:
+def judge_value(difference: float, margin: float) -> str:
     """Judge our mean minus the published value, in percent, rounded as the table prints it.
 
-    The value is reproduced if the difference is within half of our own 95 % interval, or within the
-    spread of the paper's replicas. With one seed the interval is NaN, and only the spread counts.
+    The published value is the score of one run. A difference within ``margin``, that of the 95 %
+    prediction interval of one new run, counts as none. With one seed the margin is NaN.
     """
-    own = 0.0 if math.isnan(half_interval) else half_interval
-    if round(abs(difference), 2) <= round(max(own, compute_replica_spread()), 2):
+    if math.isnan(margin):
+        return "one seed"
+    if round(abs(difference), 2) <= round(margin, 2):
         return "reproduced"
     return "above" if difference > 0 else "below"
 

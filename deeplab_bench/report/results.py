@@ -127,6 +127,12 @@ class Results:
         by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
         return statistics.compare(by_seed[list(self.models)], self.resampled, self.group_count)
 
+    @cached_property
+    def prediction_margin(self) -> float:
+        """Half of the 95 % prediction interval of one new run, in points; NaN for one seed."""
+        by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
+        return statistics.compute_prediction_margin(by_seed)
+
     @property
     def images(self) -> int:
         return len(self.runs[0].images)

@@ -232,6 +232,19 @@ def pool_seed_variance(scores: pd.DataFrame) -> Source:
     return Source(2 * float(scores.var().mean()) / seeds, models * (seeds - 1))
 
 
+def compute_prediction_margin(scores: pd.DataFrame) -> float:
+    """Compute half the length of the 95 % prediction interval of one new run.
+
+    The interval lies around the mean of a model's S runs and would hold the score of one more run.
+    Its variance is s^2 (1 + 1 / S), with s^2 pooled over all models of ``scores`` (seeds, models).
+    NaN for one seed.
+    """
+    seeds, _ = scores.shape
+    of_difference = pool_seed_variance(scores)  # 2 s^2 / S
+    variance = of_difference.variance * (seeds + 1) / 2
+    return float(compute_margin_of_error(Source(variance, of_difference.freedom)))
+
+
 def adjust_p_values(p_values: ArrayLike) -> Floats:
     """Adjust p values for multiple tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     p_values = np.asarray(p_values, dtype=np.float64)

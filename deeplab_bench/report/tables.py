@@ -61,7 +61,9 @@ def build_accuracy(results: Results) -> Table:
     several = len(results.seeds) > 1
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
-    text = text.drop(columns=["rank_low", "rank_high", *results.warnings])
+    text["output_stride"] += "/" + text["eval_output_stride"]
+    text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *results.warnings])
+    text = text.rename(columns={"output_stride": "output_strides"})
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
@@ -77,6 +79,8 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
         "params_m": {model: run.parameters / 1e6 for model, run in runs.items()},
+        **collect_output_strides(results),
+        **collect_gflops(results),
         **miou,
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
@@ -84,6 +88,28 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **{mark: dict.fromkeys(runs, "") | found for mark, found in results.warnings.items()},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
+
+
+def collect_output_strides(results: Results) -> dict[str, dict[str, str]]:
+    """Return the output strides of training and of the plain way of inference, by model.
+
+    Those of two phases of training are separated by a comma.
+    """
+    experiments = {m: results.params.experiment(results.profile, m) for m in results.models}
+    trained = {
+        model: [str(phase.arguments["output_stride"]) for phase in experiment.phases]
+        for model, experiment in experiments.items()
+    }
+    return {
+        "output_stride": {m: ", ".join(dict.fromkeys(strides)) for m, strides in trained.items()},
+        "eval_output_stride": {model: strides[-1] for model, strides in trained.items()},
+    }
+
+
+def collect_gflops(results: Results) -> dict[str, dict[str, float]]:
+    """Return the GFLOPs of one image by model, at the stride of the accuracy; none if not timed."""
+    gflops = {speed.model: speed.trained.flops / 1e9 for speed in results.speeds}
+    return {"gflops": gflops} if gflops else {}
 
 
 def build_per_class(results: Results) -> Table:

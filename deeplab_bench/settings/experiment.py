@@ -1,10 +1,13 @@
 """The settings of one experiment: one model under one profile, completely resolved."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.settings.training import Training
+
+# The arguments of architectures that are atrous rates of a head; they follow the output stride.
+RATES = {"atrous_rate", "atrous_rates"}
 
 
 class Phase(Settings):
@@ -64,28 +67,32 @@ def change_output_stride(
         raise SettingsError(
             f"{where}: the architecture has no output_stride to set to {output_stride}"
         )
-    changed = dict(arguments) | {"output_stride": output_stride}
-    if "atrous_rates" in arguments:
-        changed["atrous_rates"] = scale_atrous_rates(
-            output_stride, arguments["atrous_rates"], arguments["output_stride"], where
-        )
-    return changed
+    scaled = scale_rates(
+        arguments, RATES & arguments.keys(), arguments["output_stride"], output_stride, where
+    )
+    return dict(arguments) | {"output_stride": output_stride} | scaled
 
 
-def scale_atrous_rates(
-    output_stride: int, rates: list[int], given_for: int, where: str
-) -> list[int]:
-    """Convert atrous rates from the output stride ``given_for`` to another one.
+def scale_rates(
+    arguments: Mapping[str, Any], names: Collection[str], given_for: int, stride: int, where: str
+) -> dict[str, Any]:
+    """Convert the named atrous rates from the output stride ``given_for`` to ``stride``.
 
     The rates double if the stride is halved (DeepLabv3, Section 3.3).
 
     Raises:
         SettingsError: a rate is no longer a whole number.
     """
-    scaled = [rate * given_for / output_stride for rate in rates]
-    if any(rate != int(rate) for rate in scaled):
-        raise SettingsError(
-            f"{where}.output_stride {output_stride} turns the profile's atrous_rates {rates} "
-            f"into {scaled}: give {where}.atrous_rates as whole numbers"
-        )
-    return [int(rate) for rate in scaled]
+    changed: dict[str, Any] = {}
+    for name in names:
+        given = arguments[name]
+        rates = given if isinstance(given, list) else [given]
+        scaled = [rate * given_for / stride for rate in rates]
+        if any(rate != int(rate) for rate in scaled):
+            raise SettingsError(
+                f"{where}.output_stride {stride} turns {name} {given} of output_stride {given_for} "
+                f"into {scaled}: give {where}.{name} as whole numbers"
+            )
+        whole = [int(rate) for rate in scaled]
+        changed[name] = whole if isinstance(given, list) else whole[0]
+    return changed

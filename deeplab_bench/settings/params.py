@@ -29,10 +29,11 @@ from deeplab_bench.settings.blocks import (
 )
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.experiment import (
+    RATES,
     Experiment,
     Phase,
     change_output_stride,
-    scale_atrous_rates,
+    scale_rates,
 )
 from deeplab_bench.settings.inference import PLAIN, Inference
 from deeplab_bench.settings.published import Citation, PublishedError, find_published
@@ -330,14 +331,14 @@ def _arguments(
     }
     schema = create_model(architecture, __base__=Settings, **fields)
     arguments = _validated(schema, chosen, f"{where}.").model_dump(mode="json")
-    if {"atrous_rates", "output_stride"} <= arguments.keys() and "atrous_rates" not in block:
+    from_profile = {name for name in RATES if name in defaults and name not in block}
+    if "output_stride" in arguments and (taken := from_profile & arguments.keys()):
         if "output_stride" not in defaults:
             raise ParamsError(
-                f"{where}.atrous_rates is missing: the profile's are of no stated output_stride"
+                f"{where}.{min(taken)} is missing: the profile's is of no stated output_stride"
             )
-        arguments["atrous_rates"] = scale_atrous_rates(
-            arguments["output_stride"], arguments["atrous_rates"], defaults["output_stride"], where
-        )
+        stride = arguments["output_stride"]
+        arguments |= scale_rates(arguments, taken, defaults["output_stride"], stride, where)
     return arguments
 
 

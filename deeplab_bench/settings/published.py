@@ -150,13 +150,6 @@ def find_published(citation: Citation) -> Published:
     )
 
 
-def compute_replica_spread() -> float:
-    """Compute the range of the mIoU over equal runs, in percent (DeepLabv3, Table 11)."""
-    table = read_published().tables["deeplabv3.table11"]
-    scores = [table.miou(index) for index in range(len(table.rows))]
-    return round(max(scores) - min(scores), 2)
-
-
 def is_same(ours: Any, theirs: Any) -> bool:
     """Tell whether two settings are equal; a list may equal a tuple, but 1 is not ``true``."""
     if isinstance(ours, bool) or isinstance(theirs, bool):

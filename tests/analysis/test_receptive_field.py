@@ -83,13 +83,30 @@ def test_published_fields_of_resnets(depths: tuple[int, ...]) -> None:
     layers, channels, found = nn.Sequential(*stem), 16, []
     with torch.device("meta"):
         for depth, stride in zip(depths, (2, 2, 2, 1), strict=True):
-            units = build_residual_stage(Bottleneck, channels, 16, depth=depth - 1, stride=1)
-            last = build_residual_stage(Bottleneck, 64, 16, depth=1, stride=stride)
-            layers.extend([*units, *last])
+            layers.extend(
+                build_residual_stage(
+                    Bottleneck, channels, 16, depth=depth, stride=stride, stride_in="last"
+                )
+            )
             channels = 64
             found.append(compute_theoretical_field(layers.to("meta").eval()))
     assert [size_and_stride(field) for field in found] == RESNET_BLOCKS[depths]
     assert found[-1].centre == 0
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("resnet50", 483), ("resnet101", 1027)])
+def test_strides_in_the_last_units_give_the_published_field(backbone: str, size: int) -> None:
+    """Compare with TF-slim's networks at output stride 32."""
+    network = build_on_meta(
+        "cascade",
+        backbone=backbone,
+        width=1.0,
+        output_stride=32,
+        cascaded_blocks=0,
+        multi_grid=(1, 1, 1),
+        stride_in="last",
+    )
+    assert size_and_stride(compute_theoretical_field(network.logits)) == (size, 32)
 
 
 def test_resnet_with_strides_in_the_first_units() -> None:
@@ -140,11 +157,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "width": 0.125,
             "output_stride": 8,
             "channels": 8,
-            "rate": 3,
+            "atrous_rate": 3,
             "multi_scale_features": True,
+            "average_pool5": True,
         },
     ),
-    ("largefov", {"output_stride": 8, "kernel_size": 4, "rate": 2}),
+    ("largefov", {"output_stride": 8, "kernel_size": 4, "atrous_rate": 2}),
 ]
 
 

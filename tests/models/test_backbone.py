@@ -99,10 +99,11 @@ def rates_of_units(model: ResNet, layer: str) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", DEPTHS)
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_torchvision_weights_load_by_name(name: str, output_stride: int) -> None:
+@pytest.mark.parametrize("stride_in", ["first", "last"])
+def test_torchvision_weights_load_by_name(name: str, output_stride: int, stride_in: str) -> None:
     with torch.device("meta"):
         theirs = get_model(name, weights=None).state_dict()
-    ours = on_meta(name, output_stride=output_stride).state_dict()
+    ours = on_meta(name, output_stride=output_stride, stride_in=stride_in).state_dict()
     shapes = {key: value.shape for key, value in theirs.items() if not key.startswith("fc.")}
     assert {key: value.shape for key, value in ours.items()} == shapes
 
@@ -167,6 +168,55 @@ def test_atrous_features_subsampled_are_the_strided_ones(
         torch.testing.assert_close(dense[..., ::step, ::step], coarse, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("multi_grid", [None, (1, 1, 1), (1, 2, 4)])
+def test_strides_in_the_last_units_have_an_exact_atrous_form(
+    name: Any, output_stride: Any, multi_grid: tuple[int, ...] | None
+) -> None:
+    """Check the paper's placement, also with unit rates."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"width": 0.25, "multi_grid": multi_grid, "stride_in": "last"}
+    strided = ResNet(name, output_stride=32, **settings).double().eval()
+    randomise_batch_norm(strided)
+    atrous = ResNet(name, output_stride=output_stride, **settings).double().eval()
+    atrous.load_state_dict(strided.state_dict())
+    images = torch.randn(1, 3, 65, 97, dtype=torch.float64)
+    assert strided.stage_strides == [8, 16, 32, 32]
+    for coarse, dense, stride in zip(
+        strided(images), atrous(images), strided.stage_strides, strict=True
+    ):
+        step = max(1, stride // output_stride)
+        assert coarse.std() > 0.1
+        torch.testing.assert_close(dense[..., ::step, ::step], coarse, rtol=1e-9, atol=1e-9)
+
+
+def test_strides_in_the_first_units_have_none_with_unit_rates() -> None:
+    """Check it: the first convolution of block4 has rate 2, not the 1 of the exact form."""
+    torch.manual_seed(0)
+    strided = ResNet("resnet50", output_stride=32, width=0.25, multi_grid=(1, 1, 1)).eval()
+    atrous = ResNet("resnet50", output_stride=16, width=0.25, multi_grid=(1, 1, 1)).eval()
+    atrous.load_state_dict(strided.state_dict())
+    images = torch.randn(1, 3, 65, 97)
+    assert not torch.allclose(atrous(images)[-1][..., ::2, ::2], strided(images)[-1], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_cascade_with_strides_in_the_last_units_has_an_exact_atrous_form(name: Any) -> None:
+    """Check DeepLabv3, Section 3.2: every block but the last one ends with a stride."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"width": 0.25, "cascaded_blocks": 2, "stride_in": "last"}
+    strided = ResNet(name, output_stride=128, multi_grid=(1, 2, 1), **settings).double().eval()
+    randomise_batch_norm(strided)
+    atrous = ResNet(name, output_stride=16, multi_grid=(1, 2, 1), **settings).double().eval()
+    atrous.load_state_dict(strided.state_dict())
+    assert strided.stage_strides == [8, 16, 32, 64, 128, 128]
+    assert atrous.stage_strides == [8, 16, 16, 16, 16, 16]
+    images = torch.randn(1, 3, 257, 129, dtype=torch.float64)
+    coarse, dense = strided(images)[-1], atrous(images)[-1]
+    torch.testing.assert_close(dense[..., ::8, ::8], coarse, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("size", [(65, 97), (50, 71)])
 def test_every_stage_has_the_stride_it_states(output_stride: Any, size: tuple[int, int]) -> None:
@@ -198,12 +248,12 @@ def test_multi_grid_multiplies_the_rate_of_block4(
     ("output_stride", "rates"), [(32, (1, 2, 4, 8)), (16, (2, 4, 8, 16)), (8, (4, 8, 16, 32))]
 )
 @pytest.mark.parametrize("multi_grid", [(1, 1, 1), (1, 2, 1)])
+@pytest.mark.parametrize("stride_in", ["first", "last"])
 def test_cascade_doubles_the_rate_at_every_block(
-    output_stride: int, rates: tuple[int, ...], multi_grid: tuple[int, ...]
+    output_stride: int, rates: tuple[int, ...], multi_grid: tuple[int, ...], stride_in: str
 ) -> None:
-    model = on_meta(
-        "resnet50", output_stride=output_stride, multi_grid=multi_grid, cascaded_blocks=3
-    )
+    settings = {"multi_grid": multi_grid, "cascaded_blocks": 3, "stride_in": stride_in}
+    model = on_meta("resnet50", output_stride=output_stride, **settings)
     blocks = [rates_of_units(model, f"layer{i}") for i in range(4, 8)]
     assert blocks == [[[rate * unit_rate] for unit_rate in multi_grid] for rate in rates]
 

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -41,9 +42,11 @@ from deeplab_bench.models.layers import (
     resize_cells,
 )
 from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings.params import load_params
 
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
 VGG = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
-SMALL_FC = {"channels": 8, "rate": 2}
+SMALL_FC = {"channels": 8, "atrous_rate": 2}
 VARIANTS = [
     *(pytest.param(name, {}, id=name) for name in ARCHITECTURES),
     pytest.param("fcn", {"output_stride": 32}, id="fcn-32s"),
@@ -533,6 +536,47 @@ def test_psp_adds_to_the_fcn_what_the_paper_says() -> None:
     levels = 4 * (2048 * 512 + 2 * 512)
     head = 4096 * 512 * 9 + 2 * 512 + (512 + 1) * 21
     assert count_parameters(model) == count_parameters(model.backbone) + levels + head
+
+
+@torch.no_grad()
+def test_psp_without_dimension_reduction_is_global_pooling() -> None:
+    """Check B1 of PSPNet's Table 1: the pooled features themselves stand beside the map."""
+    model: Any = small_model("psp", bins=(1,), dimension_reduction=False)
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {
+        "backbone",
+        "classifier",
+    }
+    images = random_images(2, 97, 145)
+    features = model.backbone(images)[-1]
+    pooled = features.mean(dim=(2, 3), keepdim=True).expand_as(features)
+    expected = model.classifier(torch.cat([features, pooled], dim=1))
+    torch.testing.assert_close(model.logits(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("row", "levels", "head"),
+    [
+        ("psp_b1_max", 0, 2 * 2048),
+        ("psp_b1_average", 0, 2 * 2048),
+        ("psp_b1236_max", 0, 5 * 2048),
+        ("psp_b1236_average", 0, 5 * 2048),
+        ("psp_b1236_max_dr", 4 * (2048 * 512 + 2 * 512), 2 * 2048),
+        ("psp_b1236_average_dr", 4 * (2048 * 512 + 2 * 512), 2 * 2048),
+    ],
+)
+def test_psp_rows_reduce_dimensions_only_where_the_paper_does(
+    row: str, levels: int, head: int
+) -> None:
+    """Check that rows of PSPNet's Table 1 have 1x1 convolutions only if they end in DR."""
+    params = load_params(COMMITTED)
+    (citation,) = params.citations(row)
+    assert citation.row["variant"].endswith("-DR") == bool(levels)
+    arguments = params.experiment("voc2012", row).arguments
+    model: Any = build_on_meta("psp", **arguments)
+    auxiliary = count_parameters(model.auxiliary)
+    classifier = head * 512 * 9 + 2 * 512 + (512 + 1) * 21
+    expected = count_parameters(model.backbone) + auxiliary + levels + classifier
+    assert count_parameters(model) == expected
 
 
 # Image pyramid

@@ -180,9 +180,9 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("settings", "fov", "millions"),
     [
-        ({"kernel_size": 7, "rate": 4, "channels": 4096}, 224, 134.3),
-        ({"kernel_size": 4, "rate": 4, "channels": 4096}, 128, 65.1),
-        ({"kernel_size": 4, "rate": 8, "channels": 4096}, 224, 65.1),
+        ({"kernel_size": 7, "atrous_rate": 4, "channels": 4096}, 224, 134.3),
+        ({"kernel_size": 4, "atrous_rate": 4, "channels": 4096}, 128, 65.1),
+        ({"kernel_size": 4, "atrous_rate": 8, "channels": 4096}, 224, 65.1),
         ({}, 224, 20.5),
     ],
 )
@@ -204,7 +204,7 @@ def test_classifiers_start_near_zero() -> None:
 
 def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
     """Check DeepLab-MSc, with 5 x 128 more channels, against its layers written out."""
-    model = small_model("largefov", **SMALL, channels=8, rate=2, multi_scale_features=True)
+    model = small_model("largefov", **SMALL, channels=8, atrous_rate=2, multi_scale_features=True)
     images = random_images(2, 65, 97)
     *pools, fc7 = model.backbone(images)
     sides = []
@@ -227,6 +227,31 @@ def test_side_features_of_every_scale_have_the_size_of_fc7() -> None:
     assert model.logits(random_images(1, 65, 105)).shape[-2:] == (9, 14)
 
 
+def test_the_released_largefov_averages_pool5() -> None:
+    """Check pool5a of train.prototxt: AVE, kernel_size 3, stride 1, pad 1, after pool5.
+
+    Caffe divides by 9 at the border, too.
+    """
+    model = small_model("largefov", **SMALL, channels=8, atrous_rate=2, average_pool5=True)
+    images = random_images(2, 65, 97)
+    plain = small_model("largefov", **SMALL, channels=8, atrous_rate=2)
+    plain.load_state_dict(model.state_dict())
+    features = plain.backbone.features(images)
+    padded = F.pad(features, (1, 1, 1, 1))
+    height, width = features.shape[-2:]
+    shifted = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    fc7 = model.backbone.fully_connected[0](torch.stack(shifted).mean(dim=0))
+    (classify,) = model.classifiers
+    torch.testing.assert_close(model.logits(images), classify(fc7))
+    assert not torch.allclose(model.logits(images), plain.logits(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["largefov", "aspp_sum"])
+def test_only_vgg_has_a_pool5_to_average(architecture: str) -> None:
+    with pytest.raises(ValueError, match="average_pool5 needs backbone vgg16, but the backbone is"):
+        small_model(architecture, average_pool5=True)
+
+
 def test_side_features_are_vggs() -> None:
     with pytest.raises(
         ValueError, match="multi_scale_features needs backbone vgg16, but the backbone is resnet18"
@@ -237,7 +262,7 @@ def test_side_features_are_vggs() -> None:
 def test_largefov_on_a_resnet_is_one_convolution() -> None:
     """Check that with kernel_size 1 it is the plain network."""
     for kernel_size, rate in [(3, 12), (1, 1)]:
-        model = small_model("largefov", output_stride=8, kernel_size=kernel_size, rate=rate)
+        model = small_model("largefov", output_stride=8, kernel_size=kernel_size, atrous_rate=rate)
         images = random_images(2, 65, 97)
         (conv,) = model.classifiers
         expected = F.conv2d(
@@ -260,7 +285,7 @@ def test_aspp_on_vgg_sums_the_logits_of_largefovs(rates: tuple[int, ...]) -> Non
     model = small_model("aspp_sum", **SMALL, channels=8, atrous_rates=rates)
     images, total = random_images(2, 65, 97), torch.zeros(())
     for index, rate in enumerate(rates):
-        branch = small_model("largefov", **SMALL, channels=8, rate=rate)
+        branch = small_model("largefov", **SMALL, channels=8, atrous_rate=rate)
         branch.backbone.features.load_state_dict(model.backbone.features.state_dict())
         copy_in_order(model.backbone.fully_connected[index], branch.backbone.fully_connected[0])
         copy_in_order(model.classifiers[index], branch.classifiers[0])
@@ -292,7 +317,7 @@ def test_aspp_needs_a_rate() -> None:
     [
         ("aspp_sum", {"output_stride": 8}),
         ("aspp_sum", {**SMALL, "channels": 8}),
-        ("largefov", {**SMALL, "channels": 8, "rate": 2}),
+        ("largefov", {**SMALL, "channels": 8, "atrous_rate": 2}),
     ],
 )
 def test_several_scales_give_the_largest_logit(

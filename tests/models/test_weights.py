@@ -71,11 +71,12 @@ def test_features_are_torchvisions_thereafter() -> None:
 
 
 @pytest.mark.parametrize("output_stride", [16, 256])
+@pytest.mark.parametrize("stride_in", ["first", "last"])
 def test_cascaded_blocks_start_from_block4(
-    resnet18_state: dict[str, Tensor], output_stride: int
+    resnet18_state: dict[str, Tensor], output_stride: int, stride_in: str
 ) -> None:
     """Check that the first unit of a block gets the weights of block4's second unit."""
-    model = full_model("cascade", output_stride=output_stride)
+    model = full_model("cascade", output_stride=output_stride, stride_in=stride_in)
     initialise_backbone(model, resnet18_state)
     for block in ("layer5", "layer6", "layer7"):
         for unit in (0, 1):

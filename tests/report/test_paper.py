@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import SCHEDULE
 from scipy import stats
 
 from deeplab_bench.data.camvid import CamVidData
-from deeplab_bench.report import page, paper
+from deeplab_bench.report import page, paper, statistics
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.results.records import (
@@ -30,7 +31,7 @@ from deeplab_bench.settings import published
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import read_published
 
-# Two tables of the profile's own data set, and the replicas that set the tolerance.
+# A table of the profile's own data set, and one of other data.
 FILE = """
 papers:
   deeplabv3: {name: DeepLabv3, title: A title, arxiv: "1706.05587", year: 2017}
@@ -42,9 +43,6 @@ tables:
   deeplabv3.table5:
     {paper: deeplabv3, table: Table 5, split: val, metric: miou, settings: {output_stride: 16},
      rows: [{x: 1, miou: 60.0}, {x: 2, miou: 62.0}, {x: 3, miou: 61.0}, {x: 4, miou: 61.0}]}
-  deeplabv3.table11:
-    {paper: deeplabv3, table: Table 11, split: val, metric: miou,
-     rows: [{replicas: 1, miou: 77.21}, {replicas: 2, miou: 76.69}]}
   other.table1:
     {paper: other, table: Table 1, split: val, metric: miou,
      rows: [{x: 1, miou: 60.0}, {x: 2, miou: 70.0}]}
@@ -162,24 +160,42 @@ def rows(found: Results) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("difference", "half_interval", "expected"),
+    ("difference", "margin", "expected"),
     [
         (0.0, 0.0, "reproduced"),
-        (0.52, 0.0, "reproduced"),
-        (-0.52, 0.0, "reproduced"),
-        (0.53, 0.0, "above"),
-        (-0.53, 0.0, "below"),
+        (0.52, 0.0, "above"),
         (-0.53, 0.53, "reproduced"),
         (-0.53, 0.52, "below"),
         (2.0, 2.0, "reproduced"),
         (2.01, 2.0, "above"),
-        (0.52, math.nan, "reproduced"),
-        (0.53, math.nan, "above"),
-        (78.51 - 77.99, 0.1, "reproduced"),  # 0.52000000000001 in binary
+        (0.0, math.nan, "one seed"),
+        (78.51 - 77.99, 0.52, "reproduced"),  # 0.52000000000001 in binary
     ],
 )
-def test_verdict(difference: float, half_interval: float, expected: str) -> None:
-    assert paper.judge_value(difference, half_interval) == expected
+def test_verdict(difference: float, margin: float, expected: str) -> None:
+    assert paper.judge_value(difference, margin) == expected
+
+
+def test_a_published_run_is_one_more_run() -> None:
+    """Compute the margin by hand, from the variance that both models share.
+
+    Deviations 1 and 3: s^2 is 5, with 4 degrees of freedom, whose t is 2.77645.
+    """
+    found = results({"a": [60.0, 61.0, 62.0], "b": [57.0, 60.0, 63.0]}, {"a": cite(2)})
+    assert found.prediction_margin == pytest.approx(2.77645 * math.sqrt(5 * 4 / 3), abs=1e-4)
+    text = paper.render(found)["tables/paper.md"]
+    assert "within 7.17 points, the 95 % prediction interval of one new run" in text
+
+
+def test_the_prediction_interval_holds_nineteen_of_twenty_new_runs() -> None:
+    """Simulate four models of three seeds each, and a fourth run of the first model."""
+    random = np.random.RandomState(0)
+    held = []
+    for _ in range(2000):
+        runs = random.normal(size=(4, 4))
+        margin = statistics.compute_prediction_margin(pd.DataFrame(runs[:3]))
+        held.append(abs(runs[3, 0] - runs[:3, 0].mean()) <= margin)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
 def test_values_with_their_interval_over_seeds() -> None:
@@ -199,11 +215,11 @@ def test_a_difference_beyond_both_is_told_by_its_sign() -> None:
     assert list(data["verdict"]) == ["below", "above"]
 
 
-def test_one_seed_has_the_spread_alone() -> None:
-    found = results({"near": [60.5], "far": [60.6]}, {"near": cite(1), "far": cite(1)})
-    assert list(rows(found)["verdict"]) == ["reproduced", "above"]
+def test_one_seed_has_no_verdict() -> None:
+    found = results({"near": [60.5], "far": [70.6]}, {"near": cite(1), "far": cite(1)})
+    assert list(rows(found)["verdict"]) == ["one seed", "one seed"]
     text = paper.render(found)["tables/paper.md"]
-    assert "nan" not in text and "one seed: no interval" in text
+    assert "nan" not in text and "One seed gives no verdict." in text
 
 
 @pytest.mark.parametrize(
@@ -249,7 +265,7 @@ def test_other_data_are_not_comparable_beside_values() -> None:
     found = results({"a": [60.0], "b": [60.0]}, {"a": [cite(1), cite(1, "other.table1")]})
     data = rows(found)
     assert list(data["model"]) == ["a", "a"]
-    assert list(data["verdict"]) == ["reproduced", "not comparable"]
+    assert list(data["verdict"]) == ["one seed", "not comparable"]
     assert data["reason"][1] == "dataset shapes instead of elsewhere"
 
 

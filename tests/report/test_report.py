@@ -343,6 +343,31 @@ def test_mean_spread_and_interval() -> None:
     assert (aspp["miou_small"], aspp["miou_medium"], aspp["miou_large"]) == (52.0, 72.0, 77.0)
 
 
+def test_accuracy_stands_beside_what_it_costs() -> None:
+    """Read output strides from the settings, and GFLOPs from the records of speed."""
+    params = declare()
+    blocks = dict(params.models)
+    blocks["aspp"] = blocks["aspp"] | {"second_phase": {"output_stride": 8, "training": {}}}
+    blocks["image_pyramid"] = blocks["image_pyramid"] | {"output_stride": 32}
+    files = made(params.model_copy(update={"models": blocks}))
+    data = frame(files, "accuracy").astype({"output_stride": str, "eval_output_stride": str})
+    strides = data[["output_stride", "eval_output_stride"]]
+    assert list(strides.loc["aspp"]) == ["16, 8", "8"]
+    assert list(strides.loc["image_pyramid"]) == ["32", "32"]
+    costs = frame(files, "speed").groupby("model")["gflops"].first()
+    assert dict(data["gflops"]) == dict(costs)
+    header, _, *rows = files["tables/accuracy.md"].splitlines()
+    assert "| Output stride, training/evaluation | GFLOPs |" in re.sub(" +", " ", header)
+    assert [row.split("|")[5].strip() for row in rows[:2]] == ["16, 8/8", "32/32"]
+    assert "GFLOPs are of one image of 32x32 px" in files["tables/accuracy.md"]
+
+
+def test_accuracy_of_models_that_were_not_timed_has_no_gflops() -> None:
+    files = made(declare(hardware=[]))
+    assert "gflops" not in frame(files, "accuracy")
+    assert "GFLOPs" not in files["tables/accuracy.md"]
+
+
 def test_seeds_that_agree_have_an_interval_of_no_width() -> None:
     pyramid = frame(made(declare()), "accuracy").loc["image_pyramid"]
     assert (pyramid["miou_std"], pyramid["ci95_low"], pyramid["ci95_high"]) == (0.0, 60.0, 60.0)
@@ -916,7 +941,7 @@ def test_terminal_text(folder: Path) -> None:
     for name, content in made(declare()).items():
         write_bytes(folder / name, content.encode())
     text = tables.format_accuracy(declare(), "quick")
-    assert re.search(r"image_pyramid +3 +1\.235 +60\.00 +0\.00", text)
+    assert re.search(r"image_pyramid +3 +1\.235 +16 +16 +3\.000 +60\.00 +0\.00", text)
     with pytest.raises(UserError, match="does not show the models of params"):
         tables.format_accuracy(declare(models=["aspp"]), "quick")
 

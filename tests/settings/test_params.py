@@ -177,7 +177,7 @@ def test_a_date_is_not_a_key() -> None:
         ("profile.small.training.lr", "base_lr"),
         ("profile.small.data.images_size", "image_size"),
         ("profile.spare.data.roots", "root"),
-        ("profile.small.model.atrous_rate", "atrous_rates"),
+        ("profile.small.model.atrous_ratess", "atrous_rates"),
         ("profile.spare.model.output_strid", "output_stride"),
         ("models.aspp.atrous_rate", "atrous_rates"),
         ("models.aspp.training.iteration", "iterations"),
@@ -609,6 +609,32 @@ def test_fractional_rates_are_refused_with_what_to_do() -> None:
     assert message.endswith("give models.aspp.atrous_rates as whole numbers")
 
 
+@pytest.mark.parametrize(("output_stride", "rate"), [(8, 6), (16, 3)])
+def test_the_rate_of_largefov_follows_the_output_stride(output_stride: int, rate: int) -> None:
+    block = {"architecture": "largefov", "output_stride": output_stride}
+    params = load(edited({"models.fov": block, "profile.small.model.atrous_rate": 3}))
+    assert params.experiment("small", "fov").arguments["atrous_rate"] == rate
+    params = load(edited({"models.fov": block | {"atrous_rate": 5}}))
+    assert params.experiment("small", "fov").arguments["atrous_rate"] == 5
+
+
+def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
+    """Check that DeepLabv1's 12 at output stride 8 is 6 at 16."""
+    block = {"architecture": "largefov", "backbone": "vgg16", "output_stride": 8}
+    fov = load(edited({"models.fov": block})).experiment("spare", "fov")
+    assert fov.arguments["atrous_rate"] == 12
+    changed = {"output_stride": 16, "atrous_rate": 6}
+    assert fov.arguments_at(16) == fov.arguments | changed
+
+
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str) -> None:
+    """Check it for each profile: in DeepLabv2 LargeFOV has 12, ASPP-L 6, 12, 18 and 24."""
+    params = load_params(COMMITTED)
+    fov, aspp = (params.experiment(profile, name).arguments for name in ("deeplabv1", "deeplabv2"))
+    assert fov["atrous_rate"] == aspp["atrous_rates"][1]
+
+
 def test_a_model_overrides_its_profile() -> None:
     changes = {"models.aspp.width": 0.5, "models.aspp.training": {"iterations": 7, "base_lr": 1}}
     params = load(edited(changes))
@@ -631,6 +657,7 @@ def test_an_experiment_has_every_setting() -> None:
         "image_pooling": True,
         "multi_grid": [1, 2, 4],
         "dropout": 0.0,
+        "stride_in": "first",
     }
     assert experiment.training.base_lr == 0.1
     assert experiment.training.crop_size == (48, 64)
@@ -967,7 +994,24 @@ def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
     assert re.findall(r"\n.*: \*\w+", text) == ["\n  models: *figure2"]
 
 
-@pytest.mark.parametrize("name", ["large_fov", "lr_policy", "fcn_skips", "decoder"])
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
+    """Check that its models are those of Figure 2 at output stride 16, with rates to match."""
+    params = load_params(COMMITTED)
+    pairs = zip(params.studies["figure2"].models, params.studies["same_stride"].models, strict=True)
+    strides = set()
+    for own, same in pairs:
+        before, after = params.experiment(profile, own), params.experiment(profile, same)
+        strides.add(before.arguments["output_stride"])
+        assert after.arguments == before.arguments_at(16)
+        assert (after.architecture, after.training) == (before.architecture, before.training)
+    assert strides == {8, 16, 32}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["same_stride", "figure2", "pyramid_pooling", "large_fov", "lr_policy", "fcn_skips", "decoder"],
+)
 def test_hours_of_a_study_follow_from_its_operations(name: str) -> None:
     study = load_params(COMMITTED).studies[name]
     params = load_params(COMMITTED)

@@ -97,13 +97,6 @@ def test_every_schedule_has_a_source_and_every_difference_a_reason() -> None:
     assert set(explained) <= rows.keys()
 
 
-@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
-def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str, params: Params) -> None:
-    """12 in 6, 12, 18, 24 (DeepLabv2, Table 3)."""
-    rate = params.experiment(profile, "deeplabv1").arguments["rate"]
-    assert rate == params.experiment(profile, "deeplabv2").arguments["atrous_rates"][1]
-
-
 @pytest.mark.parametrize("model", ["deeplabv1", "deeplabv2", "fcn32s", "fcn16s", "fcn8s"])
 def test_no_bare_head_and_no_vgg_has_the_rate_of_batch_normalisation(
     model: str, params: Params
