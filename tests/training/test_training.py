@@ -384,7 +384,7 @@ class TestOptimisation:
     ) -> None:
         """Caffe's lr_mult 1, 2, 10 and 20 and decay_mult 1 and 0, seen in one plain step."""
         settings = settings | {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.3}
-        arguments = ARGUMENTS | {"backbone": backbone, "channels": 16, "rate": 2}
+        arguments = ARGUMENTS | {"backbone": backbone, "channels": 16, "atrous_rate": 2}
         known = list_arguments("largefov")
         arguments = {key: value for key, value in arguments.items() if key in known}
         model = build_model("largefov", arguments, num_classes=4)
