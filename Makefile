@@ -8,7 +8,7 @@ JOBS ?= 1
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro plan test lint lock
+.PHONY: repro plan submit test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -18,6 +18,12 @@ repro: .venv/installed
 # Says what `make repro` would run and what it costs; trains nothing.
 plan: .venv/installed
 	deeplab-bench plan $(PROFILE)
+
+# Packs predictions of Pascal VOC's test images for its evaluation server (docs/voc2012.md).
+submit: .venv/installed
+	deeplab-bench submit "$(MODEL)" --images "$(IMAGES)" $(if $(SEED),--seed $(SEED)) \
+		$(if $(PROFILE),--profile $(PROFILE)) $(if $(INFERENCE),--inference $(INFERENCE)) \
+		$(if $(CRF),--crf)
 
 test: .venv/installed
 	python -m pytest

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packed import Split, load_split, read_manifest
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance
@@ -36,6 +36,16 @@ class TrainedRun(Generic[SettingsOfStage]):
     def validation_split(self) -> Split:
         return load_split(self.data_folder, "val")
 
+    @cached_property
+    def trained_on_val(self) -> bool:
+        """True if a phase of the training saw images of val; their scores then mean nothing."""
+        splits = read_manifest(self.data_folder)["splits"]
+        val = set(splits["val"]["names"])
+        return any(
+            not val.isdisjoint(splits[phase.train_split]["names"])
+            for phase in self.experiment.phases
+        )
+
     def stamp(self, content: dict[str, Any]) -> dict[str, Any]:
         """Add the run's identity and provenance in front of a result's content."""
         provenance = self.checkpoint.provenance.after(self.stage, self.experiment.architecture)
@@ -44,6 +54,7 @@ class TrainedRun(Generic[SettingsOfStage]):
             "model": self.files.model,
             "seed": self.files.seed,
             "provenance": provenance.model_dump(),
+            "trained_on_val": self.trained_on_val,
         }
         return identity | content
 

@@ -26,8 +26,9 @@ Network = Callable[[Tensor], Tensor]
 Pair = int | tuple[int, int]
 
 # Sides of two square images. A field whose size differs between both grows with the image: all
-# other fields of the networks in params.yaml are smaller than these sides.
-SIDES = (1 << 14, 1 << 15)
+# other fields of the networks in params.yaml are smaller than these sides. Strides divide the sides
+# less 1, so that networks do not pad these images (see ``models.grid``).
+SIDES = ((1 << 14) + 1, (1 << 15) + 1)
 UNSEEN = np.iinfo(np.int64).max
 
 Axis = Literal[-2, -1]
@@ -100,7 +101,7 @@ def compute_theoretical_field(network: Network) -> ReceptiveField:
     """
     smaller, larger = (find_seen_pixels(network, side, side).rows for side in SIDES)
     count = len(larger)
-    stride, size = SIDES[-1] // count, compute_largest_size(larger)
+    stride, size = (SIDES[-1] - 1) // (count - 1), compute_largest_size(larger)
     if size != compute_largest_size(smaller):
         return ReceptiveField(None, stride)
     away_from_borders = slice(count // 4, -count // 4)
@@ -254,25 +255,43 @@ def trace_taps(size: int, span: Span, taps: int, stride: int, padding: int, rate
 def trace_interpolation(
     shape: Sequence[int], x: Field, *_: Any, mode: str, **options: Any
 ) -> Field:
-    if mode != "bilinear" or options.get("align_corners"):
+    if mode != "bilinear":
         raise ReceptiveFieldError(
-            f"the receptive field of interpolation {mode!r} is not known: use 'bilinear' without "
-            "align_corners"
+            f"the receptive field of interpolation {mode!r} is not known: use 'bilinear'"
         )
-    return Field(trace_bilinear(shape[-2], x.rows), trace_bilinear(shape[-1], x.columns))
+    corners = bool(options.get("align_corners"))
+    return Field(
+        trace_bilinear(shape[-2], x.rows, corners), trace_bilinear(shape[-1], x.columns, corners)
+    )
 
 
-def trace_bilinear(size: int, span: Span) -> Span:
+def trace_bilinear(size: int, span: Span, align_corners: bool) -> Span:
     """Trace bilinear interpolation along one axis to ``size`` positions.
 
-    A new position sees its two neighbours, or only one if it is exactly on it.
+    A new position sees its two neighbours, or only one if it is exactly on it. With
+    ``align_corners``, the first and the last positions lie on the old ones.
     """
-    count = len(span)
-    position, remainder = np.divmod(
-        ((2 * np.arange(size) + 1) * count - size).clip(0, None), 2 * size
-    )
+    count, new = len(span), np.arange(size)
+    if align_corners:
+        position, remainder = np.divmod(new * (count - 1), max(1, size - 1))
+    else:
+        position, remainder = np.divmod(((2 * new + 1) * count - size).clip(0, None), 2 * size)
     both = np.stack([position, (position + 1).clip(None, count - 1)], axis=1)
     return span.unite_taps(np.stack([remainder >= 0, remainder > 0], axis=1), both)
+
+
+def trace_padding(
+    shape: Sequence[int], x: Field, pad: Sequence[int], mode: str = "constant", value: float = 0
+) -> Field:
+    if mode != "constant" or len(pad) != 4:
+        raise ReceptiveFieldError(
+            f"the receptive field of padding {list(pad)} of mode {mode!r} is not known: pad height "
+            "and width with a constant"
+        )
+    (left, _, top, _), (height, width) = pad, shape[-2:]
+    return Field(
+        trace_taps(height, x.rows, 1, 1, top, 1), trace_taps(width, x.columns, 1, 1, left, 1)
+    )
 
 
 def trace_average_pool(shape: Sequence[int], x: Field, *_: Any) -> Field:
@@ -341,6 +360,7 @@ RULES: dict[str, Callable[..., Field]] = {
     "__matmul__": trace_product,
     "__rmatmul__": trace_product,
     "narrow": trace_narrow,
+    "pad": trace_padding,
     "amax": trace_maximum,
     "stack": trace_concatenation,
     "cat": trace_concatenation,

@@ -84,7 +84,7 @@ class DataSet(Settings, ABC):
 
     @property
     def scored_split(self) -> str:
-        """What captions call the scored images: ``validation``."""
+        """The name of the scored images in captions."""
         return "validation"
 
     def group_images(self, names: Sequence[str]) -> list[int]:
@@ -97,6 +97,14 @@ class DataSet(Settings, ABC):
             DataError: the settings do not say to which group an image belongs.
         """
         return list(range(len(names)))
+
+    def list_further_splits(self) -> tuple[str, ...]:
+        """Return the splits beside ``train`` that a second phase of training may use."""
+        return ()
+
+    def trains_on_val(self) -> bool:
+        """Tell whether the training images contain those of val on purpose."""
+        return False
 
     @abstractmethod
     def estimate_pixels(self) -> int:

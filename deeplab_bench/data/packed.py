@@ -114,6 +114,9 @@ def load_split(folder: Path, split: str) -> Split:
         DataError: the split is missing or incomplete.
     """
     manifest = read_manifest(folder)
+    if split not in manifest["splits"]:
+        command = f"dvc repro prepare@{folder.name}"
+        raise DataError(f"{folder} has no split {split!r}: run `{command}`")
     content = manifest["splits"][split]
     sizes = [(height, width) for height, width in content["sizes"]]
     areas = [height * width for height, width in sizes]

@@ -48,9 +48,10 @@ def prepare(data: DataSet, downloads: Path, folder: Path) -> None:
     source = data.make_voc_folder(downloads, folder / "voc", unpacked)
     classes = data.class_names()
     splits = {"train": data.train_names(source), "val": data.val_names(source)}
+    splits |= {split: source.names(split) for split in data.list_further_splits()}
     data.group_images(splits["val"])  # what is wrong with the groups is told before the training
     both = sorted(set(splits["train"]) & set(splits["val"]))
-    if both:
+    if both and not data.trains_on_val():
         raise DataError(
             f"{source.root}: train and val share {len(both)} images, such as {both[0]}: "
             "remove them from one of the two lists"

@@ -5,6 +5,7 @@ pixel values are class indices, and 255 for void. ``ImageSets/Segmentation/<spli
 names of a split, one per line.
 """
 
+import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,9 +95,16 @@ def read_label(path: Path) -> Pixels:
 
 def write_label(path: Path, label: Pixels) -> None:
     """Write class indices (H, W) as a palette PNG in Pascal VOC's colours."""
+    path.write_bytes(encode_label(label))
+
+
+def encode_label(label: Pixels) -> bytes:
+    """Return class indices (H, W) as the bytes of a palette PNG in Pascal VOC's colours."""
     image = Image.fromarray(label)
     image.putpalette(build_voc_palette())
-    image.save(path, optimize=True)
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 def build_voc_palette() -> bytes:
@@ -152,6 +160,20 @@ def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tupl
     if outside.size:
         remedy = f"use labels 0 to {num_classes - 1}, and {VOID} for void"
         yield remedy, f"{label_path} has {', '.join(map(str, outside))}"
+
+
+def check_images(folder: VocFolder, names: Iterable[str], *, title: str) -> None:
+    """Check every image of a split without labels.
+
+    Raises:
+        DataError: an image is missing or damaged. The message names up to ten files.
+    """
+    paths = [folder.image_path(name) for name in names]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise DataError(f"{folder.root}: add the missing files: {_listed(missing)}")
+    shown = tqdm(paths, desc=f"checking {title}", unit="image")
+    if damaged := [str(path) for path in shown if is_damaged(path)]:
+        raise DataError(f"{folder.root}: replace the damaged files: {_listed(damaged)}")
 
 
 def is_damaged(path: Path) -> bool:

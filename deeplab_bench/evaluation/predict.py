@@ -10,8 +10,7 @@ from tqdm import tqdm
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
-from deeplab_bench.models.layers import resize_like
-from deeplab_bench.models.multi_scale import rescale
+from deeplab_bench.models.multi_scale import rescale, undo_rescale
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import pick_device, prepare_model
 from deeplab_bench.settings.inference import Inference
@@ -93,6 +92,6 @@ def compute_view_probabilities(
 
     ``images`` are normalised, (N, 3, H, W); the probabilities have their size and orientation.
     """
-    seen = rescale(images, scale)
+    seen = rescale(images, scale, antialias=True)
     logits = model(seen.flip(-1)).flip(-1) if flip else model(seen)
-    return resize_like(logits, images).softmax(dim=1)
+    return undo_rescale(logits, scale, like=images).softmax(dim=1)

@@ -1,8 +1,10 @@
 """Atrous spatial pyramid pooling with image-level features (DeepLabv3, Section 3.3, Figure 5)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import (
@@ -17,6 +19,8 @@ from deeplab_bench.models.backbone import (
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
+Share = Annotated[float, Ge(0), Lt(1)]
+
 
 class ASPP(Segmenter):
     """Parallel atrous convolutions on the last feature map, concatenated and projected.
@@ -26,6 +30,8 @@ class ASPP(Segmenter):
             and doubles them at 8.
         image_pooling: add the branch of image-level features.
         multi_grid: unit rates within block4 (Section 3.2.1).
+        dropout: share of the projection's values that training sets to zero; 0.1 in the authors'
+            code, not stated in the paper.
         stride_in: as in ``ResNet``; ``last`` in the paper.
     """
 
@@ -40,6 +46,7 @@ class ASPP(Segmenter):
         head_channels: Count,
         image_pooling: bool = True,
         multi_grid: Sequence[Rate] = (1, 2, 4),
+        dropout: Share = 0.0,
         stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
@@ -51,7 +58,7 @@ class ASPP(Segmenter):
             stride_in=stride_in,
         )
         self.pyramid = AtrousPyramid(
-            self.backbone.stage_channels[-1], head_channels, atrous_rates, image_pooling
+            self.backbone.stage_channels[-1], head_channels, atrous_rates, image_pooling, dropout
         )
         self.classifier = nn.Conv2d(head_channels, num_classes, kernel_size=1)
 
@@ -60,13 +67,18 @@ class ASPP(Segmenter):
 
 
 class AtrousPyramid(nn.Module):
-    """Atrous spatial pyramid pooling: parallel branches and a 1x1 projection.
+    """Atrous spatial pyramid pooling: parallel branches, a 1x1 projection and dropout.
 
     The branches are a 1x1 convolution, a 3x3 convolution for each rate and image-level features.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, atrous_rates: Sequence[Rate], image_pooling: bool
+        self,
+        in_channels: int,
+        channels: int,
+        atrous_rates: Sequence[Rate],
+        image_pooling: bool,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
@@ -81,10 +93,12 @@ class AtrousPyramid(nn.Module):
         if image_pooling:
             self.branches.append(ImageLevelFeatures(in_channels, channels))
         self.project = build_conv_bn_relu(len(self.branches) * channels, channels, kernel_size=1)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, in_channels, h, w) to (N, channels, h, w)."""
-        return self.project(torch.cat([branch(features) for branch in self.branches], dim=1))
+        x = self.project(torch.cat([branch(features) for branch in self.branches], dim=1))
+        return self.dropout(x)
 
 
 class ImageLevelFeatures(nn.Sequential):

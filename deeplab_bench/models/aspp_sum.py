@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
 from deeplab_bench.models.layers import build_logits_layer
-from deeplab_bench.models.multi_scale import align, check_scales, rescale
-from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.models.multi_scale import MultiScaleSegmenter, align, check_scales, rescale
 from deeplab_bench.models.vgg import VGG16
 
 
-class ASPPSum(Segmenter):
+class ASPPSum(MultiScaleSegmenter):
     """One classifier for each atrous rate; the logits of all branches are summed.
 
     On VGG-16, a branch has its own fc6, fc7 and fc8; on a ResNet, it is one convolution. As in the
@@ -25,6 +24,7 @@ class ASPPSum(Segmenter):
         channels: filters of fc6 and fc7. Only VGG-16 uses it.
         batch_norm: add batch normalisation to VGG-16. ResNets always have it.
         scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
+        supervise_scales: train with a loss on each scale, too.
         average_pool5: as in ``VGG16``; False in the authors' released ASPP. Only for VGG-16.
 
     Raises:
@@ -44,15 +44,15 @@ class ASPPSum(Segmenter):
         channels: Count = 1024,
         batch_norm: bool = False,
         scales: Sequence[Positive] = (1.0,),
+        supervise_scales: bool = True,
         average_pool5: bool = False,
     ) -> None:
         super().__init__()
-        check_scales(scales)
         if not atrous_rates:
             raise ValueError("atrous_rates [] gives no branch: give at least one rate")
         if average_pool5 and backbone != "vgg16":
             raise ValueError(f"average_pool5 needs backbone vgg16, but the backbone is {backbone}")
-        self.scales = tuple(scales)
+        self.scales, self.supervise_scales = tuple(scales), supervise_scales
         if backbone == "vgg16":
             self.backbone = VGG16(
                 output_stride=output_stride,
@@ -70,11 +70,14 @@ class ASPPSum(Segmenter):
             classifiers = [
                 build_logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
             ]
+        check_scales(scales, self.grid)
         self.classifiers = nn.ModuleList(classifiers)
 
-    def logits(self, images: Tensor) -> Tensor:
+    def fused_and_scale_logits(self, images: Tensor) -> list[Tensor]:
+        images = self.grid.pad(images)
         logits = [self.logits_at_one_scale(rescale(images, scale)) for scale in self.scales]
-        return torch.stack(align(logits)).amax(dim=0)
+        aligned = align(logits, self.scales)
+        return [torch.stack(aligned).amax(dim=0), *aligned]
 
     def logits_at_one_scale(self, images: Tensor) -> Tensor:
         branches = zip(self.classifiers, self.branch_features(images), strict=True)

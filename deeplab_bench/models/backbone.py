@@ -10,6 +10,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from deeplab_bench.models.grid import Grid
+
 DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
@@ -128,14 +130,15 @@ class ResNet(nn.Module):
             self.stage_channels.append(channels)
             self.stage_strides.append(stride)
             self.add_module(self.stages[-1], stage)
+        self.grid = Grid(output_stride)
         he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the feature maps of all stages, from stride 4 to ``output_stride``.
 
-        (N, 3, H, W) -> (N, C, h, w) each
+        (N, 3, H, W) -> (N, C, h, w) each. The images are padded first (see ``Grid``).
         """
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.grid.pad(images)))))
         features = []
         for name in self.stages:
             x = self.get_submodule(name)(x)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models.aspp import AtrousPyramid
+from deeplab_bench.models.aspp import AtrousPyramid, Share
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
-from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -23,6 +23,7 @@ class DeepLabV3Plus(Segmenter):
         low_level_channels: channels after the reduction of the first stage's features; 48 is the
             best in Table 1.
         multi_grid: unit rates within block4 (DeepLabv3, Section 3.2.1).
+        dropout: as in ``ASPP``, after the pyramid's projection.
     """
 
     def __init__(
@@ -36,13 +37,16 @@ class DeepLabV3Plus(Segmenter):
         head_channels: Count,
         low_level_channels: Count = 48,
         multi_grid: Sequence[Rate] = (1, 2, 4),
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = ResNet(
             backbone, output_stride=output_stride, width=width, multi_grid=multi_grid
         )
         low, *_, high = self.backbone.stage_channels
-        self.pyramid = AtrousPyramid(high, head_channels, atrous_rates, image_pooling=True)
+        self.pyramid = AtrousPyramid(
+            high, head_channels, atrous_rates, image_pooling=True, dropout=dropout
+        )
         self.reduce = build_conv_bn_relu(low, low_level_channels, kernel_size=1)
         self.decoder = nn.Sequential(
             build_conv_bn_relu(head_channels + low_level_channels, head_channels, kernel_size=3),
@@ -52,5 +56,5 @@ class DeepLabV3Plus(Segmenter):
 
     def logits(self, images: Tensor) -> Tensor:
         low, *_, high = self.backbone(images)
-        context = resize_like(self.pyramid(high), low)
+        context = self.grid.resize_like(self.pyramid(high), low)
         return self.classifier(self.decoder(torch.cat([context, self.reduce(low)], dim=1)))

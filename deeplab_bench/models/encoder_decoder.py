@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -40,5 +40,5 @@ class EncoderDecoder(Segmenter):
         x = merge(lateral(deepest))
         for features, lateral, merge in shallower:
             skip = lateral(features)
-            x = merge(resize_like(x, skip) + skip)
+            x = merge(self.grid.resize_like(x, skip) + skip)
         return self.classifier(x)

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import build_classifier_head, build_logits_layer, resize_like
+from deeplab_bench.models.layers import build_classifier_head
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
 
@@ -16,7 +16,8 @@ class FCN(Segmenter):
     ``output_stride`` 32 gives FCN-32s. On VGG-16, fc6 and fc7 are those of the classification
     network, as in the paper. On a ResNet, the head is torchvision's ``FCNHead`` without dropout.
     All upsampling is bilinear and fixed; the paper learns the inner upsampling, starting from
-    bilinear.
+    bilinear. The skips are trained at once with the rest, from scores of zero; the paper adds them
+    in stages (Section 4.2).
 
     Args:
         skips: number of shallower maps whose logits are added: 0 for FCN-32s, 1 for FCN-16s, 2 for
@@ -45,7 +46,7 @@ class FCN(Segmenter):
                 width=width,
                 batch_norm=batch_norm,
             )
-            self.classifier: nn.Module = build_logits_layer(
+            self.classifier: nn.Module = build_score_layer(
                 self.backbone.stage_channels[-1], num_classes
             )
         else:
@@ -54,7 +55,7 @@ class FCN(Segmenter):
             self.classifier = build_classifier_head(channels, channels // 4, num_classes)
         *shallower, _ = self.backbone.stage_channels
         self.skips = nn.ModuleList(
-            build_logits_layer(channels, num_classes) for channels in shallower[::-1][:skips]
+            build_score_layer(channels, num_classes) for channels in shallower[::-1][:skips]
         )
 
     def logits(self, images: Tensor) -> Tensor:
@@ -62,5 +63,13 @@ class FCN(Segmenter):
         logits = self.classifier(deepest)
         for classify, features in zip(self.skips, reversed(shallower), strict=False):
             skipped = classify(features)
-            logits = resize_like(logits, skipped) + skipped
+            logits = self.grid.resize_like(logits, skipped) + skipped
         return logits
+
+
+def build_score_layer(in_channels: int, num_classes: int) -> nn.Conv2d:
+    """Make a 1x1 convolution to the classes that starts at zero (Sections 4.2 and 4.3)."""
+    conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv

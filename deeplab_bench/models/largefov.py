@@ -27,7 +27,7 @@ class LargeFOV(ASPPSum):
         multi_scale_features: concatenate fc7 with features of the image and of the first four
             pools, each after two convolutions (DeepLab-MSc; DeepLabv1, Section 4.3). Only for
             VGG-16.
-        scales: scales of the input, as in ``ASPPSum``.
+        scales, supervise_scales: as in ``ASPPSum``.
         average_pool5: as in ``VGG16``; True in the authors' released LargeFOV. Only for VGG-16.
 
     Raises:
@@ -47,6 +47,7 @@ class LargeFOV(ASPPSum):
         batch_norm: bool = False,
         multi_scale_features: bool = False,
         scales: Sequence[Positive] = (1.0,),
+        supervise_scales: bool = True,
         average_pool5: bool = False,
     ) -> None:
         super().__init__(
@@ -59,6 +60,7 @@ class LargeFOV(ASPPSum):
             channels=channels,
             batch_norm=batch_norm,
             scales=scales,
+            supervise_scales=supervise_scales,
             average_pool5=average_pool5,
         )
         self.sides = nn.ModuleList()
@@ -79,6 +81,7 @@ class LargeFOV(ASPPSum):
     def branch_features(self, images: Tensor) -> list[Tensor]:
         if not self.sides:
             return super().branch_features(images)
+        images = self.grid.pad(images)
         *pools, fc7 = self.backbone(images)
         sides = zip(self.sides, [images, *pools], strict=True)
         return [torch.cat([fc7, *(side(x) for side, x in sides)], dim=1)]

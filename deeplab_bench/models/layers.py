@@ -42,16 +42,12 @@ def build_logits_layer(
     return conv
 
 
-def resize_like(x: Tensor, reference: Tensor) -> Tensor:
-    """Resize bilinearly, (N, C, h, w) -> (N, C, H, W), to the size of ``reference``."""
-    if x.shape[-2:] == reference.shape[-2:]:
-        return x
-    return F.interpolate(x, size=reference.shape[-2:], mode="bilinear", align_corners=False)
+def resize_cells(cells: Tensor, features: Tensor) -> Tensor:
+    """Resize the cells of a pooled map bilinearly to its size before pooling.
 
-
-def upsample_logits(logits: Tensor, images: Tensor) -> Tensor:
-    """Resize logits to the size of the images, (N, C, h, w) -> float32 (N, C, H, W)."""
-    return resize_like(logits.float(), images)
+    (N, C, cells, cells) -> (N, C, H, W). The value of a cell lies in the middle of the cell.
+    """
+    return F.interpolate(cells, size=features.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def adaptive_average_pool(x: Tensor, cells: int) -> Tensor:

@@ -13,7 +13,7 @@ from deeplab_bench.models.layers import (
     adaptive_max_pool,
     build_classifier_head,
     build_conv_bn_relu,
-    resize_like,
+    resize_cells,
 )
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -22,6 +22,9 @@ POOLING = {"average": adaptive_average_pool, "max": adaptive_max_pool}
 
 class PSP(Segmenter):
     """Pooling over grids of several sizes, concatenated with the last feature map.
+
+    A cell's value lies in its middle when it is resized; in the released code, the outer cells lie
+    on the map's corners.
 
     Args:
         bins: cells on each side of the grid, one number for each level.
@@ -87,7 +90,7 @@ class PSP(Segmenter):
     def pyramid_logits(self, features: Tensor) -> Tensor:
         """Compute logits (N, num_classes, h, w) from the last feature map (N, C, h, w)."""
         levels = [
-            resize_like(reduce(self.pool(features, cells)), features)
+            resize_cells(reduce(self.pool(features, cells)), features)
             for cells, reduce in zip(self.bins, self.reductions, strict=True)
         ]
         return self.classifier(torch.cat([features, *levels], dim=1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
-from deeplab_bench.models.layers import build_conv_bn_relu, resize_like
+from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -41,5 +41,5 @@ class UNet(Segmenter):
     def logits(self, images: Tensor) -> Tensor:
         *skips, x = self.backbone(images)
         for merge, skip in reversed(list(zip(self.merges, skips, strict=True))):
-            x = merge(torch.cat([skip, resize_like(x, skip)], dim=1))
+            x = merge(torch.cat([skip, self.grid.resize_like(x, skip)], dim=1))
         return self.classifier(x)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import OutputStride, Positive, he_initialise
+from deeplab_bench.models.grid import Grid
 
 # Number of convolutions before each pool, and of their filters.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -18,8 +19,8 @@ class VGG16(nn.Module):
     The convolutions have torchvision's names, so its weights can be loaded. At ``output_stride`` 32
     the network is the classification network. At 8 and 16 it has DeepLab's 3x3 pools, and once
     ``output_stride`` is reached, a pool keeps the resolution and doubles the atrous rate instead.
-    Map sizes are rounded as in ``ResNet``; the pools of the released Caffe models round up. Both
-    agree for the papers' image sizes of 32k - 31 pixels.
+    The pools of the released Caffe models round map sizes up; images padded to k * 8 + 1 pixels
+    leave nothing to round.
 
     Args:
         output_stride: 8, 16 or 32. DeepLab uses 8, with rate 2 in conv5.
@@ -72,7 +73,7 @@ class VGG16(nn.Module):
             step = 2 if 2 * stride <= output_stride else 1
             stride, rate = stride * step, rate * 2 // step
             if output_stride == 32:
-                layers.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
+                layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
             else:
                 layers.append(nn.MaxPool2d(kernel_size=3, stride=step, padding=1))
             self.stage_channels.append(planes)
@@ -85,14 +86,15 @@ class VGG16(nn.Module):
         )
         self.stage_channels[-1:] = [channels] * len(rates)
         self.stage_strides[-1:] = [stride] * len(rates)
+        self.grid = Grid(output_stride, from_first_pixel=output_stride < 32)
         he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the maps of pool1 to pool4, then the map of fc7 for every rate.
 
-        (N, 3, H, W) -> (N, C, h, w) each
+        (N, 3, H, W) -> (N, C, h, w) each. The images are padded first (see ``Grid``).
         """
-        x, pools = images, []
+        x, pools = self.grid.pad(images), []
         for layer in self.features:
             x = layer(x)
             if isinstance(layer, nn.MaxPool2d):

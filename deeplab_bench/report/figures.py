@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
-from deeplab_bench.report.marks import IMPLAUSIBLE, OUTDATED, RED, UNTRAINED, Marks
+from deeplab_bench.report.marks import MARKS, RED, Marks
 from deeplab_bench.report.results import Results
 
 # Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
@@ -91,8 +91,9 @@ def find_labels(figure: Figure) -> Iterable[Text]:
 
 def redden(labels: Iterable[Text]) -> None:
     """Colour the labels that have a mark red."""
+    symbols = {mark.symbol for mark in MARKS.values()}
     for label in labels:
-        if {IMPLAUSIBLE, UNTRAINED, OUTDATED} & set(label.get_text()):
+        if symbols & set(label.get_text()):
             label.set_color(RED)
 
 

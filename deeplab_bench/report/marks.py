@@ -1,4 +1,4 @@
-"""Marks at models whose numbers need a warning.
+"""Marks of models whose numbers need a warning.
 
 Marked models are shown and averaged like the others. A missing number would be easier to overlook
 than a marked one.
@@ -6,38 +6,43 @@ than a marked one.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from deeplab_bench.report.results import Results
 
-IMPLAUSIBLE, UNTRAINED, OUTDATED = "†", "§", "‡"
 RED = "#C00000"
+
+
+class Mark(NamedTuple):
+    """A mark: its symbol, its meaning in a few words, and what follows from it."""
+
+    symbol: str
+    meaning: str
+    consequence: str = ""
+
+
+MARKS = {  # by the name of the reasons in ``Results.warnings``
+    "implausible": Mark("†", "implausible", " The means include these runs."),
+    "untrained": Mark("§", "not trained", " The means include these runs."),
+    "trained_on_val": Mark("¶", "trained on val", " The scores say nothing about new images."),
+    "outdated": Mark("‡", "results of older code"),
+}
 
 
 @dataclass(frozen=True)
 class Marks:
-    """The marked models of a profile.
-
-    ``implausible`` and ``untrained`` have the reasons by model, ``outdated`` the stages whose
-    results come from older code.
-    """
+    """The marked models of a profile: the reasons by name of the mark and by model."""
 
     profile: str
-    implausible: Mapping[str, str]
-    untrained: Mapping[str, str]
-    outdated: Mapping[str, tuple[str, ...]]
+    reasons: Mapping[str, Mapping[str, str]]
 
     def __bool__(self) -> bool:
-        return bool(self.implausible or self.untrained or self.outdated)
+        return any(self.reasons.values())
 
     def find_symbols(self, name: str) -> str:
         """Return the marks of a model, given its name or ``model, way of inference``."""
         model = name.partition(",")[0]
-        marked = {
-            IMPLAUSIBLE: self.implausible,
-            UNTRAINED: self.untrained,
-            OUTDATED: self.outdated,
-        }
-        return "".join(symbol for symbol, models in marked.items() if model in models)
+        return "".join(MARKS[mark].symbol for mark, models in self._shown() if model in models)
 
     def add_to(self, name: str) -> str:
         """Return the name with its marks, if it has any."""
@@ -45,52 +50,48 @@ class Marks:
         return f"{name} {symbols}" if symbols else name
 
     def select(self, names: Iterable[str]) -> "Marks":
-        """Select the marks of these models."""
+        """Return the marks of these models alone."""
         models = {name.partition(",")[0] for name in names}
-        return Marks(
-            self.profile,
-            {model: reason for model, reason in self.implausible.items() if model in models},
-            {model: reason for model, reason in self.untrained.items() if model in models},
-            {model: stages for model, stages in self.outdated.items() if model in models},
-        )
+        selected = {
+            mark: {model: reason for model, reason in found.items() if model in models}
+            for mark, found in self.reasons.items()
+        }
+        return Marks(self.profile, selected)
 
     def describe(self) -> str:
         """Return what each mark means, in a few words for a figure."""
-        words = [f"{IMPLAUSIBLE} implausible"] if self.implausible else []
-        words += [f"{UNTRAINED} not trained"] if self.untrained else []
-        words += [f"{OUTDATED} results of older code"] if self.outdated else []
-        return " · ".join(words)
+        return " · ".join(
+            f"{MARKS[mark].symbol} {MARKS[mark].meaning}" for mark, _ in self._shown()
+        )
 
     def list_reasons(self) -> list[str]:
         """Return one or two sentences for each mark: the models and the reasons."""
-        reasons = []
-        for symbol, word, marked in (
-            (IMPLAUSIBLE, "Implausible", self.implausible),
-            (UNTRAINED, "Not trained", self.untrained),
-        ):
-            if marked:
-                models = "; ".join(f"{model} ({why})" for model, why in marked.items())
-                reasons.append(f"{symbol} {word}: {models}. The means include these runs.")
-        if self.outdated:
-            reasons.append(f"{OUTDATED} Results of older code: {self._list_outdated()}.")
-        return reasons
+        return [
+            f"{MARKS[mark].symbol} {MARKS[mark].meaning.capitalize()}: {group_models(models)}."
+            + MARKS[mark].consequence
+            for mark, models in self._shown()
+        ]
 
     def format_alert(self) -> str:
-        """Format an alert in GitHub's Markdown, shown in red; empty if there are no marks."""
+        """Return an alert in GitHub's Markdown, which is shown in red; nothing without marks."""
         if not self:
             return ""
         reasons = self.list_reasons()
-        if self.outdated:
+        if self.reasons.get("outdated"):
             reasons[-1] += f" Run `make repro PROFILE={self.profile}` to make them again."
         return "> [!CAUTION]\n" + "\n>\n".join(f"> {reason}" for reason in reasons)
 
-    def _list_outdated(self) -> str:
-        """Format the models, grouped by their stages."""
-        models: dict[tuple[str, ...], list[str]] = {}
-        for model, stages in self.outdated.items():
-            models.setdefault(stages, []).append(model)
-        return "; ".join(f"{', '.join(m)} ({', '.join(stages)})" for stages, m in models.items())
+    def _shown(self) -> list[tuple[str, Mapping[str, str]]]:
+        return [(mark, self.reasons[mark]) for mark in MARKS if self.reasons.get(mark)]
+
+
+def group_models(reasons: Mapping[str, str]) -> str:
+    """Return the models, those with the same reason together."""
+    models: dict[str, list[str]] = {}
+    for model, reason in reasons.items():
+        models.setdefault(reason, []).append(model)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in models.items())
 
 
 def find_marks(results: Results) -> Marks:
-    return Marks(results.profile, results.implausible, results.untrained, results.outdated)
+    return Marks(results.profile, results.warnings)

@@ -6,7 +6,7 @@ from pathlib import Path
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import GLOSSARY
 from deeplab_bench.report.formats import ROOT
-from deeplab_bench.report.marks import OUTDATED, Marks, find_marks
+from deeplab_bench.report.marks import MARKS, Marks, find_marks
 from deeplab_bench.report.results import ReportError, Results, find_outdated
 from deeplab_bench.report.samples import name_crf_panel, name_panel
 from deeplab_bench.report.summaries import summarise_miou
@@ -235,7 +235,8 @@ def find_new_marks(profile: str, results: Path, table: str) -> str:
     """Return an alert for models whose code has changed since the table was written."""
     paths = sorted((results / profile / "runs" / "evaluate" / PLAIN).glob("*.json"))
     runs = [read_record(path, EvaluationRecord) for path in paths]
-    unmarked = [run for run in runs if f"| {run.model} {OUTDATED}" not in table]
+    unmarked = [run for run in runs if f"| {run.model} {MARKS['outdated'].symbol}" not in table]
     codes = [(run.model, run.provenance.code_sha256) for run in unmarked]
     outdated = find_outdated(codes, {run.model: run.architecture for run in runs})
-    return Marks(profile, {}, {}, outdated).format_alert()
+    reasons = {model: ", ".join(stages) for model, stages in outdated.items()}
+    return Marks(profile, {"outdated": reasons}).format_alert()

@@ -87,6 +87,8 @@ def compare_value(results: Results, cited: Cited) -> dict[str, Any]:
     published = cited.published
     ours = estimate(select_scores(results, cited))
     reasons = find_differences(collect_settings(results.params, results.profile, cited), published)
+    if cited.model in results.trained_on_val:
+        reasons.append("trained on val")
     difference = ours.mean - published.value
     return {
         "model": cited.name,

@@ -176,7 +176,7 @@ def draw_per_class(results: Results) -> Figure:
 def draw_comparisons(results: Results) -> Figure:
     """Draw the upper triangle of the differences: each model minus the models below it."""
     compared = results.compared
-    order = order_by_miou(results.scores())[::-1]
+    order = list(dict.fromkeys([*compared["model"], *compared["other"]]))  # from the highest mean
     stars = np.where(compared["p_holm"] < SIGNIFICANT, "*", "")
     shown = compared.assign(text=compared["difference"].map("{:.1f}".format) + stars)
     differences, texts = (

@@ -65,22 +65,29 @@ class Results:
         return [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
 
     @cached_property
+    def warnings(self) -> dict[str, dict[str, str]]:
+        """The reasons for a warning, by the name of a mark and by model."""
+        ceiling = self.params.profile[self.profile].miou_ceiling
+        return {
+            "implausible": find_implausible([*self.runs, *self.inferences], ceiling),
+            "untrained": find_untrained(self.runs),
+            "trained_on_val": dict.fromkeys(
+                self.trained_on_val, "images of val were in its training"
+            ),
+            "outdated": {model: ", ".join(stages) for model, stages in self.outdated.items()},
+        }
+
+    @property
+    def trained_on_val(self) -> list[str]:
+        """The models whose training saw images that they are scored on."""
+        return list(dict.fromkeys(run.model for run in self.runs if run.trained_on_val))
+
+    @cached_property
     def outdated(self) -> dict[str, tuple[str, ...]]:
-        """The stages whose code has changed since they wrote a model's results, by model."""
+        """The stages whose code has changed since they made a model's results, by model."""
         codes = [(record.model, record.provenance.code_sha256) for record in self.records]
         codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
         return find_outdated(codes, {run.model: run.architecture for run in self.runs})
-
-    @cached_property
-    def implausible(self) -> dict[str, str]:
-        """The reasons by model, for models with an implausible run."""
-        ceiling = self.params.profile[self.profile].miou_ceiling
-        return find_implausible([*self.runs, *self.inferences], ceiling)
-
-    @cached_property
-    def untrained(self) -> dict[str, str]:
-        """The reasons by model, for models with a network that has not learned."""
-        return find_untrained(self.runs)
 
     @property
     def models(self) -> tuple[str, ...]:

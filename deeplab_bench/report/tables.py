@@ -31,7 +31,6 @@ from deeplab_bench.settings.params import Params
 
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
 SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
-MARK_COLUMNS = ["implausible", "untrained", "outdated"]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
 
 
@@ -63,7 +62,7 @@ def build_accuracy(results: Results) -> Table:
     ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
     text["rank"] += " (" + ends + ")"
     text["output_stride"] += "/" + text["eval_output_stride"]
-    text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *MARK_COLUMNS])
+    text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *results.warnings])
     text = text.rename(columns={"output_stride": "output_strides"})
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
@@ -76,8 +75,6 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
     scores = results.scores()
     miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
     means = scores.groupby("model", sort=False).mean()
-    outdated = {model: " ".join(stages) for model, stages in results.outdated.items()}
-    marks, unmarked = (results.implausible, results.untrained, outdated), dict.fromkeys(runs, "")
     columns = {
         "architecture": {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
@@ -88,7 +85,7 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
         **statistics.rank_models(miou["miou_mean"], results.compared),
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **means[SIZE_COLUMNS],
-        **{name: unmarked | marked for name, marked in zip(MARK_COLUMNS, marks, strict=True)},
+        **{mark: dict.fromkeys(runs, "") | found for mark, found in results.warnings.items()},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 

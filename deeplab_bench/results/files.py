@@ -102,6 +102,11 @@ class RunFiles:
     def audit(self) -> Path:
         return self._result("runs", "audit")
 
+    def submission(self, inference: str, crf: bool) -> Path:
+        """Return the archive for VOC's evaluation server."""
+        name = "-".join([self.name, inference, *(["crf"] if crf else [])])
+        return Path("submissions") / self.profile / f"{name}.tar.gz"
+
     def _result(self, *folders: str, suffix: str = ".json") -> Path:
         return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
 

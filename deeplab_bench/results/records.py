@@ -27,12 +27,16 @@ class Record(BaseModel):
 
 
 class RunRecord(Record):
-    """The fields that all records of a run share."""
+    """The part that all records of a run have in common.
+
+    ``trained_on_val``: the training saw images of val, so that scores on it are of no worth.
+    """
 
     profile: str
     model: str
     seed: int
     provenance: Provenance
+    trained_on_val: bool = False
 
 
 class Metrics(Record):

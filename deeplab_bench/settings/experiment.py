@@ -11,10 +11,11 @@ RATES = {"atrous_rate", "atrous_rates"}
 
 
 class Phase(Settings):
-    """One phase of training: its schedule, and the architecture's arguments in it."""
+    """One phase of training: its schedule, the architecture's arguments in it, its split."""
 
     arguments: dict[str, Any]
     training: Training
+    train_split: str = "train"
 
 
 class Experiment(Settings):

@@ -46,9 +46,13 @@ Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class SecondPhase(Settings):
-    """Changes for a second phase of training, which starts from the weights of the first."""
+    """Changes for a second phase of training, which starts from the weights of the first.
+
+    ``train_split`` is one of the data's ``further_splits``; None is the split of the first phase.
+    """
 
     output_stride: OutputStride | None = None
+    train_split: str | None = None
     training: dict[str, Any]
 
 
@@ -158,6 +162,11 @@ class Params(Settings):
         if second is None:
             return experiment
         changes = _validated(SecondPhase, second, f"{where}.second_phase.")
+        if changes.train_split not in (None, *settings.data.list_further_splits()):
+            raise ParamsError(
+                f"{where}.second_phase.train_split {changes.train_split!r} is not in "
+                f"profile.{profile}.data.further_splits"
+            )
         return experiment.model_copy(
             update={"second_phase": _second_phase(experiment, changes, where)}
         )
@@ -340,7 +349,11 @@ def _second_phase(first: Experiment, changes: SecondPhase, where: str) -> Phase:
     arguments = first.arguments
     if changes.output_stride is not None:
         arguments = change_output_stride(arguments, changes.output_stride, where)
-    return Phase(arguments=arguments, training=_validated(Training, schedule, f"{where}.training."))
+    return Phase(
+        arguments=arguments,
+        training=_validated(Training, schedule, f"{where}.training."),
+        train_split=changes.train_split or "train",
+    )
 
 
 Schema = TypeVar("Schema", bound=BaseModel)

@@ -10,11 +10,17 @@ from deeplab_bench.settings.base import Fraction, PositiveFloat, PositiveInt, Se
 class Training(Settings):
     """The schedule of SGD, its loss and its augmentation.
 
-    ``crop_size`` is (height, width) in pixels. ``lr_policy`` is ``poly`` or ``step``. With ``poly``
-    the learning rate decreases to zero over all iterations. With ``step`` it is multiplied by
-    ``step_factor`` after every ``step_iterations`` iterations. ``head_lr_multiplier`` multiplies
-    the rate of layers without pretrained weights. ``batch_norm_momentum`` is the weight of the new
-    batch, as in torch: 0.0003 is the paper's decay of 0.9997.
+    ``crop_size`` is (height, width) in pixels. The best sides are k * ``output_stride`` + 1:
+    networks do not pad them (see ``models.grid``). ``lr_policy`` is ``poly``, ``step`` or
+    ``fixed``. With ``poly`` the learning rate decreases to zero over all iterations. With ``step``
+    it is multiplied by ``step_factor`` after every ``step_iterations`` iterations.
+    ``head_lr_multiplier`` multiplies the rate of layers without pretrained weights,
+    ``bias_lr_multiplier`` that of the biases of convolutions. A bias of the head has both.
+
+    ``weight_decay`` applies to the weights of convolutions. With ``decay_bias`` it also applies to
+    their biases, with ``decay_norm`` to the scales and shifts of batch normalisation.
+    ``batch_norm_momentum`` is the weight of the new batch, as in torch: 0.0003 is the paper's decay
+    of 0.9997.
 
     ``loss_resolution`` is the size at which the loss is computed: that of the ``image``, or that of
     the network's ``logits``, for which the labels are subsampled. ``class_balancing`` is an
@@ -29,13 +35,16 @@ class Training(Settings):
     batch_size: Annotated[int, Field(ge=2)]
     crop_size: tuple[PositiveInt, PositiveInt]
     base_lr: PositiveFloat
-    lr_policy: Literal["poly", "step"] = "poly"
+    lr_policy: Literal["poly", "step", "fixed"] = "poly"
     poly_power: Annotated[float, Field(ge=0)] = 0.9
     step_iterations: PositiveInt = 2000
     step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     head_lr_multiplier: PositiveFloat = 1.0
+    bias_lr_multiplier: PositiveFloat = 1.0
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
+    decay_bias: bool = True
+    decay_norm: bool = True
     batch_norm: Literal["train", "frozen"] = "train"
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
     weights: str = "none"

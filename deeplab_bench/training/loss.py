@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID
+from deeplab_bench.models.grid import Grid
 from deeplab_bench.runtime import distributed
 
 
@@ -32,13 +33,21 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = N
     return (losses * counted).sum() / distributed.all_reduce_mean(counted.sum()).clamp(min=smallest)
 
 
-def subsample(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Take the label at the centre of every cell, int64 (N, H, W) -> (N, h, w)."""
-    rows, columns = (
-        (2 * torch.arange(cells, device=labels.device) + 1) * side // (2 * cells)
-        for side, cells in zip(labels.shape[-2:], size, strict=True)
-    )
-    return labels[:, rows[:, None], columns]
+def subsample(labels: Tensor, size: Sequence[int], grid: Grid) -> Tensor:
+    """Take the label of the pixel on which a position lies, int64 (N, H, W) -> (N, h, w).
+
+    ``size`` is that of the map. As in Caffe's shrinking, these are the pixels 0, s, 2s, ... for a
+    map of stride s; if a position lies between two pixels, it is the second. A position on the
+    padding has a void label.
+    """
+    padded = grid.pad(labels, VOID)
+    first = int(grid.from_first_pixel)
+    steps = [
+        max(1, (side - first) // max(1, cells - first))
+        for side, cells in zip(padded.shape[-2:], size, strict=True)
+    ]
+    rows, columns = (slice(0 if first else step // 2, None, step) for step in steps)
+    return padded[:, rows, columns]
 
 
 def compute_class_weights(split: Split, power: float) -> Tensor | None:

@@ -48,19 +48,22 @@ def train(
         DataError: the data have not been prepared.
         TrainingError: the loss is no longer finite, or another process trains the same run.
     """
-    split = load_split(data_folder, "train")
+    splits = [load_split(data_folder, phase.train_split) for phase in experiment.phases]
+    classes = splits[0].classes
     device = pick_device()
     make_deterministic(seed)
     is_first = distributed.rank() == 0
     history: dict[str, list[float]] = {"iteration": [], "loss": []}
     seconds = 0.0
     with lock(checkpoint) if is_first else nullcontext():
-        model = build_initial_model(experiment, split.classes)
+        model = build_initial_model(experiment, classes)
         if not is_first:
             torch.manual_seed(derive_seed(seed))
-        for number, phase in enumerate(experiment.phases, start=1):
+        for number, (phase, split) in enumerate(
+            zip(experiment.phases, splits, strict=True), start=1
+        ):
             if number > 1:
-                model = rebuild(model, experiment.architecture, phase.arguments, split.classes)
+                model = rebuild(model, experiment.architecture, phase.arguments, classes)
             model = model.to(device).to(memory_format=torch.channels_last)
             weights = compute_class_weights(split, phase.training.class_balancing)
             trainer = Trainer(model, phase.training, device, weights)
@@ -87,7 +90,7 @@ def train(
                 "model": model.state_dict(),
                 "provenance": dict(provenance),
                 "history": history,
-                "classes": split.classes,
+                "classes": classes,
             }
             write_tensors(checkpoint, content)
             timing = {

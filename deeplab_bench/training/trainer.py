@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.errors import UserError
-from deeplab_bench.models.layers import upsample_logits
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
 from deeplab_bench.settings.training import Training
@@ -46,9 +45,10 @@ class TrainingLoss(nn.Module):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.settings.loss_resolution == "image":
-            logits = upsample_logits(logits, labels)
+            logits = self.model.grid.upsample(logits, labels.shape[-2:])
         else:
-            logits, labels = logits.float(), subsample(labels, logits.shape[-2:])
+            labels = subsample(labels, logits.shape[-2:], self.model.grid)
+            logits = logits.float()
         return segmentation_loss(logits, labels, self.class_weights)
 
 
@@ -188,15 +188,24 @@ def set_random_state(states: Sequence[Tensor]) -> None:
 
 
 def build_parameter_groups(model: Segmenter, training: Training) -> list[dict[str, Any]]:
-    """Build the optimiser's groups of parameters: one for each learning rate."""
+    """Build the optimiser's groups of parameters: one for each learning rate and weight decay."""
     new = {id(parameter) for parameter in model.new_parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    head_lr = training.base_lr * training.head_lr_multiplier
-    groups = [
-        {"params": [p for p in trained if id(p) not in new], "lr": training.base_lr},
-        {"params": [p for p in trained if id(p) in new], "lr": head_lr},
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in model.modules():
+        normalises = isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))
+        for name, parameter in module.named_parameters(recurse=False):
+            is_bias = name == "bias" and not normalises
+            lr = training.base_lr
+            lr *= training.head_lr_multiplier if id(parameter) in new else 1
+            lr *= training.bias_lr_multiplier if is_bias else 1
+            decays = training.decay_norm if normalises else training.decay_bias or not is_bias
+            if parameter.requires_grad:
+                decay = training.weight_decay if decays else 0.0
+                groups.setdefault((lr, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
     ]
-    return [group for group in groups if group["params"]]
 
 
 def build_lr_schedule(
@@ -206,6 +215,8 @@ def build_lr_schedule(
         return torch.optim.lr_scheduler.PolynomialLR(
             optimizer, total_iters=training.iterations, power=training.poly_power
         )
+    if training.lr_policy == "fixed":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=training.step_iterations, gamma=training.step_factor
     )

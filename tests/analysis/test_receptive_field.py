@@ -213,6 +213,28 @@ def test_a_resized_position_on_an_old_one_sees_it_alone() -> None:
     assert seen_rows(to_nine, 5) == expected
 
 
+def test_corners_lie_on_corners() -> None:
+    def to_seven(x: Tensor) -> Tensor:
+        return F.interpolate(x, size=(7, 1), mode="bilinear", align_corners=True)
+
+    expected = [(0, 0), (0, 1), (1, 2), (2, 2), (2, 3), (3, 4), (4, 4)]
+    assert seen_rows(to_seven, 5) == expected
+    assert seen_rows(to_seven, 1) == [(0, 0)] * 7
+    one = partial(F.interpolate, size=(1, 1), mode="bilinear", align_corners=True)
+    assert seen_rows(one, 5) == [(0, 0)]
+
+
+def test_padding_sees_nothing() -> None:
+    """A kernel sees only the image on the padding's side; negative padding cuts it off."""
+    kernel = torch.empty(1, 3, 3, 3, device="meta")
+
+    def conv_padded(x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 2, 1)), kernel)
+
+    assert seen_rows(conv_padded, 4) == [(0, 0), (0, 1), (0, 2), (1, 3), (2, 3)]
+    assert seen_rows(lambda x: F.pad(x, (0, 0, -1, -2)), 5) == [(1, 1), (2, 2)]
+
+
 def positive(model: nn.Module) -> Any:
     for name, p in model.double().named_parameters():
         nn.init.constant_(p, 0.0 if name.endswith("bias") else 1 / max(1, p[0].numel()))
@@ -240,6 +262,11 @@ def mean_pool(
 def test_an_operation_without_a_rule_is_named() -> None:
     with pytest.raises(ReceptiveFieldError, match="torch's pixel_shuffle is not known"):
         find_seen_pixels(lambda x: F.pixel_shuffle(torch.cat([x] * 4, dim=1), 2), 8, 8)
+
+
+def test_a_padding_without_a_rule_is_named() -> None:
+    with pytest.raises(ReceptiveFieldError, match="mode 'reflect' is not known"):
+        find_seen_pixels(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 8, 8)
 
 
 def test_an_interpolation_without_a_rule_is_named() -> None:

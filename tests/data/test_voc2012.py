@@ -35,7 +35,8 @@ LISTS = {
     "sbd_val": ["2010_2", "2009_9", "2008_4", "2007_0"],  # one of val, one of train
 }
 TRAINAUG = ["2007_0", "2007_1", "2008_3", "2008_4", "2009_7", "2009_9", "2010_6", "2011_8"]
-COUNTS = {key: len(names) for key, names in LISTS.items()} | {"trainaug": 8}
+TRAINVAL = sorted(LISTS["train"] + LISTS["val"])
+COUNTS = {key: len(names) for key, names in LISTS.items()} | {"trainaug": 8, "trainval": 6}
 
 
 def label_of(name: str, *, sbd: bool) -> Pixels:
@@ -85,6 +86,7 @@ def copy(tmp_path: Path) -> Copy:
         copy.voc.root,
         {split: {n: label_of(n, sbd=False) for n in LISTS[split]} for split in ("train", "val")},
     )
+    list_split(copy.voc, "trainval", "".join(f"{name}\n" for name in TRAINVAL))
     (copy.sbd / "cls").mkdir(parents=True)
     for split in ("train", "val"):
         names = LISTS[f"sbd_{split}"]
@@ -137,9 +139,9 @@ def downloaded_and_prepared(data: VocData, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def check_prepared(folder: Path, copy: Copy, train: list[str]) -> None:
-    """Compare names, labels and images of both splits with the publishers' files."""
-    for split_name, names in (("train", train), ("val", LISTS["val"])):
+def check_prepared(folder: Path, copy: Copy, train: list[str], **further: list[str]) -> None:
+    """Names, labels and images of all splits against what the publishers' files were made of."""
+    for split_name, names in {"train": train, "val": LISTS["val"], **further}.items():
         split = load_split(folder, split_name)
         assert split.names == names
         assert split.classes == list(voc2012.CLASSES)
@@ -310,11 +312,58 @@ def test_a_folder_where_the_result_goes_is_left_alone(
     assert test_archives.contents(tmp_path / "out") == before
 
 
+# trainval, the images that VOC itself labels
+
+
+def test_trainval_needs_no_sbd(site: Site, release: Release, copy: Copy, tmp_path: Path) -> None:
+    check_prepared(downloaded_and_prepared(settings("trainval"), tmp_path), copy, TRAINVAL)
+    assert [asked.path for asked in site.log] == ["voc"]
+
+
+def test_trainval_beside_trainaug(release: Release, copy: Copy, tmp_path: Path) -> None:
+    """Check the split for a second phase, which has VOC's own labels alone."""
+    folder = downloaded_and_prepared(settings(further_splits=("trainval",)), tmp_path)
+    check_prepared(folder, copy, TRAINAUG, trainval=TRAINVAL)
+
+
+def test_trainval_of_a_folder_with_trainaug(
+    site: Site, release: Release, copy: Copy, tmp_path: Path
+) -> None:
+    make_ready(copy, TRAINAUG)
+    data = settings(root=str(copy.root / "VOCdevkit"), further_splits=("trainval",))
+    folder = downloaded_and_prepared(data, tmp_path)
+    check_prepared(folder, copy, TRAINAUG, trainval=TRAINVAL)
+    assert site.log == []
+
+
+@pytest.mark.parametrize(
+    ("train_split", "further"),
+    [("trainval", ()), ("train", ("trainval",)), ("trainaug", ("trainval",))],
+)
+def test_trainval_is_counted(
+    copy: Copy, release: Release, tmp_path: Path, train_split: str, further: tuple[str, ...]
+) -> None:
+    list_split(copy.voc, "trainval", "2009_7\n")
+    message = refused(given(copy, train_split, further_splits=further), tmp_path)
+    assert message.startswith(f"{copy.voc.listing('trainval')} has 1 images instead of 6: ")
+
+
+@pytest.mark.parametrize(
+    ("train_split", "further", "images"),
+    [("trainaug", (), 12031), ("trainaug", ("trainval",), 14944), ("trainval", (), 4362)],
+)
+def test_pixels_are_those_of_all_splits(
+    train_split: str, further: tuple[str, ...], images: int
+) -> None:
+    data = settings(train_split, further_splits=further)
+    assert data.estimate_pixels() == images * 375 * 500
+
+
 # Incomplete data
 
 
-def given(copy: Copy) -> VocData:
-    return settings(root=str(copy.voc.root), sbd_root=str(copy.sbd))
+def given(copy: Copy, train_split: str = "trainaug", **keys: Any) -> VocData:
+    return settings(train_split, root=str(copy.voc.root), sbd_root=str(copy.sbd), **keys)
 
 
 @pytest.mark.parametrize("key", LISTS)
@@ -448,7 +497,7 @@ def test_archives_and_classes_are_torchvisions() -> None:
 def test_published_counts_fit_each_other() -> None:
     """Check sums that the papers and SBD's authors give."""
     counts = PUBLISHED.counts
-    assert counts["train"] + counts["val"] == 2913
+    assert counts["train"] + counts["val"] == counts["trainval"] == 2913
     assert counts["sbd_train"] + counts["sbd_val"] == 11355
     assert counts["trainaug"] == 10582
 

@@ -4,15 +4,23 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARGUMENTS
+from PIL import Image
+from small_networks import interpolate_by_hand
 from torch import nn
-from torch.nn import functional as F
 
+from deeplab_bench.data.augmentation import resize
 from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
-from deeplab_bench.evaluation.predict import batch_by_size, predict, predict_probabilities
+from deeplab_bench.evaluation.predict import (
+    batch_by_size,
+    compute_probabilities,
+    predict,
+    predict_probabilities,
+)
 from deeplab_bench.models import build_model, list_arguments
+from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import Inference
@@ -81,17 +89,36 @@ class TestProbabilities:
             height, width = val.sizes[index]
             views = []
             for scale in scales:
-                size = [round(height * scale), round(width * scale)]
-                seen = F.interpolate(normalise(image), size, mode="bilinear")
+                seen = rescale(normalise(image), scale, antialias=True)
                 for mirrored in [seen, seen.flip(3)][: 1 + flip]:
                     with torch.no_grad():
                         logits = model(mirrored)
                     logits = logits if mirrored is seen else logits.flip(3)
-                    logits = F.interpolate(logits, (height, width), mode="bilinear")
+                    logits = interpolate_by_hand(logits, scale, (height, width))
                     views.append(logits.softmax(1)[0])
             expected = torch.stack(views).mean(0)
             torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
             assert found[index].argmax(0).tolist() == expected.argmax(0).tolist()
+
+    @pytest.mark.parametrize("scale", [0.5, 0.75])
+    def test_smaller_images_are_smoothed_as_in_training(self, scale: float) -> None:
+        """Compare with Pillow, with which training rescales, at the same positions."""
+        pixels = np.random.default_rng(0).integers(0, 256, (61, 61, 3), dtype=np.uint8)
+        seen: list[torch.Tensor] = []
+
+        class Watching(nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                seen.append(images)
+                return images
+
+        compute_probabilities(Watching(), pixels[None], Inference(scales=(scale,)))
+        count = seen[0].shape[-1] - 2  # without the first and the last position
+        start = 0.5 + 0.5 / scale
+        box = (start, start, start + count / scale, start + count / scale)
+        trained = resize(pixels, (count, count), box, Image.Resampling.BILINEAR)
+        expected = normalise(torch.from_numpy(trained.transpose(2, 0, 1)[None].copy()))
+        found = seen[0].cpu()[..., 1:-1, 1:-1]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1.1 / 255 / 0.224)
 
     def test_a_mirror_image_gives_the_mirror_image(
         self, experiment: Experiment, val: Split

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import randomise_batch_norm
+from small_networks import count_positions, randomise_batch_norm
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models._utils import IntermediateLayerGetter
@@ -141,7 +141,7 @@ def test_features_equal_torchvisions_basic_blocks() -> None:
 def test_features_equal_torchvisions_bottlenecks(
     resnet50_state: dict[str, Tensor], output_stride: int
 ) -> None:
-    images, dilated = torch.randn(1, 3, 65, 81), list(DILATED[output_stride])
+    images, dilated = torch.randn(1, 3, 65, 97), list(DILATED[output_stride])
     theirs = torchvision_features(
         "resnet50", resnet50_state, images, replace_stride_with_dilation=dilated
     )
@@ -226,8 +226,7 @@ def test_every_stage_has_the_stride_it_states(output_stride: Any, size: tuple[in
     for feature, channels, stride in zip(
         features, model.stage_channels, model.stage_strides, strict=True
     ):
-        expected = (2, channels, *(math.ceil(side / stride) for side in size))
-        assert feature.shape == expected
+        assert feature.shape == (2, channels, *count_positions(size, output_stride, stride))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +282,7 @@ def test_cascaded_blocks_stride_on_to_the_output_stride(
     assert blocks == [[[rate]] * 3 for rate in rates]
     features = model.eval()(torch.empty(1, 3, *size, device="meta"))
     for feature, stride in zip(features[3:], strides, strict=True):
-        assert feature.shape[-2:] == tuple(math.ceil(side / stride) for side in size)
+        assert feature.shape[-2:] == count_positions(size, output_stride, stride)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

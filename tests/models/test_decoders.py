@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import build_on_meta, random_images, small_model
+from small_networks import (
+    build_on_meta,
+    count_positions,
+    interpolate_by_hand,
+    random_images,
+    small_model,
+)
 from torch import nn
-from torch.nn import functional as F
 from torchvision.models import get_model
 from torchvision.models._utils import IntermediateLayerGetter
 
@@ -37,9 +42,9 @@ def test_deeplabv3plus_decoder_equals_its_definition(size: tuple[int, int]) -> N
     model = small_model("deeplabv3plus", low_level_channels=6)
     images = random_images(2, *size)
     low, *_, high = model.backbone(images)
-    context = F.interpolate(model.pyramid(high), size=low.shape[-2:], mode="bilinear")
+    context = interpolate_by_hand(model.pyramid(high), 1 / 4, low.shape[-2:])
     x = torch.cat([context, model.reduce(low)], dim=1)
-    assert x.shape == (2, 8 + 6, *(-(-side // 4) for side in size))
+    assert x.shape == (2, 8 + 6, *count_positions(size, 16, 4))
     for layer in model.decoder:
         x = layer(x)
     expected = model.classifier(x)
@@ -69,7 +74,7 @@ def test_unet_equals_its_definition_over_torchvisions_resnet() -> None:
     images = random_images(1, 65, 97)
     c2, c3, c4, x = torchvision_stages(model, images)
     for skip, (first, second) in zip((c4, c3, c2), reversed(list(model.merges)), strict=True):
-        up = F.interpolate(x, size=skip.shape[-2:], mode="bilinear")
+        up = interpolate_by_hand(x, 1 / 2, skip.shape[-2:])
         x = second(first(torch.cat([skip, up], dim=1)))
         assert x.shape == skip.shape
     assert x.shape[-2:] == (17, 25)

@@ -15,6 +15,7 @@ from small_networks import (
     SETTINGS,
     build_on_meta,
     copy_in_order,
+    interpolate_by_hand,
     random_images,
     randomise_batch_norm,
     small_model,
@@ -38,7 +39,7 @@ from deeplab_bench.models.layers import (
     adaptive_average_pool,
     adaptive_max_pool,
     build_conv_bn_relu,
-    resize_like,
+    resize_cells,
 )
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.params import load_params
@@ -225,8 +226,14 @@ def test_forward_upsamples_the_logits(architecture: str, overrides: dict[str, An
     """Check also that training supervises the same logits, with weight 1."""
     model, images = small_model(architecture, **overrides), random_images(2, 50, 71)
     logits = model.logits(images)
-    expected = F.interpolate(logits, size=(50, 71), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(model(images), expected)
+    stride, between = model.grid.stride, 0.0
+    if logits.shape[-1] > 1:
+        stride = (model.grid.pad_side(71) - 1) // (logits.shape[-1] - 1)
+    if not model.grid.from_first_pixel:
+        stride = model.grid.pad_side(71) // logits.shape[-1]
+        between = (stride - 1) / 2
+    expected = interpolate_by_hand(logits, 1 / stride, (50, 71), first=-between / stride)
+    torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
     weight, supervised = model.training_logits(images)[0]
     assert weight == 1
     torch.testing.assert_close(supervised, logits)
@@ -266,11 +273,11 @@ def test_atrous_convolution_samples_at_its_rate() -> None:
     torch.testing.assert_close(conv(x)[0], expected)
 
 
-def test_resize_like_is_bilinear_between_pixel_centres() -> None:
+def test_cells_are_resized_between_their_middles() -> None:
     x, size = random_images(1, 4, 6), (9, 13)
     rows, columns = (bilinear_weights(a, b) for a, b in zip((4, 6), size, strict=True))
     expected = np.einsum("yh,chw,xw->cyx", rows, x[0].numpy(), columns)
-    actual = resize_like(x, torch.empty(2, 1, *size))
+    actual = resize_cells(x, torch.empty(2, 1, *size))
     torch.testing.assert_close(actual[0], torch.from_numpy(expected).float())
 
 
@@ -297,6 +304,22 @@ def test_atrous_pyramid_equals_torchvisions(rates: tuple[int, ...]) -> None:
     copy_in_order(theirs, ours)
     features = torch.randn(2, 16, 33, 41)
     torch.testing.assert_close(ours(features), theirs(features))
+
+
+@pytest.mark.parametrize("architecture", ["aspp", "deeplabv3plus"])
+@torch.no_grad()
+def test_dropout_follows_the_projection_in_training_alone(architecture: str) -> None:
+    model: Any = small_model(architecture, dropout=0.25, head_channels=64)
+    plain: Any = small_model(architecture, head_channels=64)
+    images = random_images(2, 65, 97)
+    features = model.backbone(images)[-1]
+    whole = plain.pyramid(features)
+    torch.testing.assert_close(model(images), plain(images))
+    model.pyramid.dropout.train()
+    dropped = model.pyramid(features)
+    zeroed = (dropped == 0) & (whole > 0)
+    assert zeroed.sum() / (whole > 0).sum() == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(dropped[~zeroed], whole[~zeroed] / 0.75)
 
 
 @pytest.mark.parametrize("multi_grid", [(1, 1, 1), (1, 2, 4)])
@@ -327,7 +350,8 @@ def test_aspp_equals_torchvisions_deeplabv3(
     )
     copy_in_order(theirs, ours)
     images = random_images(1, 97, 65)
-    expected = theirs.eval()(images)["out"]
+    logits = theirs.classifier(theirs.eval().backbone(images)["out"])
+    expected = interpolate_by_hand(logits, 1 / 16, (97, 65))
     torch.testing.assert_close(ours.eval()(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -347,8 +371,9 @@ def test_fcn_equals_torchvisions(
     arguments = {"backbone": "resnet50", "width": 1, "output_stride": output_stride}
     ours = build_model("fcn", arguments, num_classes=21)
     copy_in_order(theirs, ours)
-    images = random_images(1, 65, 71)
-    expected = theirs.eval()(images)["out"]
+    images = random_images(1, 65, 97)
+    logits = theirs.classifier(theirs.eval().backbone(images)["out"])
+    expected = interpolate_by_hand(logits, 1 / output_stride, (65, 97))
     torch.testing.assert_close(ours.eval()(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -377,7 +402,7 @@ def test_cascade_equals_torchvisions_bottlenecks_in_a_row(
     )
     copy_in_order(theirs, ours)
     images = random_images(1, 65, 97)
-    expected = F.interpolate(theirs.eval()(images), size=(65, 97), mode="bilinear")
+    expected = interpolate_by_hand(theirs.eval()(images), 1 / 16, (65, 97))
     torch.testing.assert_close(ours.eval()(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -392,10 +417,10 @@ def test_encoder_decoder_equals_its_definition_over_torchvisions_resnet() -> Non
 
     x = model.merges[3](model.laterals[3](c["c5"]))
     for i, name in [(2, "c4"), (1, "c3"), (0, "c2")]:
-        up = F.interpolate(x, size=c[name].shape[-2:], mode="bilinear")
+        up = interpolate_by_hand(x, 1 / 2, c[name].shape[-2:])
         x = model.merges[i](up + model.laterals[i](c[name]))
     assert x.shape[-2:] == (17, 25)
-    expected = F.interpolate(model.classifier(x), size=(65, 97), mode="bilinear")
+    expected = interpolate_by_hand(model.classifier(x), 1 / 4, (65, 97))
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -500,7 +525,7 @@ def test_psp_equals_pooling_cell_by_cell(size: tuple[int, int]) -> None:
         assert pooled.shape[1] == features.shape[1] // 4
         context.append(F.interpolate(pooled, size=features.shape[-2:], mode="bilinear"))
     logits = model.classifier(torch.cat(context, dim=1))
-    expected = F.interpolate(logits, size=size, mode="bilinear")
+    expected = interpolate_by_hand(logits, 1 / 16, size)
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -559,11 +584,17 @@ def test_psp_rows_reduce_dimensions_only_where_the_paper_does(
 
 @torch.no_grad()
 def logits_by_hand(model: Any, images: Tensor, scales: Sequence[float]) -> list[Tensor]:
-    """Compute logits at every scale and resize them to the size of the last scale's."""
-    sides = [[round(side * scale) for side in images.shape[-2:]] for scale in scales]
-    inputs = [F.interpolate(images, size=size, mode="bilinear") for size in sides]
+    """Compute logits at every scale, at the positions of the last scale's."""
+    sides = [[round((side - 1) * scale) + 1 for side in images.shape[-2:]] for scale in scales]
+    inputs = [
+        interpolate_by_hand(images, 1 / scale, size)
+        for scale, size in zip(scales, sides, strict=True)
+    ]
     logits = [model.classifier(model.backbone(x)[-1]) for x in inputs]
-    return [F.interpolate(x, size=logits[-1].shape[-2:], mode="bilinear") for x in logits]
+    return [
+        interpolate_by_hand(x, scale, logits[-1].shape[-2:])
+        for scale, x in zip(scales, logits, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("scales", [(0.5, 0.75, 1.0), (1.5, 1.0), (1.0,)])
@@ -572,14 +603,14 @@ def logits_by_hand(model: Any, images: Tensor, scales: Sequence[float]) -> list[
 def test_image_pyramid_fuses_passes_made_by_hand(fusion: str, scales: tuple[float, ...]) -> None:
     model, images = (
         small_model("image_pyramid", fusion=fusion, scales=scales),
-        random_images(2, 64, 96),
+        random_images(2, 65, 97),
     )
     logits = np.stack([x.numpy() for x in logits_by_hand(model, images, scales)])
     fused = torch.from_numpy(logits.max(axis=0) if fusion == "max" else logits.mean(axis=0))
-    expected = F.interpolate(fused, size=(64, 96), mode="bilinear")
+    expected = interpolate_by_hand(fused, 1 / 16, (65, 97))
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
     if len(scales) > 1:
-        single = F.interpolate(torch.from_numpy(logits[-1]), size=(64, 96), mode="bilinear")
+        single = interpolate_by_hand(torch.from_numpy(logits[-1]), 1 / 16, (65, 97))
         assert (expected - single).abs().max() > 0.01
 
 
@@ -609,9 +640,9 @@ def test_attention_may_choose_one_scale(chosen: int) -> None:
     model: Any = small_model("image_pyramid", fusion="attention")
     nn.init.zeros_(model.attention[-1].weight)
     model.attention[-1].bias.copy_(100.0 * F.one_hot(torch.tensor(chosen), 3))
-    images = random_images(2, 64, 96)
+    images = random_images(2, 65, 97)
     logits = logits_by_hand(model, images, (0.5, 0.75, 1.0))[chosen]
-    expected = F.interpolate(logits, size=(64, 96), mode="bilinear")
+    expected = interpolate_by_hand(logits, 1 / 16, (65, 97))
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -626,6 +657,23 @@ def test_attention_weights_sum_to_one_and_vary() -> None:
     nn.init.zeros_(model.classifier[-1].weight)
     expected = model.classifier[-1].bias[None, :, None, None].expand(2, -1, 65, 97)
     torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.parametrize("fusion", ["max", "mean", "attention"])
+@torch.no_grad()
+def test_image_pyramid_supervises_every_scale(fusion: str) -> None:
+    """A loss on the fused map and on each scale's own (Chen et al., CVPR 2016, Section 3.3)."""
+    model: Any = small_model("image_pyramid", fusion=fusion)
+    images = random_images(2, 65, 97)
+    scales = logits_by_hand(model, images, (0.5, 0.75, 1.0))
+    weights, logits = zip(*model.training_logits(images), strict=True)
+    assert weights == (1, 1, 1, 1)
+    expected = [model.logits(images), *scales]
+    torch.testing.assert_close(list(logits), expected, rtol=1e-4, atol=1e-4)
+    fused_alone = small_model("image_pyramid", fusion=fusion, supervise_scales=False)
+    ((weight, fused),) = fused_alone.training_logits(images)
+    assert weight == 1
+    torch.testing.assert_close(fused, fused_alone.logits(images))
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.5)])

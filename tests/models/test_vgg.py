@@ -1,12 +1,20 @@
 """Tests of VGG-16 and its architectures against torchvision and the papers' numbers."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from small_networks import build_on_meta, copy_in_order, random_images, small_model
+from small_networks import (
+    build_on_meta,
+    copy_in_order,
+    count_positions,
+    interpolate_by_hand,
+    random_images,
+    small_model,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model
@@ -103,7 +111,10 @@ def test_every_map_has_the_stride_and_channels_it_states(
     for x, channels, stride in zip(
         features, model.stage_channels, model.stage_strides, strict=True
     ):
-        assert x.shape == (1, channels, *(-(-side // stride) for side in size))
+        expected = count_positions(size, output_stride, stride)
+        if output_stride == 32:  # 2x2 pools
+            expected = tuple(math.ceil(side / 32) * 32 // stride for side in size)
+        assert x.shape == (1, channels, *expected)
 
 
 def test_atrous_convolutions_subsampled_are_the_strided_ones() -> None:
@@ -208,6 +219,14 @@ def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
     torch.testing.assert_close(model.logits(images), expected)
 
 
+def test_side_features_of_every_scale_have_the_size_of_fc7() -> None:
+    """Also where a rescaled image, here of 79 pixels, does not end on the grid."""
+    model = small_model(
+        "largefov", **SMALL, channels=8, multi_scale_features=True, scales=(0.75, 1.0)
+    )
+    assert model.logits(random_images(1, 65, 105)).shape[-2:] == (9, 14)
+
+
 def test_the_released_largefov_averages_pool5() -> None:
     """Check pool5a of train.prototxt: AVE, kernel_size 3, stride 1, pad 1, after pool5.
 
@@ -308,15 +327,20 @@ def test_several_scales_give_the_largest_logit(
     single = small_model(architecture, **overrides)
     model = small_model(architecture, **overrides, scales=scales)
     model.load_state_dict(single.state_dict())
-    images = random_images(2, 64, 96)
+    images = random_images(2, 65, 97)
     maps = [single.logits(rescale(images, scale)) for scale in scales]
-    assert [x.shape[-2:] for x in maps] == [(4, 6), (6, 9), (8, 12)]
-    aligned = [F.interpolate(x, size=(8, 12), mode="bilinear") for x in maps]
+    assert [x.shape[-2:] for x in maps] == [(5, 7), (7, 10), (9, 13)]
+    aligned = [
+        interpolate_by_hand(x, scale, (9, 13)) for scale, x in zip(scales, maps, strict=True)
+    ]
     torch.testing.assert_close(model.logits(images), torch.stack(aligned).max(dim=0).values)
     assert (model.logits(images) - maps[-1]).abs().max() > 1e-3
-    ((weight, supervised),) = model.training_logits(images)
-    assert weight == 1
-    torch.testing.assert_close(supervised, model.logits(images))
+    # A loss on the maximum and on every scale, each of weight 1 (DeepLabv2, Section 4.1.2).
+    weights, supervised = zip(*model.training_logits(images), strict=True)
+    assert weights == (1, 1, 1, 1)
+    torch.testing.assert_close(list(supervised), [model.logits(images), *aligned])
+    fused_alone = small_model(architecture, **overrides, scales=scales, supervise_scales=False)
+    assert len(fused_alone.training_logits(images)) == len(single.training_logits(images)) == 1
 
 
 @pytest.mark.parametrize("architecture", ["largefov", "aspp_sum"])
@@ -350,16 +374,19 @@ def test_fcn_on_vgg_is_the_classifier_at_every_window() -> None:
 
 
 def fcn_logits_by_hand(
-    features: list[Tensor], deepest: Callable[[Tensor], Tensor], skips: Any
+    features: list[Tensor], deepest: Callable[[Tensor], Tensor], skips: Any, first: float
 ) -> Tensor:
-    """Compute the logits of FCN-32s, FCN-16s or FCN-8s, for 0, 1 or 2 layers in ``skips``."""
+    """Compute the logits of FCN-32s, FCN-16s or FCN-8s, for 0, 1 or 2 layers in ``skips``.
+
+    ``first`` is where the first position of a map lies on the next coarser map.
+    """
     logits = deepest(features[-1])
     if len(skips) > 0:
         at_16 = skips[0](features[-2])
-        logits = at_16 + F.interpolate(logits, size=at_16.shape[-2:], mode="bilinear")
+        logits = at_16 + interpolate_by_hand(logits, 1 / 2, at_16.shape[-2:], first)
     if len(skips) > 1:
         at_8 = skips[1](features[-3])
-        logits = at_8 + F.interpolate(logits, size=at_8.shape[-2:], mode="bilinear")
+        logits = at_8 + interpolate_by_hand(logits, 1 / 2, at_8.shape[-2:], first)
     return logits
 
 
@@ -374,10 +401,25 @@ def test_fcn_skips_add_logits_step_by_step(
     )
     assert len(model.skips) == skips
     images = random_images(2, *size)
-    expected = fcn_logits_by_hand(model.backbone(images), model.classifier, model.skips)
+    first = 0.0 if backbone == "resnet18" else -0.25
+    expected = fcn_logits_by_hand(model.backbone(images), model.classifier, model.skips, first)
     stride = {0: 32, 1: 16, 2: 8}[skips]
-    assert expected.shape[-2:] == tuple(-(-side // stride) for side in size)
+    if backbone == "resnet18":
+        assert expected.shape[-2:] == count_positions(size, 32, stride)
+    else:  # 2x2 pools
+        assert expected.shape[-2:] == tuple(math.ceil(side / 32) * 32 // stride for side in size)
     torch.testing.assert_close(model.logits(images), expected)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet18"])
+def test_fcn_skips_start_without_effect(backbone: str) -> None:
+    """FCN, Section 4.2: the net starts with the predictions of the coarser one."""
+    settings = {"backbone": backbone, "width": WIDTHS[backbone], "output_stride": 32}
+    torch.manual_seed(0)
+    model: Any = build_model("fcn", {**settings, "skips": 2}, num_classes=5).eval()
+    assert not any(p.any() for p in model.skips.parameters())
+    if backbone == "vgg16":
+        assert not any(p.any() for p in model.classifier.parameters())
 
 
 @pytest.mark.parametrize(

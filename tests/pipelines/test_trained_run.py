@@ -12,7 +12,7 @@ import torch
 from conftest import open_run
 from PIL import Image
 
-from deeplab_bench.data.packed import Split, compute_data_sha256
+from deeplab_bench.data.packed import MANIFEST, Split, compute_data_sha256
 from deeplab_bench.data.samples import tile
 from deeplab_bench.data.voc_layout import DataError, build_voc_palette
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
@@ -21,7 +21,7 @@ from deeplab_bench.evaluation.crf.refinement import refine_image
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
-from deeplab_bench.results.provenance import compute_settings_sha256
+from deeplab_bench.results.provenance import compute_settings_sha256, derive_provenance
 from deeplab_bench.results.records import (
     AuditRecord,
     CRFRecord,
@@ -35,9 +35,10 @@ from deeplab_bench.results.records import (
 from deeplab_bench.results.stage_settings import read_settings, write_settings
 from deeplab_bench.settings.base import SettingsError
 from deeplab_bench.settings.crf import CRF, CRFSettings
-from deeplab_bench.settings.experiment import Experiment, StageSettings
+from deeplab_bench.settings.experiment import Experiment, Phase, StageSettings
 from deeplab_bench.settings.inference import PLAIN, EvaluationSettings, Inference
 from deeplab_bench.training.train import read_timing
+from deeplab_bench.writing import write_tensors
 from pipelines import audit, crf, receptive_field, train
 from pipelines import evaluate as evaluation
 
@@ -124,7 +125,8 @@ def results() -> dict[Path, bytes]:
 class TestEveryStage:
     def test_says_what_the_record_is_of(self, stage: str, experiment: Experiment) -> None:
         record = CASES[stage].run()
-        assert list(record)[:4] == ["profile", "model", "seed", "provenance"]
+        assert list(record)[:5] == ["profile", "model", "seed", "provenance", "trained_on_val"]
+        assert record["trained_on_val"] is False
         assert [record[key] for key in ("profile", "model", "seed")] == ["toy", "plain", 0]
         assert record["provenance"] == {
             "settings_sha256": compute_settings_sha256(experiment, 0),
@@ -135,6 +137,25 @@ class TestEveryStage:
                 stage: compute_code_sha256(stage, FCN),
             },
         }
+
+    def test_says_if_a_phase_was_trained_on_val(self, stage: str, experiment: Experiment) -> None:
+        """Check it with a split that shares a single image with val."""
+        manifest = json.loads((PROFILE.data / MANIFEST).read_text())
+        names = manifest["splits"]["train"]["names"]
+        manifest["splits"]["more"] = {"names": [*names, manifest["splits"]["val"]["names"][-1]]}
+        (PROFILE.data / MANIFEST).write_text(json.dumps(manifest))
+        for split, expected in (("train", False), ("more", True)):
+            second = Phase(
+                arguments=experiment.arguments, training=experiment.training, train_split=split
+            )
+            other = experiment.model_copy(update={"second_phase": second})
+            settings = json.loads(settings_file(stage).read_text())
+            settings["settings"]["experiment"] = other.model_dump(mode="json")
+            settings_file(stage).write_text(json.dumps(settings))
+            state = torch.load(RUN.checkpoint, weights_only=True)
+            state["provenance"] = derive_provenance(other, 0, PROFILE.data).model_dump()
+            write_tensors(RUN.checkpoint, state)
+            assert CASES[stage].run()["trained_on_val"] is expected
 
     def test_pictures_lie_beside_the_record(self, stage: str) -> None:
         CASES[stage].run()
@@ -213,7 +234,7 @@ class TestEvaluate:
         record = CASES["evaluate"].run()
         result, samples = evaluate(experiment, 0, Inference(), val, checkpoint)
         expected = json.loads(json.dumps({"inference": PLAIN} | result))
-        assert dict(list(record.items())[4:]) == expected
+        assert dict(list(record.items())[5:]) == expected
         with Image.open(RUN.samples(PLAIN)) as image:
             np.testing.assert_array_equal(np.asarray(image), tile(samples))
             palette = image.getpalette()

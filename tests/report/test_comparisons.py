@@ -110,7 +110,7 @@ def on_clips(found: Results, clips: int) -> Results:
 
 
 def test_intervals_and_comparisons_draw_clips_not_images() -> None:
-    """Each clip as one image with the sums of its pixels gives the same numbers."""
+    """Check that clips give the same numbers as images with the sums of their pixels."""
     grouped = on_clips(results(), 8)
     sums = [run_of.class_pixels().reshape(2, 8, 5, 3).sum(axis=2) for run_of in grouped.runs]
     single = [
@@ -165,6 +165,17 @@ def test_one_model_is_compared_with_none() -> None:
     assert comparisons.render(found) == {}
     assert "Comparisons" not in page.render(found, tables.render(found))
     assert list(tables.collect_accuracy(found)["rank_high"]) == [1]
+
+
+def test_the_figure_has_models_of_equal_scores() -> None:
+    runs = [
+        run(model, seed, image_counts("aspp", seed), 0.5 + seed / 100)
+        for model in MODELS
+        for seed in range(3)
+    ]
+    axes = plots.draw_comparisons(replace(results(), runs=runs)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["psp", "aspp"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fcn", "psp"]
 
 
 # Implausible runs

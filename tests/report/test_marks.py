@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from test_report import declare, report, texts, write_results
+from test_report import declare, edit, report, texts, write_results
 
 from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
 from deeplab_bench.report import results as results_module
@@ -15,6 +17,7 @@ from deeplab_bench.report.figures import find_labels, redden
 from deeplab_bench.report.marks import RED, Marks, find_marks
 from deeplab_bench.report.results import Results, load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
+from deeplab_bench.results.files import RunFiles
 
 OLD = {"aspp": ("train", "evaluate")}
 ALERT = (
@@ -36,23 +39,50 @@ def _outdated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_marks_of_one_model_and_their_reasons() -> None:
     marks = Marks(
         "quick",
-        {"a": "seed 0: why"},
-        {"d": "no"},
-        {"a": ("train",), "b": ("train",), "c": ("crf",)},
+        {
+            "implausible": {"a": "seed 0: why"},
+            "untrained": {"d": "no"},
+            "trained_on_val": {"c": "yes"},
+            "outdated": {"a": "train", "b": "train", "c": "crf"},
+        },
     )
-    assert [marks.add_to(name) for name in ("a", "b, os8", "d")] == ["a †‡", "b, os8 ‡", "d §"]
-    assert marks.describe() == "† implausible · § not trained · ‡ results of older code"
+    names = ("a", "b, os8", "c", "d", "e")
+    assert [marks.add_to(name) for name in names] == ["a †‡", "b, os8 ‡", "c ¶‡", "d §", "e"]
+    assert marks.describe() == (
+        "† implausible · § not trained · ¶ trained on val · ‡ results of older code"
+    )
     assert marks.list_reasons() == [
         "† Implausible: a (seed 0: why). The means include these runs.",
         "§ Not trained: d (no). The means include these runs.",
+        "¶ Trained on val: c (yes). The scores say nothing about new images.",
         "‡ Results of older code: a, b (train); c (crf).",
     ]
-    assert marks.format_alert().count("\n>\n") == 2
-    assert marks.select(["b, os8"]) == Marks("quick", {}, {}, {"b": ("train",)})
+    assert marks.format_alert().count("\n>\n") == 3
+    assert marks.format_alert().endswith(" Run `make repro PROFILE=quick` to make them again.")
+    assert marks.select(["b, os8"]).list_reasons() == ["‡ Results of older code: b (train)."]
+
+
+def test_every_table_and_figure_marks_what_was_trained_on_val() -> None:
+    params = declare(crf=["aspp"], audit=["aspp"])
+    write_results(params)
+    for seed in params.run.seeds:
+        edit(RunFiles("quick", "aspp", seed).evaluation("plain"), trained_on_val=True)
+    for name, text in texts(params).items():
+        if name.endswith(".md"):
+            assert text.startswith("> [!CAUTION]\n> ¶ Trained on val: aspp (")
+            assert re.search(r"\| aspp ¶ +\|", text)
+            assert "image_pyramid ¶" not in text
+    results = load_results(params, "quick")
+    accuracy = pd.read_csv(StringIO(texts(params)["tables/accuracy.csv"]), index_col="model")
+    assert list(accuracy.index[accuracy["trained_on_val"].notna()]) == ["aspp"]
+    for figure in draw_all(results):
+        redden(find_labels(figure))
+        colours = {text.get_text(): text.get_color() for text in find_labels(figure)}
+        assert to_hex(colours["aspp ¶"]).upper() == RED
 
 
 def test_nothing_is_said_without_a_mark() -> None:
-    marks = Marks("quick", {}, {}, {})
+    marks = Marks("quick", {"outdated": {}})
     assert not marks
     assert marks.add_to("a") == "a"
     assert marks.describe() == marks.format_alert() == ""
@@ -75,8 +105,8 @@ def test_tables_say_so() -> None:
         assert "‡ Results of older code: aspp (train, evaluate)." in latex
         assert "‡" not in files[f"tables/{name}.csv"]
     rows = files["tables/accuracy.csv"].splitlines()
-    assert rows[0].endswith(",implausible,untrained,outdated")
-    assert [row.rpartition(",")[2] for row in rows[1:]] == ["train evaluate", ""]
+    assert rows[0].endswith(",implausible,untrained,trained_on_val,outdated")
+    assert [row.endswith(',"train, evaluate"') for row in rows[1:]] == [True, False]
     assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
 
 

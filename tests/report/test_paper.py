@@ -338,6 +338,13 @@ def test_a_second_phase_of_training_is_not_comparable() -> None:
     assert rows(replace(found, params=params))["reason"][0] == "phases 2 instead of 1"
 
 
+def test_scores_of_images_seen_in_training_are_not_comparable() -> None:
+    found = results({"a": [60.0, 60.1]}, {"a": cite(1)})
+    seen = [run.model_copy(update={"trained_on_val": True}) for run in found.runs]
+    row = rows(replace(found, runs=seen)).iloc[0]
+    assert (row["verdict"], row["reason"]) == ("not comparable", "trained on val")
+
+
 # Orderings
 
 

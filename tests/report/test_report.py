@@ -352,8 +352,8 @@ def test_accuracy_stands_beside_what_it_costs() -> None:
     files = made(params.model_copy(update={"models": blocks}))
     data = frame(files, "accuracy").astype({"output_stride": str, "eval_output_stride": str})
     strides = data[["output_stride", "eval_output_stride"]]
-    assert strides.loc["aspp"].tolist() == ["16, 8", "8"]
-    assert strides.loc["image_pyramid"].tolist() == ["32", "32"]
+    assert list(strides.loc["aspp"]) == ["16, 8", "8"]
+    assert list(strides.loc["image_pyramid"]) == ["32", "32"]
     costs = frame(files, "speed").groupby("model")["gflops"].first()
     assert dict(data["gflops"]) == dict(costs)
     header, _, *rows = files["tables/accuracy.md"].splitlines()

@@ -67,8 +67,11 @@ class TestSettings:
 
     def test_change_with_a_second_phase(self, experiment: Experiment) -> None:
         second = Phase(arguments=experiment.arguments, training=experiment.training)
-        other = experiment.model_copy(update={"second_phase": second})
-        assert compute_settings_sha256(other, 0) != compute_settings_sha256(experiment, 0)
+        more = second.model_copy(update={"train_split": "trainval"})
+        others = [
+            experiment.model_copy(update={"second_phase": phase}) for phase in (None, second, more)
+        ]
+        assert len({compute_settings_sha256(other, 0) for other in others}) == 3
 
     def test_change_with_the_seed(self, experiment: Experiment) -> None:
         assert len({compute_settings_sha256(experiment, seed) for seed in range(5)}) == 5

@@ -206,11 +206,8 @@ def test_keys_of_voc2012() -> None:
     data = {"dataset": "voc2012", "train_split": "trainaug"}
     for key, value, told in (
         ("sdb_root", "x", "sdb_root is not a known key; the nearest valid one is 'sbd_root'"),
-        (
-            "train_split",
-            "trainval",
-            'train_split is "trainval": Input should be',
-        ),
+        ("train_split", "val", 'train_split is "val": Input should be'),
+        ("further_splits", ["train"], 'further_splits.0 is "train": Input should be'),
         ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
     ):
         message = refusal(edited({"profile.spare.data": data | {key: value}}))
@@ -630,14 +627,6 @@ def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
     assert fov.arguments_at(16) == fov.arguments | changed
 
 
-@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
-def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str) -> None:
-    """Check it for each profile: in DeepLabv2 LargeFOV has 12, ASPP-L 6, 12, 18 and 24."""
-    params = load_params(COMMITTED)
-    fov, aspp = (params.experiment(profile, name).arguments for name in ("deeplabv1", "deeplabv2"))
-    assert fov["atrous_rate"] == aspp["atrous_rates"][1]
-
-
 def test_a_model_overrides_its_profile() -> None:
     changes = {"models.aspp.width": 0.5, "models.aspp.training": {"iterations": 7, "base_lr": 1}}
     params = load(edited(changes))
@@ -659,6 +648,7 @@ def test_an_experiment_has_every_setting() -> None:
         "head_channels": 8,
         "image_pooling": True,
         "multi_grid": [1, 2, 4],
+        "dropout": 0.0,
     }
     assert experiment.training.base_lr == 0.1
     assert experiment.training.crop_size == (48, 64)
@@ -884,6 +874,17 @@ def test_a_second_phase_does_not_load_weights_again() -> None:
     assert (first.training.weights, second.training.weights) == ("imagenet", "none")
 
 
+def test_a_second_phase_has_a_split_of_its_own() -> None:
+    data = {"dataset": "voc2012", "train_split": "trainaug", "further_splits": ["trainval"]}
+    second = {"train_split": "trainval", "training": {}}
+    changes = {
+        "profile.small.data": data,
+        "models.aspp.per_profile": {"small": {"second_phase": second}},
+    }
+    first, second_phase = load(edited(changes)).experiment("small", "aspp").phases
+    assert (first.train_split, second_phase.train_split) == ("train", "trainval")
+
+
 def test_one_phase_is_the_rule() -> None:
     (phase,) = load(VALID).experiment("small", "aspp").phases
     assert phase.arguments["output_stride"] == 16
@@ -935,6 +936,13 @@ def test_inference_follows_the_second_phase() -> None:
         (
             {"models.aspp.second_phase": {"output_stride": 5, "training": {}}},
             ("output_stride is 5",),
+        ),
+        (
+            {"models.aspp.second_phase": {"train_split": "trainval", "training": {}}},
+            (
+                "models.aspp.second_phase.train_split 'trainval' is not in "
+                "profile.small.data.further_splits",
+            ),
         ),
         ({"run.inference": ["os8"]}, ("run.inference: 'os8' is not defined",)),
         ({"inference": {"os8": {"scales": []}}}, ("inference.os8.scales is []",)),

@@ -10,18 +10,21 @@ import pytest
 import torch
 import torchvision
 from conftest import ARGUMENTS, train_run
+from small_networks import count_positions, interpolate_by_hand
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
+from deeplab_bench.models.grid import Grid
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
 from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
+from deeplab_bench.training import train as train_module
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
@@ -43,6 +46,10 @@ class PixelClassifier(Segmenter):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.classifier = nn.Conv2d(3, num_classes, 1)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(1)
 
     def logits(self, images: Tensor) -> Tensor:
         return self.classifier(images)
@@ -198,7 +205,7 @@ class TestReproducibility:
         elif other == "seed":
             seed = 1
         else:
-            name = {"weights": "compute_weights_sha256"}.get(other, f"{other}_sha256")
+            name = f"compute_{other}_sha256"
             monkeypatch.setattr(provenance, name, lambda *_: "another")
         steps = watch_steps(monkeypatch)
         train_run(experiment, seed, data_folder, checkpoint)
@@ -357,6 +364,49 @@ class TestOptimisation:
             rate = 0.05 if name.startswith("backbone.") else 0.5
             torch.testing.assert_close(p, before[name] - rate * p.grad, msg=name)
 
+    @pytest.mark.parametrize(
+        ("settings", "bias_rate", "decayed"),
+        [
+            ({}, 1, {"weight", "bias", "norm"}),
+            ({"decay_norm": False}, 1, {"weight", "bias"}),
+            ({"decay_bias": False}, 1, {"weight", "norm"}),
+            ({"decay_norm": False, "decay_bias": False, "bias_lr_multiplier": 2.0}, 2, {"weight"}),
+        ],
+    )
+    @pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+    def test_biases_and_normalisation_have_settings_of_their_own(
+        self,
+        backbone: str,
+        settings: dict[str, Any],
+        bias_rate: float,
+        decayed: set[str],
+        experiment: Experiment,
+    ) -> None:
+        """Caffe's lr_mult 1, 2, 10 and 20 and decay_mult 1 and 0, seen in one plain step."""
+        settings = settings | {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.3}
+        arguments = ARGUMENTS | {"backbone": backbone, "channels": 16, "atrous_rate": 2}
+        known = list_arguments("largefov")
+        arguments = {key: value for key, value in arguments.items() if key in known}
+        model = build_model("largefov", arguments, num_classes=4)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trainer = Trainer(model, changed(experiment, **settings).training, CPU)
+        trainer.step(*random_batch(2, 4))
+        for name, p in model.named_parameters():
+            owner, _, kind = name.rpartition(".")
+            kind = kind if isinstance(model.get_submodule(owner), nn.Conv2d) else "norm"
+            rate = 0.05 * (1 if name.startswith("backbone.") else 10)
+            rate *= bias_rate if kind == "bias" else 1
+            assert p.grad is not None
+            step = p.grad + 0.3 * before[name] * (kind in decayed)
+            torch.testing.assert_close(p, before[name] - rate * step, msg=name)
+
+    def test_a_fixed_rate(self, experiment: Experiment) -> None:
+        settings = changed(experiment, lr_policy="fixed", base_lr=0.2).training
+        trainer = Trainer(PixelClassifier(2), settings, CPU)
+        for _ in range(settings.iterations):
+            assert trainer.optimizer.param_groups[0]["lr"] == 0.2
+            trainer.step(*random_batch(2, 2))
+
     def test_frozen_batch_normalisation_stays_as_it_is(self, experiment: Experiment) -> None:
         model = build_model("aspp", ARGUMENTS, num_classes=4)
         frozen = {
@@ -429,7 +479,8 @@ class TestOptimisation:
         backbone = cast(Any, model).backbone
         images, labels = random_batch(4, 4)
         with torch.no_grad():
-            responses = backbone.conv1.double()(by_hand_normalised(images)).transpose(0, 1)
+            padded = backbone.grid.pad(by_hand_normalised(images))
+            responses = backbone.conv1.double()(padded).transpose(0, 1)
         backbone.conv1.float()
         Trainer(model, experiment.training, CPU).step(images, labels)
         responses = responses.flatten(1)
@@ -522,26 +573,42 @@ class TestSupervision:
         settings = changed(experiment, loss_resolution="logits").training
         with torch.no_grad():
             logits = model.logits(normalise(images))
-        few = F.interpolate(labels[:, None].float(), logits.shape[-2:], mode="nearest-exact")
-        expected = F.cross_entropy(logits, few[:, 0].long(), ignore_index=VOID)
+        height, width = labels.shape[-2:]
+        assert logits.shape[-2:] == (-(-(height - 1) // 16) + 1, -(-(width - 1) // 16) + 1)
+        few = torch.full((2, *logits.shape[-2:]), VOID)  # a position beyond the crop has no label
+        inside = labels[:, ::16, ::16].long()
+        few[:, : inside.shape[1], : inside.shape[2]] = inside
+        expected = F.cross_entropy(logits, few, ignore_index=VOID)
         loss = TrainingLoss(model, settings, None).loss(logits, labels.long())
         assert loss.item() == pytest.approx(expected.item())
 
     def test_loss_at_the_image(self, experiment: Experiment) -> None:
         labels = random_batch(2, 4)[1].long()
-        logits = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
-        training_loss = TrainingLoss(PixelClassifier(4), experiment.training, None)
-        upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
+        model = build_model("fcn", experiment.arguments | {"output_stride": 16}, num_classes=4)
+        size = count_positions(labels.shape[-2:], 16, 16)
+        logits = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0))
+        training_loss = TrainingLoss(model, experiment.training, None)
+        upsampled = interpolate_by_hand(logits, 1 / 16, labels.shape[-2:])
         expected = F.cross_entropy(upsampled, labels, ignore_index=VOID)
         assert training_loss.loss(logits, labels).item() == pytest.approx(expected.item())
 
-    @pytest.mark.parametrize("size", [(4, 5), (5, 3), (16, 11), (33, 41)])
-    def test_subsampled_labels_are_those_under_the_cells_centres(
-        self, size: tuple[int, int]
-    ) -> None:
-        labels = torch.randint(0, 255, (2, 33, 41), generator=torch.Generator().manual_seed(0))
-        expected = F.interpolate(labels[:, None].double(), size, mode="nearest-exact")
-        assert torch.equal(subsample(labels, size), expected[:, 0].long())
+    def test_subsampled_labels_are_those_of_caffes_shrinking(self) -> None:
+        """DeepLabv1 and v2 shrink crops of 321 pixels to 41: the pixels 0, 8, ..., 320."""
+        labels = torch.arange(321)[:, None].expand(321, 321)[None]
+        few = subsample(labels, (41, 41), Grid(8))
+        assert few[0, :, 0].tolist() == [*range(0, 321, 8)]
+        assert torch.equal(subsample(labels.mT, (41, 41), Grid(8)), few.mT)
+
+    def test_labels_beyond_the_crop_are_void(self) -> None:
+        labels = torch.arange(24)[:, None].expand(24, 9)[None]
+        few = subsample(labels, (5, 3), Grid(16))  # of stride 8 in a network of stride 16
+        assert few[0].tolist() == [[x, x, VOID] for x in (0, 8, 16)] + [[VOID] * 3] * 2
+
+    def test_labels_in_the_middle_of_a_cell(self) -> None:
+        """After 2x2 pools, a position lies between four pixels."""
+        labels = torch.arange(50)[:, None].expand(50, 50)[None]
+        few = subsample(labels, (4, 4), Grid(32, from_first_pixel=False))
+        assert few[0, :, 0].tolist() == [8, 24, 40, VOID]
 
     def test_losses_are_weighted(
         self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
@@ -564,12 +631,29 @@ class TestSupervision:
         assert trainer.last_loss() == pytest.approx(main + 0.4 * extra, rel=1e-5)
 
 
-def in_two_phases(experiment: Experiment, **settings: Any) -> Experiment:
+def in_two_phases(
+    experiment: Experiment, train_split: str = "train", **settings: Any
+) -> Experiment:
     """Add a second phase at output_stride 8 to the experiment."""
     arguments = experiment.arguments | {"output_stride": 8}
     schedule = experiment.training.model_copy(update={"iterations": 4} | settings)
-    second = Phase(arguments=arguments, training=schedule)
+    second = Phase(arguments=arguments, training=schedule, train_split=train_split)
     return experiment.model_copy(update={"second_phase": second})
+
+
+SPLIT_USERS = ("iterate_batches", "compute_class_weights")
+
+
+def watch_splits(monkeypatch: pytest.MonkeyPatch, name: str) -> list[list[str]]:
+    """The names of the images that a function of the training is called with from now on."""
+    original, seen = getattr(train_module, name), list[list[str]]()
+
+    def watched(split: Split, *args: Any, **keys: Any) -> Any:
+        seen.append(split.names)
+        return original(split, *args, **keys)
+
+    monkeypatch.setattr(train_module, name, watched)
+    return seen
 
 
 class TestTwoPhases:
@@ -577,7 +661,7 @@ class TestTwoPhases:
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
         """Check that a rate near zero and frozen statistics keep the weights of the first."""
-        settings = {"base_lr": 1e-12, "batch_norm": "frozen"}
+        settings: dict[str, Any] = {"base_lr": 1e-12, "batch_norm": "frozen"}
         path = tmp_path / "x.pt"
         train_run(in_two_phases(experiment, **settings), 0, data_folder, path)
         first, second = load(finished), load(path)
@@ -586,6 +670,31 @@ class TestTwoPhases:
         iterations = second["history"]["iteration"]
         assert iterations == list(range(1, experiment.training.iterations + 4 + 1))
         assert second["history"]["loss"][:6] == first["history"]["loss"]
+
+    def test_second_has_a_split_of_its_own(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        experiment = in_two_phases(experiment, "val", class_balancing=0.5)
+        seen = [watch_splits(monkeypatch, name) for name in SPLIT_USERS]
+        train_run(experiment, 0, data_folder, tmp_path / "x.pt")
+        both = [load_split(data_folder, split).names for split in ("train", "val")]
+        assert seen == [both, both]
+
+    def test_a_split_that_is_not_there_is_told_before_the_first(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        steps = watch_steps(monkeypatch)
+        with pytest.raises(DataError, match=r"no split 'trainval': run `dvc repro prepare@toy`"):
+            train_run(in_two_phases(experiment, "trainval"), 0, data_folder, tmp_path / "x.pt")
+        assert steps == []
 
     @pytest.mark.parametrize("stop_at", [0, 2])
     def test_interrupted_in_the_second(

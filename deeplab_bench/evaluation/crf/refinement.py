@@ -73,6 +73,17 @@ def refine_images(tasks: Iterable[Task], workers: int) -> Generator[Refined, Non
     return map_in_processes(refine_image, tasks, workers)
 
 
+def label_image(
+    pair: tuple[NDArray[np.floating], Pixels], parameters: CRFParameters, iterations: int
+) -> Pixels:
+    """Label an image by the CRF's beliefs after ``iterations``: class indices (H, W).
+
+    ``pair`` is its class probabilities (C, H, W) and itself (H, W, 3).
+    """
+    ((_, beliefs),) = iterate_mean_field(*pair, parameters, (iterations,))
+    return beliefs.argmax(axis=0).astype(np.uint8)
+
+
 def refine_image(task: Task) -> Refined:
     """Refine one image by the CRF and count its pixels after the task's iterations."""
     started = time.perf_counter()
