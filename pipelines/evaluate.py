@@ -23,6 +23,7 @@ def main(profile: str, inference: str, model: str, seed: int) -> None:
         seed,
         run.settings.inference,
         run.validation_split,
+        run.training_split,
         run.checkpoint,
     )
     timing["evaluation_seconds"] = round(time.monotonic() - started, 2)

@@ -37,6 +37,11 @@ class TrainedRun(Generic[SettingsOfStage]):
         return load_split(self.data_folder, "val")
 
     @cached_property
+    def training_split(self) -> Split:
+        """The split of the last phase of training."""
+        return load_split(self.data_folder, self.experiment.phases[-1].train_split)
+
+    @cached_property
     def trained_on_val(self) -> bool:
         """True if a phase of the training saw images of val; their scores then mean nothing."""
         splits = read_manifest(self.data_folder)["splits"]

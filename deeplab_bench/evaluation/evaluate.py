@@ -3,10 +3,15 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from deeplab_bench.data.packed import Split
+import numpy as np
+from torch import nn
+
+from deeplab_bench.data.packed import Split, pick_evenly
 from deeplab_bench.data.samples import SAMPLES
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
+from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
+from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.measures.registry import MEASURES
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models import count_parameters
@@ -15,14 +20,22 @@ from deeplab_bench.runtime.device import make_deterministic
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import Inference
 
+TRAINING_IMAGES = 100
+
 
 def evaluate(
-    experiment: Experiment, seed: int, inference: Inference, split: Split, checkpoint: Checkpoint
+    experiment: Experiment,
+    seed: int,
+    inference: Inference,
+    split: Split,
+    training_split: Split,
+    checkpoint: Checkpoint,
 ) -> tuple[dict[str, Any], list[Pixels]]:
     """Score a checkpoint on a split, and keep the predictions (H, W) of its first images.
 
-    The scores are ready for JSON; two identical runs give the same. Where there are several
-    processes, each of them predicts a share of the images.
+    The mIoU on some images of ``training_split`` tells how much the network has learned. The scores
+    are ready for JSON; two identical runs give the same. Where there are several processes, each of
+    them predicts a share of the images.
     """
     make_deterministic(seed)
     model = checkpoint.build_model(experiment, inference.output_stride)
@@ -43,9 +56,23 @@ def evaluate(
         "classes": split.classes,
         **records,
         "training": checkpoint.history,
+        "training_images": score_training_images(model, training_split, title, inference),
         "images": images,
     }
     return result, [firsts[index] for index in sorted(firsts)]
+
+
+def score_training_images(
+    model: nn.Module, split: Split, title: str, inference: Inference
+) -> dict[str, Any]:
+    """Compute the mIoU on ``TRAINING_IMAGES`` images of the split, evenly spaced."""
+    chosen = pick_evenly(TRAINING_IMAGES, len(split))
+    share = chosen[distributed.rank() :: distributed.world_size()]
+    counts = np.zeros((len(split.classes),) * 2, dtype=np.int64)
+    for index, prediction in predict(model, split, share, f"{title}, training images", inference):
+        counts += confusion_matrix(split.label(index), prediction, len(split.classes))
+    counts = distributed.all_reduce_sum(counts)
+    return {"images": len(chosen), "miou": round_fraction(miou(counts))}
 
 
 def keep_first(

@@ -42,7 +42,7 @@ def list_untrained(run: EvaluationRecord) -> Iterator[str]:
     if start is not None and start > largest:
         yield f"its first loss is {start:.1f}, above 2 ln {len(run.classes)} = {largest:.1f}"
     seen = run.training_images
-    if seen is not None and seen.miou < LEAST_TRAINING_MIOU:
+    if seen is not None and seen.miou is not None and seen.miou < LEAST_TRAINING_MIOU:
         yield f"mIoU on training images is {100 * seen.miou:.1f} %"
 
 

@@ -101,7 +101,7 @@ class TrainingImages(Record):
     """The mIoU of a run on some of the images that it was trained on."""
 
     images: int
-    miou: Fraction
+    miou: Fraction | None
 
 
 class EvaluationRecord(RunRecord):

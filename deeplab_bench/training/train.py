@@ -53,7 +53,7 @@ def train(
     device = pick_device()
     make_deterministic(seed)
     is_first = distributed.rank() == 0
-    history: dict[str, list[float]] = {"iteration": [], "loss": []}
+    history: dict[str, Any] = {"iteration": [], "loss": []}
     seconds = 0.0
     with lock(checkpoint) if is_first else nullcontext():
         model = build_initial_model(experiment, classes)
@@ -137,8 +137,9 @@ def rebuild(
     return other
 
 
-def append_history(history: dict[str, list[float]], further: dict[str, list[float]]) -> None:
+def append_history(history: dict[str, Any], further: dict[str, Any]) -> None:
     """Append the history of the next phase. Its iterations continue the count."""
+    history.setdefault("start_loss", further["start_loss"])
     done = history["iteration"][-1] if history["iteration"] else 0
     history["iteration"] += [done + iteration for iteration in further["iteration"]]
     history["loss"] += further["loss"]

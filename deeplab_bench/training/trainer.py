@@ -22,6 +22,8 @@ SNAPSHOT_SECONDS = 120
 # Steps between two checks of the loss and the clock. To read the loss, the CPU waits for the GPU.
 LOOK_EVERY = 20
 HISTORY_POINTS = 100
+# The iterations whose mean loss tells how a training began.
+START_ITERATIONS = 10
 
 
 class TrainingError(UserError):
@@ -35,13 +37,18 @@ class TrainingLoss(nn.Module):
         super().__init__()
         self.model, self.settings, self.class_weights = model, training, class_weights
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Map images uint8 (N, 3, H, W) and labels uint8 (N, H, W) to the weighted loss."""
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss from images uint8 (N, 3, H, W) and labels uint8 (N, H, W).
+
+        Returns:
+            The sum of the network's weighted losses, and their mean, which has no gradient.
+        """
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             outputs = self.model.training_logits(normalise(images))
         losses = [weight * self.loss(logits, labels.long()) for weight, logits in outputs]
-        return torch.stack(losses).sum()
+        total = torch.stack(losses).sum()
+        return total, total.detach() / sum(weight for weight, _ in outputs)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.settings.loss_resolution == "image":
@@ -105,12 +112,12 @@ class Trainer:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         images, labels = (x.to(self.device, non_blocking=True) for x in (images, labels))
-        loss = self.training_loss(images, labels)
+        loss, mean_loss = self.training_loss(images, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.losses[self.iteration] = distributed.all_reduce_mean(loss.detach())
+        self.losses[self.iteration] = distributed.all_reduce_mean(mean_loss)
         self.iteration += 1
 
     def last_loss(self) -> float:
@@ -151,17 +158,26 @@ class Trainer:
         self.seconds = state["seconds"]
         set_random_state(state["random"][distributed.rank() % len(state["random"])])
 
-    def history(self) -> dict[str, list[float]]:
+    def history(self) -> dict[str, Any]:
         """Return mean losses of at most ``HISTORY_POINTS`` intervals, with their last iterations.
 
-        A mean is None if it is not finite, for example if the loss was infinite in one iteration.
+        ``start_loss`` is the mean of the first ``START_ITERATIONS``. A mean is None if it is not
+        finite, for example if the loss was infinite in one iteration. Where a network has several
+        losses, each iteration counts with their weighted mean, so that models can be compared.
         """
         losses = self.losses.cpu()
         stretches = losses.split(max(1, math.ceil(len(losses) / HISTORY_POINTS)))
         ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0)
         means = torch.stack([stretch.mean() for stretch in stretches])
-        losses_or_none = [round(x, 5) if math.isfinite(x) else None for x in means.tolist()]
-        return {"iteration": ends.tolist(), "loss": losses_or_none}
+        return {
+            "iteration": ends.tolist(),
+            "loss": [round_or_none(mean) for mean in means.tolist()],
+            "start_loss": round_or_none(losses[:START_ITERATIONS].mean().item()),
+        }
+
+
+def round_or_none(loss: float) -> float | None:
+    return round(loss, 5) if math.isfinite(loss) else None
 
 
 def set_batch_norm(model: nn.Module, training: Training) -> None:

@@ -110,7 +110,7 @@ def result(evaluated: Result) -> dict[str, Any]:
 def test_no_iteration_is_the_run_itself(
     result: dict[str, Any], experiment: Experiment, val: Split, checkpoint: Checkpoint
 ) -> None:
-    run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
+    run, _ = evaluate(experiment, 0, Inference(), val, val, checkpoint)
     network = result["iterations"]["0"]
     assert network["miou"] == pytest.approx(run["metrics"]["miou"], abs=1e-5)
     assert network["pixel_accuracy"] == pytest.approx(run["metrics"]["pixel_accuracy"], abs=1e-5)

@@ -33,7 +33,7 @@ Result = tuple[dict[str, Any], list[Pixels]]
 
 @pytest.fixture(scope="module")
 def evaluated(experiment: Experiment, val: Split, checkpoint: Checkpoint) -> Result:
-    return evaluate(experiment, 0, ONE_PASS, val, checkpoint)
+    return evaluate(experiment, 0, ONE_PASS, val, val, checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_nothing_varies_between_identical_runs(
     train_balanced(experiment, data_folder, path)
     again = open_run(experiment, 0, data_folder, path)
     torch.rand(3)
-    result, samples = evaluate(experiment, 0, ONE_PASS, val, again)
+    result, samples = evaluate(experiment, 0, ONE_PASS, val, val, again)
     assert format_json(result) == format_json(evaluated[0])
     assert [*result] == [*evaluated[0]]
     for one, other in zip(samples, evaluated[1], strict=True):
@@ -177,7 +177,7 @@ class TestOracle:
             return zip(indices, true_predictions(split, void_as), strict=True)
 
         monkeypatch.setattr(evaluation, "predict", oracle)
-        result, _ = evaluate(experiment, 0, ONE_PASS, val, checkpoint)
+        result, _ = evaluate(experiment, 0, ONE_PASS, val, val, checkpoint)
         assert set(result["metrics"].values()) == {1.0}
         assert result["iou"].pop("star") is None
         assert set(result["iou"].values()) == {1.0}
@@ -209,7 +209,7 @@ class TestOracle:
                 return nn.functional.one_hot(answer, 6).permute(2, 0, 1)[None].float()
 
         monkeypatch.setattr(Checkpoint, "build_model", lambda *_: Oracle())
-        result, _ = evaluate(experiment, 0, ONE_PASS, val, checkpoint)
+        result, _ = evaluate(experiment, 0, ONE_PASS, val, val, checkpoint)
         assert set(result["metrics"].values()) == {1.0}
 
     def test_one_wrong_pixel_shows(self, val: Split) -> None:
@@ -226,7 +226,7 @@ class TestInference:
         self, experiment: Experiment, checkpoint: Checkpoint, val: Split
     ) -> None:
         """Compare with a network of that stride that has the same weights."""
-        result, _ = evaluate(experiment, 0, Inference(output_stride=8), val, checkpoint)
+        result, _ = evaluate(experiment, 0, Inference(output_stride=8), val, val, checkpoint)
         assert result["settings"]["inference"]["output_stride"] == 8
         arguments = experiment.arguments | {"output_stride": 8}
         model = build_model("fcn", arguments, num_classes=6)

@@ -172,7 +172,7 @@ def test_views_show_image_and_label_alike(shape: tuple[int, int]) -> None:
 def test_an_audited_run(experiment: Experiment, val: Split, checkpoint: Checkpoint) -> None:
     """Check that the protocol's score is the run's, and that counting void costs something."""
     result = audit(experiment, 0, val, checkpoint)
-    run, _ = evaluate(experiment, 0, Inference(), val, checkpoint)
+    run, _ = evaluate(experiment, 0, Inference(), val, val, checkpoint)
     assert result["protocol"] == run["metrics"]["miou"]
     assert list(result["variants"]) == list(VARIANTS)
     assert result["crop_size"] == [32, 40]

@@ -12,7 +12,7 @@ import torch
 from conftest import open_run
 from PIL import Image
 
-from deeplab_bench.data.packed import MANIFEST, Split, compute_data_sha256
+from deeplab_bench.data.packed import MANIFEST, Split, compute_data_sha256, load_split
 from deeplab_bench.data.samples import tile
 from deeplab_bench.data.voc_layout import DataError, build_voc_palette
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
@@ -232,7 +232,9 @@ class TestEvaluate:
         self, experiment: Experiment, checkpoint: Checkpoint, val: Split
     ) -> None:
         record = CASES["evaluate"].run()
-        result, samples = evaluate(experiment, 0, Inference(), val, checkpoint)
+        result, samples = evaluate(
+            experiment, 0, Inference(), val, load_split(PROFILE.data, "train"), checkpoint
+        )
         expected = json.loads(json.dumps({"inference": PLAIN} | result))
         assert dict(list(record.items())[5:]) == expected
         with Image.open(RUN.samples(PLAIN)) as image:

@@ -19,7 +19,7 @@ from conftest import open_run, train_run
 from PIL import Image
 from torch import nn
 
-from deeplab_bench.data.packed import Split
+from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.samples import tile
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.models import get_module_name
@@ -99,7 +99,9 @@ def test_every_image_is_scored_once(
 ) -> None:
     files = RunFiles("toy", "plain", 0)
     checkpoint = open_run(balanced, 0, data_folder, project / files.checkpoint)
-    expected, samples = evaluate(balanced, 0, Inference(), val, checkpoint)
+    expected, samples = evaluate(
+        balanced, 0, Inference(), val, load_split(data_folder, "train"), checkpoint
+    )
     found = json.loads((project / files.evaluation("once")).read_text())
     assert {key: found[key] for key in expected} == json.loads(json.dumps(expected))
     with Image.open(project / files.samples("once")) as image:
