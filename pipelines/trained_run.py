@@ -38,8 +38,8 @@ class TrainedRun(Generic[SettingsOfStage]):
 
     @cached_property
     def training_split(self) -> Split:
-        """The split of the last phase of training."""
-        return load_split(self.data_folder, self.experiment.phases[-1].train_split)
+        """The split of the first phase of training."""
+        return load_split(self.data_folder, "train")
 
     @cached_property
     def trained_on_val(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from PIL import Image
 from small_splits import true_predictions
 from torch import Tensor, nn
 
-from deeplab_bench.data.packed import Split
+from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.samples import SAMPLES, tile, write_samples
 from deeplab_bench.data.voc_layout import VOID, Pixels, build_voc_palette, write_label
 from deeplab_bench.evaluation import evaluate as evaluation
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate, measure_predictions
+from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
 from deeplab_bench.evaluation.measures.object_size import BINS
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models import build_model
@@ -51,6 +53,30 @@ def model(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
 @pytest.fixture(scope="module")
 def predictions(model: nn.Module, val: Split) -> list[Pixels]:
     return predicted(model, val)
+
+
+def test_training_images_are_scored_too(
+    experiment: Experiment, val: Split, data_folder: Path, checkpoint: Checkpoint, model: nn.Module
+) -> None:
+    train = load_split(data_folder, "train")
+    result, _ = evaluate(experiment, 0, ONE_PASS, val, train, checkpoint)
+    counts = sum(
+        confusion_matrix(train.label(index), prediction, 6)
+        for index, prediction in enumerate(predicted(model, train))
+    )
+    assert result["training_images"] == {"images": 7, "miou": round(miou(np.asarray(counts)), 6)}
+
+
+def test_a_hundred_training_images_are_enough(
+    experiment: Experiment,
+    val: Split,
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "TRAINING_IMAGES", 3)
+    result, _ = evaluate(experiment, 0, ONE_PASS, val, val, checkpoint)
+    assert result["training_images"]["images"] == 3
+    assert result["training_images"]["miou"] != result["metrics"]["miou"]
 
 
 def predicted(model: nn.Module, split: Split) -> list[Pixels]:
@@ -200,7 +226,7 @@ class TestOracle:
             def __init__(self) -> None:
                 super().__init__()
                 self.weight = nn.Parameter(torch.zeros(()))
-                self.answers = iter(true_predictions(val))
+                self.answers = chain(true_predictions(val), true_predictions(val))
 
             def forward(self, images: Tensor) -> Tensor:
                 assert not self.training and len(images) == 1

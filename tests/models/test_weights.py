@@ -70,6 +70,22 @@ def test_features_are_torchvisions_thereafter() -> None:
     assert all((p == -1).all() for p in model.new_parameters())
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_cascaded_blocks_without_weights_start_as_identities(backbone: str) -> None:
+    """Compare the features after block5 to block7 with those of block4, in training mode."""
+    torch.manual_seed(0)
+    arguments = {"backbone": backbone, "width": 0.25, "output_stride": 16}
+    model = build_model("cascade", arguments, num_classes=3)
+    *_, block4, block5, block6, block7 = model.backbone(torch.randn(2, 3, 65, 65))
+    assert block4.std() > 0.1
+    for features in (block5, block6, block7):
+        assert torch.equal(features, block4)
+    model.logits(torch.randn(2, 3, 65, 65)).square().sum().backward()
+    last = model.backbone.get_submodule("layer7.1")
+    gamma = last.get_parameter("bn3.weight" if backbone == "resnet50" else "bn2.weight")
+    assert gamma.grad is not None and gamma.grad.any()  # the blocks can learn
+
+
 @pytest.mark.parametrize("output_stride", [16, 256])
 @pytest.mark.parametrize("stride_in", ["first", "last"])
 def test_cascaded_blocks_start_from_block4(
