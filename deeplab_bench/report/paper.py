@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from deeplab_bench.report import captions
@@ -16,7 +17,14 @@ from deeplab_bench.report.formats import (
     render_formats,
 )
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import Estimate, Source, estimate, estimate_over_images
+from deeplab_bench.report.statistics import (
+    Source,
+    compute_margin_of_error,
+    compute_seed_variance,
+    estimate,
+    estimate_over_images,
+    pool_seed_variance,
+)
 from deeplab_bench.settings.inference import Inference
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import (
@@ -169,17 +177,27 @@ def find_neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
 
 
 def compare_pair(results: Results, higher: Cited, lower: Cited) -> dict[str, Any]:
+    """Compare two cited rows of a table, on the same seeds and images.
+
+    The variance of seeds is that of the differences if both rows are of one network. Otherwise it
+    is pooled over all models, as in the comparisons of every two models.
+    """
     difference = select_scores(results, higher) - select_scores(results, lower)
-    ours = estimate(difference, *estimate_image_variance(results, higher, lower))
+    if higher.model == lower.model:
+        seeds = compute_seed_variance(np.asarray(difference, dtype=np.float64))
+    else:
+        seeds = pool_seed_variance(results.miou_by_seed)
+    mean = float(difference.mean())
+    margin = compute_margin_of_error(seeds, *estimate_image_variance(results, higher, lower))
     return {
         "paper": name_place(higher.published),
         "model": higher.name,
         "other": lower.name,
         "published_difference": higher.published.value - lower.published.value,
-        "difference": ours.mean,
-        "ci95_low": ours.ci95_low,
-        "ci95_high": ours.ci95_high,
-        "ordering": judge_ordering(ours),
+        "difference": mean,
+        "ci95_low": mean - margin,
+        "ci95_high": mean + margin,
+        "ordering": judge_ordering(mean, margin),
     }
 
 
@@ -209,13 +227,13 @@ def select_resampled(results: Results, cited: Cited) -> "pd.Series[float]":
     return results.resampled_inferences[cited.inference, cited.model]
 
 
-def judge_ordering(ours: Estimate) -> str:
+def judge_ordering(difference: float, margin: float) -> str:
     """Judge whether our runs have the paper's order."""
-    if math.isnan(ours.ci95_low):
+    if math.isnan(margin):
         return "undecided (one seed)"
-    if ours.ci95_low <= 0 <= ours.ci95_high:
+    if abs(difference) <= margin:
         return "undecided"
-    return "agrees" if ours.mean > 0 else "disagrees"
+    return "agrees" if difference > 0 else "disagrees"
 
 
 def name_place(published: Published) -> str:

@@ -1,7 +1,7 @@
 """Runs whose numbers need a warning: implausible ones, and networks that have not learned."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from deeplab_bench.results.records import EvaluationRecord
 from deeplab_bench.settings.inference import PLAIN
@@ -14,36 +14,46 @@ def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) ->
 
     ``ceiling`` is an mIoU in percent.
     """
-    return collect_reasons(runs, lambda run: list_implausible(run, ceiling))
-
-
-def find_untrained(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
-    """Return the reasons by model, for models with a network that has not learned."""
-    return collect_reasons(runs, list_untrained)
-
-
-def collect_reasons(
-    runs: Iterable[EvaluationRecord], find: Callable[[EvaluationRecord], Iterable[str]]
-) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for run in runs:
         name = f"seed {run.seed}" + (f", {run.inference}" if run.inference != PLAIN else "")
-        found.setdefault(run.model, []).extend(f"{name}: {reason}" for reason in find(run))
-    return {model: "; ".join(reasons) for model, reasons in found.items() if reasons}
+        for reason in list_implausible(run, ceiling):
+            found.setdefault(run.model, []).append(f"{name}: {reason}")
+    return {model: "; ".join(reasons) for model, reasons in found.items()}
 
 
-def list_untrained(run: EvaluationRecord) -> Iterator[str]:
-    """Yield why the network of a run counts as not trained.
+def find_untrained(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
+    """Return the reasons by model, for models with networks that have not learned."""
+    by_model: dict[str, list[EvaluationRecord]] = {}
+    for run in runs:
+        by_model.setdefault(run.model, []).append(run)
+    reasons = {model: list(list_untrained(found)) for model, found in by_model.items()}
+    return {model: "; ".join(found) for model, found in reasons.items() if found}
+
+
+def list_untrained(runs: Sequence[EvaluationRecord]) -> Iterator[str]:
+    """Yield why runs of a model count as not trained.
 
     Logits that say nothing give a loss of ln C for C classes. A first loss of more than twice as
     much means that the logits began far too large.
     """
-    start, largest = run.training.start_loss, 2 * math.log(len(run.classes))
-    if start is not None and start > largest:
-        yield f"its first loss is {start:.1f}, above 2 ln {len(run.classes)} = {largest:.1f}"
-    seen = run.training_images
-    if seen is not None and seen.miou is not None and seen.miou < LEAST_TRAINING_MIOU:
-        yield f"mIoU on training images is {100 * seen.miou:.1f} %"
+    classes = len(runs[0].classes)
+    largest = 2 * math.log(classes)
+    starts = [run.training.start_loss or 0 for run in runs]
+    large = [start for start in starts if start > largest]
+    if large:
+        share = f"in {len(large)} of {len(runs)}"
+        yield f"first loss {format_span(large)} {share}, above 2 ln {classes} = {largest:.1f}"
+    seen = [run.training_images for run in runs]
+    mious = [images.miou for images in seen if images is not None and images.miou is not None]
+    low = [100 * miou for miou in mious if miou < LEAST_TRAINING_MIOU]
+    if low:
+        yield f"mIoU on training images {format_span(low)} % in {len(low)} of {len(runs)}"
+
+
+def format_span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def list_implausible(run: EvaluationRecord, ceiling: float | None) -> Iterator[str]:

@@ -121,17 +121,21 @@ class Results:
         """The mIoU on the same resamples, by way of inference and model."""
         return _resampled(self.inferences, ["inference", "model"], self.groups)
 
+    @property
+    def miou_by_seed(self) -> pd.DataFrame:
+        """The mIoU in percent, (seeds, models)."""
+        by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
+        return by_seed[list(self.models)]
+
     @cached_property
     def compared(self) -> pd.DataFrame:
         """The comparisons of all pairs of models (``statistics.compare``), in points."""
-        by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
-        return statistics.compare(by_seed[list(self.models)], self.resampled, self.group_count)
+        return statistics.compare(self.miou_by_seed, self.resampled, self.group_count)
 
     @cached_property
     def prediction_margin(self) -> float:
         """Half of the 95 % prediction interval of one new run, in points; NaN for one seed."""
-        by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
-        return statistics.compute_prediction_margin(by_seed)
+        return statistics.compute_prediction_margin(self.miou_by_seed)
 
     @property
     def images(self) -> int:

@@ -16,6 +16,7 @@ from deeplab_bench.report.formats import (
     put_in_brackets,
     render_formats,
 )
+from deeplab_bench.report.marks import MARKS, Marks
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.report.summaries import (
     NEAR_BOUNDARIES,
@@ -249,6 +250,10 @@ def format_accuracy(params: Params, profile: str) -> str:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if tuple(table["model"]) != params.run.models:
         raise ReportError(f"{path} does not show the models of params.yaml: run `dvc repro`")
-    kept = table.loc[:, (table != "").any()].drop(columns=["architecture", *SIZE_COLUMNS])
+    marks = Marks(profile, {m: dict(table.loc[table[m] != "", ["model", m]].values) for m in MARKS})
+    table["model"] = [marks.add_to(model) for model in table["model"]]
+    kept = table.drop(columns=["architecture", *SIZE_COLUMNS, *MARKS])
     text = kept.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
-    return f"{path.parent.parent}: scores in percent\n\n{text}\n"
+    page = path.parents[1] / "README.md"
+    notes = f"\n{marks.describe()}: see {page}\n" if marks else ""
+    return f"{path.parents[1]}: scores in percent\n\n{text}\n{notes}"

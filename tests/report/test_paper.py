@@ -359,11 +359,11 @@ def elsewhere(scores: Mapping[str, Sequence[float]], cited: dict[str, int]) -> p
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ([40.0, 41.0, 42.0], [41.0, 42.1, 43.0], "agrees"),
-        ([41.0, 42.1, 43.0], [40.0, 41.0, 42.0], "disagrees"),
+        ([40.0, 41.0, 42.0], [45.0, 46.1, 47.0], "agrees"),
+        ([45.0, 46.1, 47.0], [40.0, 41.0, 42.0], "disagrees"),
         ([40.0, 41.0, 42.0], [41.0, 41.0, 42.5], "undecided"),
         ([40.0, 41.0, 42.0], [40.0, 41.0, 42.0], "undecided"),
-        ([40.0, 41.0, 42.0], [40.5, 41.5, 42.5], "agrees"),  # no spread at all
+        ([40.0, 41.0, 42.0], [40.5, 41.5, 42.5], "undecided"),  # the seeds vary by more
         ([40.0], [50.0], "undecided (one seed)"),
     ],
 )
@@ -374,9 +374,24 @@ def test_ordering(first: list[float], second: list[float], expected: str) -> Non
     assert row["ordering"] == expected
 
 
-def test_interval_is_of_differences_between_runs_of_the_same_seed() -> None:
+def test_the_seeds_of_a_pair_vary_as_those_of_all_models() -> None:
+    """Check a pair whose own seeds vary little by chance, and the interval by hand."""
+    scores = {"a": [40.0, 40.1, 40.2], "b": [42.0, 42.1, 42.2], "c": [20.0, 30.0, 40.0]}
+    (row,) = elsewhere(scores, {"a": 1, "b": 2}).to_dict("records")
+    assert (row["model"], row["other"], row["ordering"]) == ("b", "a", "undecided")
+    pooled = np.mean([np.var(each, ddof=1) for each in scores.values()])
+    margin = stats.t.ppf(0.975, 3 * 2) * math.sqrt(2 * pooled / 3)
+    assert row["difference"] == pytest.approx(2)
+    assert row["ci95_high"] - row["difference"] == pytest.approx(margin)
+
+
+def test_two_uses_of_one_network_are_compared_by_their_own_differences() -> None:
+    text = FILE.replace("dataset: shapes", "dataset: voc2012")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    read_published.cache_clear()
     low, high = [40.0, 50.0, 60.0], [41.0, 51.5, 61.7]
-    (row,) = elsewhere({"a": low, "b": high}, {"a": 1, "b": 2}).to_dict("records")
+    cited = {"a": [cite(1), cite(2) | {"inference": "os8"}]}
+    (row,) = rows(results({"a": low}, cited, {"os8": {"a": high}})).to_dict("records")
     interval = stats.ttest_rel(high, low).confidence_interval()
     assert row["difference"] == pytest.approx(1.4)
     assert (row["ci95_low"], row["ci95_high"]) == pytest.approx((interval.low, interval.high))
