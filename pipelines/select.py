@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.blocks import ParamsError, require_known
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import PARAMS_FILE, load_params, parse_params
 from deeplab_bench.writing import write_bytes
@@ -33,7 +33,13 @@ def main(
         lines["crf"] = f"[{', '.join(chosen.crf)}]"
         lines["audit"] = "[]"
     text = PARAMS_FILE.read_text(encoding="utf-8")
+    before, section, run = re.split(r"(?m)^(run:.*\n)", text, maxsplit=1)
     for key, value in lines.items():
-        text = re.sub(rf"(?m)^  {key}: .*$", f"  {key}: {value}", text, count=1)
+        run, replaced = re.subn(rf"(?m)^  {key}: .*$", f"  {key}: {value}", run, count=1)
+        if not replaced:
+            raise ParamsError(
+                f"{PARAMS_FILE}: run.{key} is not on a line of its own: edit it there"
+            )
+    text = before + section + run
     parse_params(text, PARAMS_FILE)
     write_bytes(PARAMS_FILE, text.encode())

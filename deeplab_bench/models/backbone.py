@@ -55,8 +55,8 @@ class ResNet(nn.Module):
 
     The network is the exact atrous form of the one at ``output_stride`` 32: it computes the same
     numbers at every k-th position. The 3x3 convolution whose stride is removed then keeps the rate
-    before it. There is one exception: ``first`` with ``multi_grid``. That convolution is the first
-    of block4, to which the paper's unit rates give the doubled rate.
+    before it. The exception is ``first`` with ``multi_grid``: the first 3x3 convolution of block4
+    and of each cascaded block then has the rate of its unit, (1, 1, 1) included.
 
     Raises:
         ValueError: an argument is outside its range above.

@@ -25,7 +25,8 @@ def render(results: Results) -> dict[str, str]:
 
 def build_comparisons(results: Results) -> Table:
     data = results.compared.copy()
-    data["verdict"] = [decide(p) for p in data["p_holm"]]
+    undecidable = "one seed" if len(results.seeds) == 1 else "few groups"
+    data["verdict"] = [undecidable if pd.isna(p) else decide(p) for p in data["p_holm"]]
     text = format_cells(data)
     text["ci95_low"] = format_interval(text)
     text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})
@@ -37,9 +38,7 @@ def build_comparisons(results: Results) -> Table:
 
 
 def decide(p_holm: float) -> str:
-    """Decide whether the first model is higher than the other; p is NaN for one seed."""
-    if pd.isna(p_holm):
-        return "one seed"
+    """Decide whether the first model is higher than the other."""
     return "higher" if p_holm < SIGNIFICANT else "undecided"
 
 

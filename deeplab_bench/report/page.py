@@ -1,7 +1,8 @@
 """The page of a profile, and the results in the README at the repository's root."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import GLOSSARY
@@ -13,6 +14,7 @@ from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.results.files import get_notes_file
 from deeplab_bench.results.records import EvaluationRecord, read_record
 from deeplab_bench.settings.inference import PLAIN
+from deeplab_bench.settings.training import Training
 from deeplab_bench.writing import write_bytes
 
 PAGE_ROOT = "../../"  # from the folder of the page
@@ -140,7 +142,7 @@ def describe_schedule(results: Results) -> str:
     rows = {
         "Iterations": training.iterations,
         "Batch": count(training.batch_size, "crop") + f" of {height}x{width} px",
-        "Learning rate": f"{training.base_lr:g}, poly policy of power {training.poly_power:g}",
+        "Learning rate": f"{training.base_lr:g}, {describe_policy(training)}",
         "Optimiser": f"SGD, momentum {training.momentum:g}, weight decay {training.weight_decay:g}",
         "Augmentation": f"scale {low:g} to {high:g}, random crop"
         + (", horizontal flip" if training.horizontal_flip else ""),
@@ -151,14 +153,33 @@ def describe_schedule(results: Results) -> str:
     return "\n".join(["| Setting | Value |", "|:--|:--|", *table]) + "\n\n" + describe_own(results)
 
 
+def describe_policy(training: Training) -> str:
+    if training.lr_policy == "poly":
+        return f"poly policy of power {training.poly_power:g}"
+    if training.lr_policy == "step":
+        return f"times {training.step_factor:g} every {training.step_iterations} iterations"
+    return "fixed"
+
+
 def describe_own(results: Results) -> str:
-    """Return the settings of models that have a schedule of their own."""
-    own = {m: results.params.models[m].get("training", {}) for m in results.models}
-    return " ".join(
-        f"`{model}` has other settings: {', '.join(f'{k} {v}' for k, v in settings.items())}."
-        for model, settings in own.items()
-        if settings
-    )
+    """Return the settings of models whose schedule differs from the profile's."""
+    sentences = [
+        f"`{model}`{place} has {', '.join(f'{key} {value}' for key, value in own.items())}."
+        for model in results.models
+        for place, own in list_own_settings(results, model)
+    ]
+    return " ".join(["Settings that differ:", *sentences]) if sentences else ""
+
+
+def list_own_settings(results: Results, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what differs from the profile's schedule in each phase of a model."""
+    shared = results.params.profile[results.profile].training.model_dump()
+    phases = results.params.experiment(results.profile, model).phases
+    for number, phase in enumerate(phases, start=1):
+        own = phase.training.model_dump()
+        differing = {key: own[key] for key in own if own[key] != shared[key]}
+        if differing:
+            yield f" in phase {number}" if len(phases) > 1 else "", differing
 
 
 def describe_durations(results: Results) -> str:

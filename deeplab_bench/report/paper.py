@@ -183,12 +183,15 @@ def compare_pair(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
     is pooled over all models, as in the comparisons of every two models.
     """
     difference = select_scores(results, higher) - select_scores(results, lower)
+    images = estimate_image_variance(results, higher, lower)
     if higher.model == lower.model:
-        seeds = compute_seed_variance(np.asarray(difference, dtype=np.float64))
+        own = compute_seed_variance(np.asarray(difference, dtype=np.float64))
+        # All on the seeds' few degrees of freedom: their variance may be too small by chance.
+        total = own.variance + sum(source.variance for source in images)
+        margin = compute_margin_of_error(Source(total, own.freedom))
     else:
-        seeds = pool_seed_variance(results.miou_by_seed)
+        margin = compute_margin_of_error(pool_seed_variance(results.miou_by_seed), *images)
     mean = float(difference.mean())
-    margin = compute_margin_of_error(seeds, *estimate_image_variance(results, higher, lower))
     return {
         "paper": name_place(higher.published),
         "model": higher.name,

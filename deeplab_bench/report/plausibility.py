@@ -1,8 +1,9 @@
-"""Runs whose numbers need a warning: implausible ones, and networks that have not learned."""
+"""Runs whose numbers need a warning: implausible ones, bad starts, low training accuracy."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from deeplab_bench.report.statistics import count_class_pixels
 from deeplab_bench.results.records import EvaluationRecord
 from deeplab_bench.settings.inference import PLAIN
 
@@ -22,33 +23,45 @@ def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) ->
     return {model: "; ".join(reasons) for model, reasons in found.items()}
 
 
-def find_untrained(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
-    """Return the reasons by model, for models with networks that have not learned."""
+def find_bad_starts(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
+    """Return the models with a run that started badly, with the reasons.
+
+    Logits that say nothing give a loss of ln C for C classes. A first loss of more than twice as
+    much means that the logits began far too large. Older results have no ``start_loss``: their
+    first recorded loss stands in.
+    """
+    found = {}
+    for model, own in group_by_model(runs).items():
+        classes = len(own[0].classes)
+        largest = 2 * math.log(classes)
+        starts = [run.training.start_loss or run.training.loss[0] for run in own]
+        large = [math.inf if start is None else start for start in starts]
+        large = [start for start in large if start > largest]
+        if large:
+            share = f"in {len(large)} of {len(own)}"
+            found[model] = (
+                f"first loss {format_span(large)} {share}, above 2 ln {classes} = {largest:.1f}"
+            )
+    return found
+
+
+def find_low_fits(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
+    """Return the models with a low mIoU on training images, with the reasons."""
+    found = {}
+    for model, own in group_by_model(runs).items():
+        seen = [run.training_images for run in own]
+        mious = [images.miou for images in seen if images is not None and images.miou is not None]
+        low = [100 * miou for miou in mious if miou < LEAST_TRAINING_MIOU]
+        if low:
+            found[model] = f"mIoU {format_span(low)} % in {len(low)} of {len(own)}"
+    return found
+
+
+def group_by_model(runs: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:
     by_model: dict[str, list[EvaluationRecord]] = {}
     for run in runs:
         by_model.setdefault(run.model, []).append(run)
-    reasons = {model: list(list_untrained(found)) for model, found in by_model.items()}
-    return {model: "; ".join(found) for model, found in reasons.items() if found}
-
-
-def list_untrained(runs: Sequence[EvaluationRecord]) -> Iterator[str]:
-    """Yield why runs of a model count as not trained.
-
-    Logits that say nothing give a loss of ln C for C classes. A first loss of more than twice as
-    much means that the logits began far too large.
-    """
-    classes = len(runs[0].classes)
-    largest = 2 * math.log(classes)
-    starts = [run.training.start_loss or 0 for run in runs]
-    large = [start for start in starts if start > largest]
-    if large:
-        share = f"in {len(large)} of {len(runs)}"
-        yield f"first loss {format_span(large)} {share}, above 2 ln {classes} = {largest:.1f}"
-    seen = [run.training_images for run in runs]
-    mious = [images.miou for images in seen if images is not None and images.miou is not None]
-    low = [100 * miou for miou in mious if miou < LEAST_TRAINING_MIOU]
-    if low:
-        yield f"mIoU on training images {format_span(low)} % in {len(low)} of {len(runs)}"
+    return by_model
 
 
 def format_span(values: Sequence[float]) -> str:
@@ -77,7 +90,7 @@ def find_only_prediction(run: EvaluationRecord) -> str | None:
     intersections, because a union is ground truth plus prediction minus intersection. The union is
     also all valid pixels if only pixels of this class are predicted as another class.
     """
-    intersections, unions = run.class_pixels().sum(axis=1)
+    intersections, unions = count_class_pixels(run).sum(axis=1)
     index = unions.argmax()
     everywhere = 2 * unions[index] == unions.sum() + intersections.sum()
     others = (unions > 0).sum() > 1

@@ -15,7 +15,7 @@ from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
-from deeplab_bench.report.plausibility import find_implausible, find_untrained
+from deeplab_bench.report.plausibility import find_bad_starts, find_implausible, find_low_fits
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -70,7 +70,8 @@ class Results:
         ceiling = self.params.profile[self.profile].miou_ceiling
         return {
             "implausible": find_implausible([*self.runs, *self.inferences], ceiling),
-            "untrained": find_untrained(self.runs),
+            "bad_start": find_bad_starts(self.runs),
+            "low_fit": find_low_fits(self.runs),
             "trained_on_val": dict.fromkeys(
                 self.trained_on_val, "images of val were in its training"
             ),
@@ -317,7 +318,7 @@ def require(path: Path, record: Record, **expected: str | int) -> None:
 def _resampled(
     runs: Sequence[EvaluationRecord], by: str | list[str], groups: Sequence[int]
 ) -> pd.DataFrame:
-    pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    pixels = np.stack([statistics.count_class_pixels(run) for run in runs], axis=1)
     pixels = statistics.sum_groups(pixels, groups)
     names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
     mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, pd.MultiIndex.from_frame(names))

@@ -62,7 +62,7 @@ def describe_cost(
         "latency_p99_ms": cost.latency_ms.p99,
         **name_quartiles("latency_relative", cost.relative_latency),
         "images_per_second": max(speed.images_per_second.values()) if is_trained else math.nan,
-        "batch_size": speed.best_batch if is_trained else "",
+        "batch_size": find_best_batch(speed) if is_trained else "",
         "peak_memory_mib": cost.peak_memory_mib,
         "crf_seconds": crf_seconds.get(speed.model, math.nan) if is_trained else math.nan,
     }
@@ -117,3 +117,8 @@ def average_crf_seconds(results: Results) -> dict[str, float]:
 
 def format_size(size: tuple[int, int]) -> str:
     return "x".join(map(str, size))
+
+
+def find_best_batch(speed: SpeedRecord) -> str:
+    """Find the batch size with the highest throughput."""
+    return max(speed.images_per_second, key=speed.images_per_second.__getitem__)

@@ -49,6 +49,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from deeplab_bench.results.records import EvaluationRecord
+
+LEAST_GROUPS = 10  # of images; with fewer, comparisons are undecided
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 RESAMPLES = 10_000
@@ -164,6 +167,15 @@ def resample_miou(
     return np.concatenate(parts)
 
 
+def count_class_pixels(run: EvaluationRecord) -> NDArray[np.int64]:
+    """Return the intersections and unions of every image of a run, (2, images, C)."""
+    pixels = np.zeros((2, len(run.images), len(run.classes)), dtype=np.int64)
+    for row, entries in enumerate(run.images.values()):
+        for index, *both in entries:
+            pixels[:, row, index] = both
+    return pixels
+
+
 def sum_groups(pixels: NDArray[np.int64], groups: Sequence[int]) -> NDArray[np.int64]:
     """Sum the pixels (..., images, C) of the images of each group, (..., groups, C).
 
@@ -185,6 +197,11 @@ def draw_image_weights(images: int, resamples: int) -> Iterator[Floats]:
         yield counts.reshape(rows, images).astype(np.float64)
 
 
+def can_decide(seeds: int, groups: int) -> bool:
+    """Return whether comparisons have verdicts: not with one seed, nor with a few clips alone."""
+    return seeds > 1 and groups >= LEAST_GROUPS
+
+
 def compare(scores: pd.DataFrame, resampled: pd.DataFrame, groups: int) -> pd.DataFrame:
     """Compare every pair of models. ``p_holm`` is ``p_value`` adjusted for the number of pairs.
 
@@ -204,7 +221,7 @@ def compare(scores: pd.DataFrame, resampled: pd.DataFrame, groups: int) -> pd.Da
     margin = compute_margin_of_error(*sources)
     p = (
         compute_p_value(difference, *sources)
-        if len(scores) > 1
+        if can_decide(len(scores), groups)
         else np.full(len(difference), math.nan)
     )
     return pd.DataFrame(

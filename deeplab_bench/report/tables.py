@@ -59,8 +59,11 @@ def render(results: Results) -> dict[str, str]:
 def build_accuracy(results: Results) -> Table:
     data = collect_accuracy(results)
     text = merge_interval(format_cells(data))
-    several = len(results.seeds) > 1
-    ends = text["rank_low"] + " to " + text["rank_high"] if several else "one seed"
+    if statistics.can_decide(len(results.seeds), results.group_count):
+        ends = text["rank_low"] + " to " + text["rank_high"]
+    else:
+        why = "one seed" if len(results.seeds) == 1 else "few groups"
+        ends = pd.Series(why, index=text.index)
     text["rank"] += " (" + ends + ")"
     text["output_stride"] += "/" + text["eval_output_stride"]
     text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *results.warnings])
@@ -250,6 +253,7 @@ def format_accuracy(params: Params, profile: str) -> str:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if tuple(table["model"]) != params.run.models:
         raise ReportError(f"{path} does not show the models of params.yaml: run `dvc repro`")
+    table = table.reindex(columns=[*table, *(MARKS.keys() - set(table))], fill_value="")
     marks = Marks(profile, {m: dict(table.loc[table[m] != "", ["model", m]].values) for m in MARKS})
     table["model"] = [marks.add_to(model) for model in table["model"]]
     kept = table.drop(columns=["architecture", *SIZE_COLUMNS, *MARKS])

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deeplab_bench.errors import UserError, describe_first_error
@@ -140,14 +138,6 @@ class EvaluationRecord(RunRecord):
                     raise ValueError(f"{name} has {found}, not [class, intersection, union]")
         return images
 
-    def class_pixels(self) -> NDArray[np.int64]:
-        """Return the intersections and unions of every image, (2, images, C)."""
-        pixels = np.zeros((2, len(self.images), len(self.classes)), dtype=np.int64)
-        for row, entries in enumerate(self.images.values()):
-            for index, *both in entries:
-                pixels[:, row, index] = both
-        return pixels
-
 
 class TimingRecord(Record):
     training_seconds: float
@@ -221,11 +211,6 @@ class SpeedRecord(Record):
     def trained(self) -> Cost:
         """The cost at the output stride of training. The reported accuracy belongs to it."""
         return self.output_strides[0]
-
-    @property
-    def best_batch(self) -> str:
-        """The batch size with the highest throughput."""
-        return max(self.images_per_second, key=self.images_per_second.__getitem__)
 
 
 class CRFScores(Record):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.params import load_params
 from pipelines import select
 from pipelines.stages import STAGES as TABLE
@@ -83,7 +84,7 @@ class Repository:
         (root / ".dvc").mkdir()
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
             shutil.copy(ROOT / name, root / name)
-        (root / "results").mkdir()
+        (root / "results" / "notes").mkdir(parents=True)
         shutil.copy(ROOT / "results" / "published.yaml", root / "results")
         self.params = root / "params.yaml"
         self.params.write_text(MINIATURE, encoding="utf-8")
@@ -297,6 +298,19 @@ def test_a_study_that_the_profile_cannot_run_is_not_selected(tmp_path: Path) -> 
         "error: params.yaml: profile.miniature.crf is missing: run.crf needs it\n"
     )
     assert repository.params.read_bytes() == before
+
+
+def test_a_list_over_several_lines_is_not_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    names = "\n    - ".join(["", "fcn", "deeplabv1", "deeplabv2", "psp"])
+    text = text.replace("  models: *figure2", f"  models:{names}")
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"run\.models is not on a line of its own"):
+        select.main(study="decoder")
+    assert Path("params.yaml").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")

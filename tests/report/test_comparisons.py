@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from test_report import declare, frame, run_record
 
-from deeplab_bench.report import comparisons, page, plausibility, plots, tables
+from deeplab_bench.report import comparisons, page, plausibility, plots, statistics, tables
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import resample_miou
 from deeplab_bench.results.records import EvaluationRecord, History, TimingRecord
@@ -81,7 +81,7 @@ def test_the_interval_is_of_both_sources() -> None:
     row = tables.collect_accuracy(found).set_index("model").loc["psp"]
     runs = [run for run in found.runs if run.model == "psp"]
     scores = np.array([100 * run.metrics.miou for run in runs])
-    pixels = np.stack([run.class_pixels() for run in runs], axis=1)
+    pixels = np.stack([statistics.count_class_pixels(run) for run in runs], axis=1)
     seeds = scores.var(ddof=1) / 3
     images = (100 * resample_miou(*pixels)).mean(axis=1).var(ddof=1) * 40 / 39
     freedom = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 39)
@@ -112,7 +112,10 @@ def on_clips(found: Results, clips: int) -> Results:
 def test_intervals_and_comparisons_draw_clips_not_images() -> None:
     """Check that clips give the same numbers as images with the sums of their pixels."""
     grouped = on_clips(results(), 8)
-    sums = [run_of.class_pixels().reshape(2, 8, 5, 3).sum(axis=2) for run_of in grouped.runs]
+    sums = [
+        statistics.count_class_pixels(run_of).reshape(2, 8, 5, 3).sum(axis=2)
+        for run_of in grouped.runs
+    ]
     single = [
         run_of.model_copy(
             update={
@@ -229,30 +232,52 @@ def test_reasons(miou: float, loss: list[float | None], reason: list[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("starts", "mious", "reason"),
+    ("starts", "reason"),
     [
-        ([None, None], [None, None], None),
-        ([2.19, 2.19], [0.5, 0.9], None),  # twice the logarithm of the three classes is 2.197
-        ([2.3, 1.0], [0.9, 0.9], "first loss 2.3 in 1 of 2, above 2 ln 3 = 2.2"),
-        ([1.0, 1.0], [0.499, 0.311], "mIoU on training images 31.1 to 49.9 % in 2 of 2"),
-        (
-            [9.0, 4.0],
-            [0.1, 0.8],
-            "first loss 4.0 to 9.0 in 2 of 2, above 2 ln 3 = 2.2; "
-            "mIoU on training images 10.0 % in 1 of 2",
-        ),
+        ([2.19, 2.19], None),  # twice the logarithm of the three classes is 2.197
+        ([2.3, 1.0], "first loss 2.3 in 1 of 2, above 2 ln 3 = 2.2"),
+        ([9.0, 4.0], "first loss 4.0 to 9.0 in 2 of 2, above 2 ln 3 = 2.2"),
     ],
 )
-def test_networks_that_have_not_learned(
-    starts: list[float | None], mious: list[float | None], reason: str | None
-) -> None:
+def test_bad_starts(starts: list[float], reason: str | None) -> None:
+    runs = [started({"start_loss": start, "loss": [2.0, 1.0]}) for start in starts]
+    assert plausibility.find_bad_starts(runs) == ({"aspp": reason} if reason else {})
+
+
+def test_the_first_loss_stands_in_for_the_start() -> None:
+    reason = {"aspp": "first loss 5.0 in 1 of 1, above 2 ln 3 = 2.2"}
+    assert plausibility.find_bad_starts([started({"loss": [5.0, 1.0]})]) == reason
+    not_finite = plausibility.find_bad_starts([started({"loss": [None, 1.0]})])
+    assert not_finite["aspp"].startswith("first loss inf in 1 of 1")
+
+
+@pytest.mark.parametrize(
+    ("mious", "reason"),
+    [
+        ([None, None], None),
+        ([0.5, 0.9], None),
+        ([0.499, 0.311], "mIoU 31.1 to 49.9 % in 2 of 2"),
+        ([0.1, 0.8], "mIoU 10.0 % in 1 of 2"),
+    ],
+)
+def test_low_scores_on_training_images(mious: list[float | None], reason: str | None) -> None:
     images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
-    runs = []
-    for start, miou in zip(starts, mious, strict=True):
-        history = {"iteration": [10, 20], "loss": [2.0, 1.0], "start_loss": start}
-        seen = None if miou is None else {"images": 100, "miou": miou}
-        runs.append(run("aspp", 0, images, 0.5, training=history, training_images=seen))
-    assert plausibility.find_untrained(runs) == ({"aspp": reason} if reason else {})
+    runs = [
+        run(
+            "aspp",
+            0,
+            images,
+            0.5,
+            training_images=None if miou is None else {"images": 100, "miou": miou},
+        )
+        for miou in mious
+    ]
+    assert plausibility.find_low_fits(runs) == ({"aspp": reason} if reason else {})
+
+
+def started(history: dict[str, Any]) -> EvaluationRecord:
+    images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
+    return run("aspp", 0, images, 0.5, training={"iteration": [10, 20]} | history)
 
 
 def test_without_a_ceiling_all_is_plausible() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -929,6 +930,24 @@ def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
     assert text.index("protocol") < text.index("By hand.") < text.index("## Accuracy")
 
 
+def test_the_page_says_which_schedules_differ() -> None:
+    """Check all that is resolved: a second phase, and settings for this profile alone."""
+    params = declare()
+    blocks = dict(params.models)
+    own = {"per_profile": {"quick": {"training": {"base_lr": 0.5}}}, "training": {"momentum": 0.1}}
+    second = {"training": {"iterations": 7, "lr_policy": "fixed"}}
+    blocks["aspp"] = blocks["aspp"] | own | {"second_phase": second}
+    params = params.model_copy(update={"models": blocks})
+    write_results(params)
+    found = load_results(params, "quick")
+    assert page.describe_own(found) == (
+        "Settings that differ: `aspp` in phase 1 has base_lr 0.5, momentum 0.1. "
+        "`aspp` in phase 2 has iterations 7, base_lr 0.5, lr_policy fixed, momentum 0.1."
+    )
+    plain = params.model_copy(update={"models": params.models | {"aspp": {"architecture": "aspp"}}})
+    assert page.describe_own(replace(found, params=plain)) == ""
+
+
 def test_curves_are_long_form() -> None:
     lines = made(declare())["tables/training_curves.csv"].splitlines()
     assert lines[0] == "model,seed,iteration,loss"
@@ -942,6 +961,10 @@ def test_terminal_text(folder: Path) -> None:
         write_bytes(folder / name, content.encode())
     text = tables.format_accuracy(declare(), "quick")
     assert re.search(r"image_pyramid +3 +1\.235 +16 +16 +3\.000 +60\.00 +0\.00", text)
+    path = folder / "tables" / "accuracy.csv"
+    older = pd.read_csv(path, dtype=str).drop(columns=["bad_start", "low_fit", "outdated"])
+    older.to_csv(path, index=False)
+    assert tables.format_accuracy(declare(), "quick") == text
     with pytest.raises(UserError, match="does not show the models of params"):
         tables.format_accuracy(declare(models=["aspp"]), "quick")
 

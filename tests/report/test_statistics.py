@@ -16,6 +16,16 @@ from deeplab_bench.report.statistics import Source
 Counts = NDArray[np.int64]
 
 
+def test_few_groups_of_images_decide_nothing() -> None:
+    """Check that p is unknown, as a few blocks of one clip say little; the interval stays."""
+    scores = pd.DataFrame({"a": [40.0, 41.0], "b": [60.0, 61.0]})
+    resampled = pd.DataFrame({"a": [40.0, 40.5, 41.0], "b": [60.0, 60.5, 61.0]})
+    few, enough = (statistics.compare(scores, resampled, groups).iloc[0] for groups in (9, 10))
+    assert math.isnan(few["p_value"]) and math.isnan(few["p_holm"])
+    assert not math.isnan(few["ci95_low"])
+    assert enough["p_holm"] < 0.05
+
+
 def draw(
     random: np.random.RandomState, seeds: int, images: int, seed_effect: float, image_effect: float
 ) -> tuple[Counts, Counts]:
