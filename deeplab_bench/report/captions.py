@@ -13,6 +13,9 @@ from deeplab_bench.report.statistics import RESAMPLES, can_decide
 from deeplab_bench.results.records import SIZES, CRFRecord, Environment
 from deeplab_bench.settings.published import Paper
 
+CPU_KIND = ("microarchitecture", "instruction_set")
+# The entries of an environment that its description does not list by name.
+UNSAID = {"device", *CPU_KIND, "cpu_family", "cpu_model", "cpu_stepping", "microcode"}
 GLOSSARY = "docs/glossary.md"
 
 
@@ -372,5 +375,7 @@ def _format_parameters(run: CRFRecord) -> str:
 
 
 def _describe_environment(found: Environment) -> str:
-    versions = [f"{key} {value}" for key, value in found.items() if key != "device" and value]
-    return ", ".join([str(found.get("device", "an unnamed device")), *versions])
+    device = str(found.get("device", "an unnamed device"))
+    kind = [str(found[key]) for key in CPU_KIND if found.get(key)]
+    versions = [f"{key} {value}" for key, value in found.items() if key not in UNSAID and value]
+    return ", ".join([f"{device} ({', '.join(kind)})" if kind else device, *versions])

@@ -2,22 +2,56 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+CPUINFO = Path("/proc/cpuinfo")
+# The microarchitectures by vendor and CPU family: the first and the last model of each.
+MICROARCHITECTURES = {
+    ("AuthenticAMD", 23): ((0x00, 0x2F, "Zen"), (0x30, 0xFF, "Zen 2")),
+    ("AuthenticAMD", 25): (
+        (0x00, 0x0F, "Zen 3"),
+        (0x10, 0x1F, "Zen 4"),
+        (0x20, 0x5F, "Zen 3"),
+        (0x60, 0xAF, "Zen 4"),
+    ),
+    ("AuthenticAMD", 26): ((0x00, 0xFF, "Zen 5"),),
+    ("GenuineIntel", 6): (
+        (0x3C, 0x3C, "Haswell"),
+        (0x3F, 0x3F, "Haswell"),
+        (0x4F, 0x4F, "Broadwell"),
+        (0x55, 0x55, "Skylake-SP"),
+        (0x6A, 0x6C, "Ice Lake"),
+        (0x8F, 0x8F, "Sapphire Rapids"),
+        (0xAD, 0xAD, "Granite Rapids"),
+        (0xCF, 0xCF, "Emerald Rapids"),
+    ),
+}
+LIBRARIES = {  # in torch.__config__
+    "mkl": r"oneAPI Math Kernel Library Version ([\d.]+)",
+    "onednn": r"MKL-DNN v([\d.]+)",
+}
+
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Describe the machine and the versions that a timing belongs to."""
+    """Describe the machine and the versions that a result belongs to.
+
+    Processors of one product name differ: what tells them apart is here too, None if unknown.
+    """
     return {
         "device": get_device_name(device),
+        **describe_cpu(read_cpuinfo()),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{package: version(package) for package in ("torchvision", "numpy", "pillow")},
+        **{name: find_version(pattern) for name, pattern in LIBRARIES.items()},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
 
@@ -25,9 +59,36 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def get_device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return read_cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def read_cpuinfo() -> dict[str, str]:
+    """Read the properties of the first processor; empty if the system does not tell them."""
+    if not CPUINFO.is_file():
+        return {}
+    first, _, _ = CPUINFO.read_text(encoding="utf-8").partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def describe_cpu(cpuinfo: dict[str, str]) -> dict[str, str | int | None]:
+    """Describe a processor by the properties in ``cpuinfo``."""
+    family, model, stepping = (
+        int(cpuinfo[key]) if cpuinfo.get(key, "").isdigit() else None
+        for key in ("cpu family", "model", "stepping")
+    )
+    known = MICROARCHITECTURES.get((cpuinfo.get("vendor_id", ""), family or 0), ())
+    names = [name for first, last, name in known if model is not None and first <= model <= last]
+    return {
+        "microarchitecture": names[0] if names else None,
+        "cpu_family": family,
+        "cpu_model": model,
+        "cpu_stepping": stepping,
+        "microcode": cpuinfo.get("microcode"),
+    }
+
+
+def find_version(pattern: str) -> str | None:
+    """Find the version of a library that torch was built with."""
+    found = re.search(pattern, torch.__config__.show())
+    return found and found.group(1)
