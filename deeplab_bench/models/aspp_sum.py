@@ -26,6 +26,7 @@ class ASPPSum(MultiScaleSegmenter):
         scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
         supervise_scales: train with a loss on each scale, too.
         average_pool5: as in ``VGG16``; False in the authors' released ASPP. Only for VGG-16.
+        head_std: standard deviation of the classifiers' random weights; 0.01 in the authors' code.
 
     Raises:
         ValueError: ``atrous_rates`` is empty, ``scales`` does not end with 1, or ``average_pool5``
@@ -46,6 +47,7 @@ class ASPPSum(MultiScaleSegmenter):
         scales: Sequence[Positive] = (1.0,),
         supervise_scales: bool = True,
         average_pool5: bool = False,
+        head_std: Positive = 0.01,
     ) -> None:
         super().__init__()
         if not atrous_rates:
@@ -63,12 +65,15 @@ class ASPPSum(MultiScaleSegmenter):
                 batch_norm=batch_norm,
                 average_pool5=average_pool5,
             )
-            classifiers = [build_logits_layer(channels, num_classes) for _ in atrous_rates]
+            classifiers = [
+                build_logits_layer(channels, num_classes, std=head_std) for _ in atrous_rates
+            ]
         else:
             self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
             classifiers = [
-                build_logits_layer(channels, num_classes, kernel_size, r) for r in atrous_rates
+                build_logits_layer(channels, num_classes, kernel_size, r, head_std)
+                for r in atrous_rates
             ]
         check_scales(scales, self.grid)
         self.classifiers = nn.ModuleList(classifiers)

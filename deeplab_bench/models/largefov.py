@@ -29,9 +29,11 @@ class LargeFOV(ASPPSum):
             VGG-16.
         average_pool5: as in ``VGG16``; True in the authors' released LargeFOV. Only for VGG-16.
         scales, supervise_scales: as in ``ASPPSum``.
+        head_std: as in ``ASPPSum``.
 
     Raises:
-        ValueError: as in ``ASPPSum``, or ``multi_scale_features`` is used with a ResNet.
+        ValueError: as in ``ASPPSum``, or ``multi_scale_features`` is used with a ResNet or at
+            output stride 32.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class LargeFOV(ASPPSum):
         scales: Sequence[Positive] = (1.0,),
         supervise_scales: bool = True,
         average_pool5: bool = False,
+        head_std: Positive = 0.01,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -62,12 +65,18 @@ class LargeFOV(ASPPSum):
             scales=scales,
             supervise_scales=supervise_scales,
             average_pool5=average_pool5,
+            head_std=head_std,
         )
         self.sides = nn.ModuleList()
         if multi_scale_features:
             if backbone != "vgg16":
                 raise ValueError(
                     f"multi_scale_features needs backbone vgg16, but the backbone is {backbone}"
+                )
+            if not self.grid.from_first_pixel:
+                raise ValueError(
+                    f"multi_scale_features needs output_stride 8 or 16, not {output_stride}: at 32 "
+                    "the positions of fc7 lie between those of the features"
                 )
             planes = [3, *self.backbone.stage_channels[:4]]
             strides = [1, *self.backbone.stage_strides[:4]]
@@ -76,7 +85,9 @@ class LargeFOV(ASPPSum):
                 for c, s in zip(planes, strides, strict=True)
             )
             in_channels = channels + SIDE_CHANNELS * len(self.sides)
-            self.classifiers = nn.ModuleList([build_logits_layer(in_channels, num_classes)])
+            self.classifiers = nn.ModuleList(
+                [build_logits_layer(in_channels, num_classes, std=head_std)]
+            )
 
     def branch_features(self, images: Tensor) -> list[Tensor]:
         if not self.sides:

@@ -32,11 +32,11 @@ def build_classifier_head(in_channels: int, channels: int, num_classes: int) -> 
 
 
 def build_logits_layer(
-    in_channels: int, num_classes: int, kernel_size: int = 1, rate: int = 1
+    in_channels: int, num_classes: int, kernel_size: int = 1, rate: int = 1, std: float = 0.01
 ) -> nn.Conv2d:
-    """Make a convolution to the classes with DeepLab's initialisation of fc8: normal, std 0.01."""
+    """Make a convolution to the classes with normal weights, as DeepLab's fc8: std 0.01."""
     conv = nn.Conv2d(in_channels, num_classes, kernel_size, padding="same", dilation=rate)
-    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.normal_(conv.weight, std=std)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv

@@ -78,13 +78,14 @@ def scale_rates(
 ) -> dict[str, Any]:
     """Convert the named atrous rates from the output stride ``given_for`` to ``stride``.
 
-    The rates double if the stride is halved (DeepLabv3, Section 3.3).
+    The rates double if the stride is halved (DeepLabv3, Section 3.3). Those of a kernel of size 1
+    have no meaning and stay.
 
     Raises:
         SettingsError: a rate is no longer a whole number.
     """
     changed: dict[str, Any] = {}
-    for name in names:
+    for name in names if arguments.get("kernel_size") != 1 else ():
         given = arguments[name]
         rates = given if isinstance(given, list) else [given]
         scaled = [rate * given_for / stride for rate in rates]

@@ -219,6 +219,23 @@ def test_side_features_classify_image_and_four_pools_beside_fc7() -> None:
     torch.testing.assert_close(model.logits(images), expected)
 
 
+def test_side_features_need_positions_on_the_first_pixel() -> None:
+    with pytest.raises(
+        ValueError, match="multi_scale_features needs output_stride 8 or 16, not 32"
+    ):
+        small_model("largefov", **SMALL | {"output_stride": 32}, multi_scale_features=True)
+
+
+@pytest.mark.parametrize("architecture", ["largefov", "aspp_sum"])
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+def test_the_heads_begin_with_the_given_deviation(architecture: str, backbone: str) -> None:
+    usual = small_model(architecture, backbone=backbone, output_stride=8)
+    large = small_model(architecture, backbone=backbone, output_stride=8, head_std=0.1)
+    for model, std in ((usual, 0.01), (large, 0.1)):
+        weights = torch.cat([classifier.weight.flatten() for classifier in model.classifiers])
+        assert weights.std().item() == pytest.approx(std, rel=0.1)
+
+
 def test_side_features_of_every_scale_have_the_size_of_fc7() -> None:
     """Also where a rescaled image, here of 79 pixels, does not end on the grid."""
     model = small_model(

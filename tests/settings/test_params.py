@@ -618,6 +618,12 @@ def test_the_rate_of_largefov_follows_the_output_stride(output_stride: int, rate
     assert params.experiment("small", "fov").arguments["atrous_rate"] == 5
 
 
+def test_the_rate_of_a_kernel_of_one_pixel_stays() -> None:
+    block = {"architecture": "aspp_sum", "kernel_size": 1, "atrous_rates": [1], "output_stride": 8}
+    plain = load(edited({"models.spare": block})).experiment("small", "spare")
+    assert plain.arguments_at(16)["atrous_rates"] == [1]
+
+
 def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
     """Check that DeepLabv1's 12 at output stride 8 is 6 at 16."""
     block = {"architecture": "largefov", "backbone": "vgg16", "output_stride": 8}
