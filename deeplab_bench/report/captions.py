@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import RESAMPLES, can_decide
+from deeplab_bench.report.statistics import RESAMPLES
 from deeplab_bench.results.records import SIZES, CRFRecord, Environment
 from deeplab_bench.settings.published import Paper
 
@@ -47,7 +47,7 @@ def describe_accuracy(results: Results) -> Caption:
     several = len(results.models) > 1
     second = make_sentence(
         "in brackets: ranks not excluded by the pairwise tests (Holm, about 95 % jointly)"
-        if several and can_decide(len(results.seeds), results.group_count)
+        if several and not results.undecided_because
         else "",
         describe_sizes(results),
         f"GFLOPs are of one image of {'x'.join(map(str, results.speeds[0].input_size))} px"

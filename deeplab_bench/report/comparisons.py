@@ -25,8 +25,7 @@ def render(results: Results) -> dict[str, str]:
 
 def build_comparisons(results: Results) -> Table:
     data = results.compared.copy()
-    undecidable = "one seed" if len(results.seeds) == 1 else "few groups"
-    data["verdict"] = [undecidable if pd.isna(p) else decide(p) for p in data["p_holm"]]
+    data["verdict"] = [results.undecided_because or decide(p) for p in data["p_holm"]]
     text = format_cells(data)
     text["ci95_low"] = format_interval(text)
     text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})

@@ -43,7 +43,7 @@ class Marks:
     def find_symbols(self, name: str) -> str:
         """Return the marks of a model, given its name or ``model, way of inference``."""
         model = name.partition(",")[0]
-        return "".join(MARKS[mark].symbol for mark, models in self._shown() if model in models)
+        return "".join(mark.symbol for mark, models in self._shown() if model in models)
 
     def add_to(self, name: str) -> str:
         """Return the name with its marks, if it has any."""
@@ -61,15 +61,12 @@ class Marks:
 
     def describe(self) -> str:
         """Return what each mark means, in a few words for a figure."""
-        return " · ".join(
-            f"{MARKS[mark].symbol} {MARKS[mark].meaning}" for mark, _ in self._shown()
-        )
+        return " · ".join(f"{mark.symbol} {mark.meaning}" for mark, _ in self._shown())
 
     def list_reasons(self) -> list[str]:
         """Return one or two sentences for each mark: the models and the reasons."""
         return [
-            f"{MARKS[mark].symbol} {MARKS[mark].meaning.capitalize()}: {group_models(models)}."
-            + MARKS[mark].consequence
+            f"{mark.symbol} {mark.meaning.capitalize()}: {group_models(models)}.{mark.consequence}"
             for mark, models in self._shown()
         ]
 
@@ -82,8 +79,10 @@ class Marks:
             reasons[-1] += f" Run `make repro PROFILE={self.profile}` to make them again."
         return "> [!CAUTION]\n" + "\n>\n".join(f"> {reason}" for reason in reasons)
 
-    def _shown(self) -> list[tuple[str, Mapping[str, str]]]:
-        return [(mark, self.reasons[mark]) for mark in MARKS if self.reasons.get(mark)]
+    def _shown(self) -> list[tuple[Mark, Mapping[str, str]]]:
+        return [
+            (mark, self.reasons[name]) for name, mark in MARKS.items() if self.reasons.get(name)
+        ]
 
 
 def group_models(reasons: Mapping[str, str]) -> str:

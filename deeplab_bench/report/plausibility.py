@@ -1,7 +1,7 @@
 """Runs whose numbers need a warning: implausible ones, bad starts, low training accuracy."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from deeplab_bench.report.statistics import count_class_pixels
 from deeplab_bench.results.records import EvaluationRecord
@@ -27,41 +27,44 @@ def find_bad_starts(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
     """Return the models with a run that started badly, with the reasons.
 
     Logits that say nothing give a loss of ln C for C classes. A first loss of more than twice as
-    much means that the logits began far too large. Older results have no ``start_loss``: their
-    first recorded loss stands in.
+    much means that the logits began far too large.
     """
-    found = {}
-    for model, own in group_by_model(runs).items():
-        classes = len(own[0].classes)
-        largest = 2 * math.log(classes)
-        starts = [run.training.start_loss or run.training.loss[0] for run in own]
-        large = [math.inf if start is None else start for start in starts]
-        large = [start for start in large if start > largest]
-        if large:
-            share = f"in {len(large)} of {len(own)}"
-            found[model] = (
-                f"first loss {format_span(large)} {share}, above 2 ln {classes} = {largest:.1f}"
-            )
-    return found
+    return describe_models(runs, describe_bad_starts)
 
 
 def find_low_fits(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
     """Return the models with a low mIoU on training images, with the reasons."""
-    found = {}
-    for model, own in group_by_model(runs).items():
-        seen = [run.training_images for run in own]
-        mious = [images.miou for images in seen if images is not None and images.miou is not None]
-        low = [100 * miou for miou in mious if miou < LEAST_TRAINING_MIOU]
-        if low:
-            found[model] = f"mIoU {format_span(low)} % in {len(low)} of {len(own)}"
-    return found
+    return describe_models(runs, describe_low_fits)
 
 
-def group_by_model(runs: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:
+def describe_models(
+    runs: Iterable[EvaluationRecord], describe: Callable[[list[EvaluationRecord]], str]
+) -> dict[str, str]:
+    """Describe the runs of each model; leave out the models of which nothing is said."""
     by_model: dict[str, list[EvaluationRecord]] = {}
     for run in runs:
         by_model.setdefault(run.model, []).append(run)
-    return by_model
+    described = {model: describe(own) for model, own in by_model.items()}
+    return {model: text for model, text in described.items() if text}
+
+
+def describe_bad_starts(runs: Sequence[EvaluationRecord]) -> str:
+    """Describe the bad starts; in older results, the first recorded loss stands in."""
+    classes = len(runs[0].classes)
+    largest = 2 * math.log(classes)
+    starts = [run.training.start_loss or run.training.loss[0] for run in runs]
+    large = [start for start in (math.inf if x is None else x for x in starts) if start > largest]
+    if not large:
+        return ""
+    span = format_span(large)
+    return f"first loss {span} in {len(large)} of {len(runs)}, above 2 ln {classes} = {largest:.1f}"
+
+
+def describe_low_fits(runs: Sequence[EvaluationRecord]) -> str:
+    seen = [run.training_images for run in runs]
+    mious = [images.miou for images in seen if images is not None and images.miou is not None]
+    low = [100 * miou for miou in mious if miou < LEAST_TRAINING_MIOU]
+    return f"mIoU {format_span(low)} % in {len(low)} of {len(runs)}" if low else ""
 
 
 def format_span(values: Sequence[float]) -> str:

@@ -122,7 +122,7 @@ class Results:
         """The mIoU on the same resamples, by way of inference and model."""
         return _resampled(self.inferences, ["inference", "model"], self.groups)
 
-    @property
+    @cached_property
     def miou_by_seed(self) -> pd.DataFrame:
         """The mIoU in percent, (seeds, models)."""
         by_seed = self.scores().pivot(index="seed", columns="model", values="miou")
@@ -132,6 +132,13 @@ class Results:
     def compared(self) -> pd.DataFrame:
         """The comparisons of all pairs of models (``statistics.compare``), in points."""
         return statistics.compare(self.miou_by_seed, self.resampled, self.group_count)
+
+    @property
+    def undecided_because(self) -> str:
+        """The reason why no comparison of models has a verdict; empty if they have."""
+        if statistics.can_decide(len(self.seeds), self.group_count):
+            return ""
+        return "one seed" if len(self.seeds) == 1 else "few groups"
 
     @cached_property
     def prediction_margin(self) -> float:

@@ -59,12 +59,8 @@ def render(results: Results) -> dict[str, str]:
 def build_accuracy(results: Results) -> Table:
     data = collect_accuracy(results)
     text = merge_interval(format_cells(data))
-    if statistics.can_decide(len(results.seeds), results.group_count):
-        ends = text["rank_low"] + " to " + text["rank_high"]
-    else:
-        why = "one seed" if len(results.seeds) == 1 else "few groups"
-        ends = pd.Series(why, index=text.index)
-    text["rank"] += " (" + ends + ")"
+    ends = text["rank_low"] + " to " + text["rank_high"]
+    text["rank"] += " (" + (results.undecided_because or ends) + ")"
     text["output_stride"] += "/" + text["eval_output_stride"]
     text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *results.warnings])
     text = text.rename(columns={"output_stride": "output_strides"})
