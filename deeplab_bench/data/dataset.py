@@ -3,11 +3,9 @@
 A data set is one file: ``camvid.py`` defines the one that ``params.yaml`` calls ``camvid``.
 """
 
-import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -15,6 +13,7 @@ from pydantic import Field, JsonValue
 
 from deeplab_bench.data.archives import Archive
 from deeplab_bench.data.voc_layout import DataError, VocFolder
+from deeplab_bench.plugins import find_only_class
 from deeplab_bench.settings.base import Settings
 
 Address = Annotated[str, Field(pattern=r"^https?://")]
@@ -127,10 +126,6 @@ class DataSettings(Settings):
 
 def build_data_set(settings: DataSettings) -> DataSet:
     """Build the data set from its own file alone: an edit of another one is not seen."""
-    module = import_module(f"{__package__}.{settings.data['dataset']}")
-    (data_set,) = (
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, DataSet) and member.__module__ == module.__name__
-    )
+    name = f"{__package__}.{settings.data['dataset']}"
+    data_set = find_only_class(name, DataSet)  # type: ignore[type-abstract]
     return data_set.model_validate_json(json.dumps(settings.data))

@@ -23,7 +23,7 @@ from deeplab_bench.data.voc_layout import Pixels, build_voc_palette, encode_labe
 from deeplab_bench.errors import UserError
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.crf import CRFParameters, require_pydensecrf
-from deeplab_bench.evaluation.crf.evaluate import build_parameters, search_parameters
+from deeplab_bench.evaluation.crf.evaluate import choose_parameters, search_parameters
 from deeplab_bench.evaluation.crf.processes import count_available_cpus, map_in_processes
 from deeplab_bench.evaluation.crf.refinement import label_image
 from deeplab_bench.evaluation.predict import compute_probabilities, pick_most_probable
@@ -79,7 +79,7 @@ def write_submission(
     if crf is None:
         labels = (pick_most_probable(probabilities[None])[0] for _, probabilities in outputs)
     else:
-        parameters = choose_parameters(model, crf, data_folder, title)
+        parameters = find_parameters(model, crf, data_folder, title)
         labels = refine_by_crf(outputs, parameters, crf.iterations[-1])
     content = pack_labels(zip(images.names, labels, strict=True))
     check_archive(content, images)
@@ -96,13 +96,13 @@ def predict_images(
         yield image, compute_probabilities(model, image[None], inference)[0]
 
 
-def choose_parameters(
+def find_parameters(
     model: nn.Module, settings: CRF, data_folder: Path, title: str
 ) -> CRFParameters:
-    """Return the CRF's parameters as its stage chooses them: as given, or searched."""
+    """Find the CRF's parameters as its stage does: as given, or searched."""
     train, workers = load_split(data_folder, "train"), count_available_cpus()
     tried = search_parameters(model, train, settings, workers, f"CRF on {title}")
-    return tried[0].parameters if tried else build_parameters(settings)
+    return choose_parameters(tried, settings)
 
 
 def refine_by_crf(

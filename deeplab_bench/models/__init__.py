@@ -8,13 +8,13 @@ all, so that a change of one architecture does not make the results of the other
 
 import inspect
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
 from deeplab_bench.models.segmenter import Segmenter
+from deeplab_bench.plugins import find_only_class
 
 
 def get_module_name(architecture: str) -> str:
@@ -24,13 +24,7 @@ def get_module_name(architecture: str) -> str:
 
 def find_network_class(architecture: str) -> type[Segmenter]:
     """Return the only ``Segmenter`` that the architecture's file defines."""
-    module = import_module(get_module_name(architecture))
-    (network,) = (
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Segmenter) and member.__module__ == module.__name__
-    )
-    return network
+    return find_only_class(get_module_name(architecture), Segmenter)
 
 
 def list_arguments(architecture: str) -> dict[str, inspect.Parameter]:

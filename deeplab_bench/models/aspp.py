@@ -1,10 +1,8 @@
 """Atrous spatial pyramid pooling with image-level features (DeepLabv3, Section 3.3, Figure 5)."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import (
@@ -14,12 +12,11 @@ from deeplab_bench.models.backbone import (
     Positive,
     Rate,
     ResNet,
+    Share,
     StridedUnit,
 )
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
-
-Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class ASPP(Segmenter):

@@ -6,7 +6,7 @@ The other backbone, VGG-16 for FCN and DeepLabv1 and v2, is in ``vgg``.
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -30,6 +30,7 @@ StridedUnit = Literal["first", "last"]
 Positive = Annotated[float, Gt(0)]
 Rate = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class ResNet(nn.Module):

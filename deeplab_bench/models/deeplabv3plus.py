@@ -5,8 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models.aspp import AtrousPyramid, Share
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
+from deeplab_bench.models.aspp import AtrousPyramid
+from deeplab_bench.models.backbone import (
+    BackboneName,
+    Count,
+    OutputStride,
+    Positive,
+    Rate,
+    ResNet,
+    Share,
+)
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 

@@ -23,8 +23,8 @@ Span = tuple[int, int, int, int]  # first line and column, last line and column;
 def compute_code_sha256(stage: str, module: str | None = None) -> str:
     """Compute the digest of a stage's code.
 
-    ``module`` is the one that the stage imports by its name: an architecture or a data set. Of the
-    others, none counts.
+    ``module`` is the architecture or the data set that the stage imports by its name. No other
+    architecture or data set counts.
     """
     modules = [f"pipelines.{stage}"] if module is None else [f"pipelines.{stage}", module]
     digest = hashlib.sha256()
@@ -53,8 +53,9 @@ def list_imported_files(modules: Iterable[str]) -> list[str]:
 def strip_prose(source: str) -> str:
     """Remove comments, docstrings and blank lines from Python code."""
     lines = source.splitlines()
-    prose = sorted([*_find_comments(source), *_find_docstrings(source, lines)])
-    strings = _find_string_lines(source, prose)
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    prose = sorted([*_find_comments(tokens), *_find_docstrings(source, lines)])
+    strings = _find_string_lines(tokens, prose)
     for top, left, bottom, right in reversed(prose):
         rest = lines[top][:left] + lines[bottom][right:]
         lines[top : bottom + 1] = [rest, *[""] * (bottom - top)]
@@ -62,8 +63,8 @@ def strip_prose(source: str) -> str:
     return "\n".join(line for i, line in enumerate(kept) if line or i in strings)
 
 
-def _find_comments(source: str) -> Iterator[Span]:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+def _find_comments(tokens: Iterable[tokenize.TokenInfo]) -> Iterator[Span]:
+    for token in tokens:
         if token.type == tokenize.COMMENT:
             line, column = token.start
             yield line - 1, column, line - 1, token.end[1]
@@ -82,11 +83,11 @@ def _find_docstrings(source: str, lines: list[str]) -> Iterator[Span]:
             yield top, node.col_offset, bottom, len(right)
 
 
-def _find_string_lines(source: str, prose: Iterable[Span]) -> set[int]:
+def _find_string_lines(tokens: Iterable[tokenize.TokenInfo], prose: Iterable[Span]) -> set[int]:
     """Find the lines that end inside a string which is no docstring: all of their text counts."""
     starts = {(top, left) for top, left, _, _ in prose}
     found: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokens:
         top, bottom = token.start[0] - 1, token.end[0] - 1
         if (top, token.start[1]) not in starts:
             found.update(range(top, bottom))

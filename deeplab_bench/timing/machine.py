@@ -5,14 +5,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.runtime.environment import describe_environment, get_device_name
+from deeplab_bench.runtime.environment import CPUINFO, describe_environment, get_device_name
 
 MEBIBYTE = 2**20
 
@@ -84,8 +83,7 @@ def read_clocks_mhz(device: torch.device) -> dict[str, float | None]:
 
 
 def _read_cpu_clock_mhz() -> float | None:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
     clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
     return round(float(np.median(clocks)), 1) if clocks else None
 

@@ -219,9 +219,9 @@ def test_the_parameters_of_the_crf_may_be_searched(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(submission, "search_parameters", search)
     model, settings = trained_network(Inference()), load_params().crf("voc2012")
     folder = ProfileFiles("voc2012").data
-    assert submission.choose_parameters(model, settings, folder, "x") == best
+    assert submission.find_parameters(model, settings, folder, "x") == best
     candidates.clear()
-    assert submission.choose_parameters(model, settings, folder, "x") == CRFParameters(**CRF)
+    assert submission.find_parameters(model, settings, folder, "x") == CRFParameters(**CRF)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(images: VocFolder) -> None:

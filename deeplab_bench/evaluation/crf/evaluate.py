@@ -82,7 +82,7 @@ def evaluate_crf(
     started = time.monotonic()
     tried = search_parameters(model, train, settings, workers, title)
     found = time.monotonic()
-    parameters = tried[0].parameters if tried else build_parameters(settings)
+    parameters = choose_parameters(tried, settings)
     tasks = build_validation_tasks(model, val, parameters, settings, title)
     confusions, regions, seconds, pictures = sum_results(refine_images(tasks, workers))
     ended = time.monotonic()
@@ -106,6 +106,11 @@ def evaluate_crf(
         | {"pydensecrf2": version("pydensecrf2")},
     }
     return result, timing
+
+
+def choose_parameters(tried: Sequence[Candidate], settings: CRF) -> CRFParameters:
+    """Return the best of the parameters that were tried, or without a search those given."""
+    return tried[0].parameters if tried else build_parameters(settings)
 
 
 def build_parameters(settings: CRF) -> CRFParameters:
