@@ -16,6 +16,7 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation.predict import compute_view_probabilities
 from deeplab_bench.models import build_model
+from deeplab_bench.runtime.device import computes_bfloat16
 from deeplab_bench.settings.experiment import Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.timing.rounds import Work
@@ -42,13 +43,18 @@ def build_training_benchmark(workload: Workload) -> Benchmark:
             f"{name}, tuned": lambda: make_peer_training(build(), workload, tuned=True),
         }
 
+    precision = (
+        "bfloat16 autocast"
+        if computes_bfloat16(workload.device)
+        else "float32, as this CPU lacks bfloat16"
+    )
     return Benchmark(
         "training_step",
         f"One SGD step on a batch of {workload.batch} crops of {workload.crop} px. Ours uses "
-        "deterministic algorithms, channels-last memory and, except in the float32 row, bfloat16 "
-        "autocast; it starts from uint8 crops in host memory. The others start from normalised "
+        "deterministic algorithms, channels-last memory and, except in the float32 row, "
+        f"{precision}; it starts from uint8 crops in host memory. The others start from normalised "
         "float32 crops in host memory. They run by default in float32 and contiguous memory, and "
-        "when tuned in bfloat16 autocast and channels-last memory. Their heads have one more 3x3 "
+        f"when tuned in {precision} and channels-last memory. Their heads have one more 3x3 "
         "convolution.",
         {
             OURS: lambda: make_own_training(workload),
@@ -91,7 +97,7 @@ def make_schedule(workload: Workload, **changes: Any) -> Training:
         "weight_decay": 0.0001,
         "random_scale": (0.5, 2.0),
         "horizontal_flip": True,
-        "precision": "bfloat16",
+        "precision": "bfloat16" if computes_bfloat16(workload.device) else "float32",
     }
     return Training.model_validate(content | changes)
 
@@ -111,6 +117,7 @@ def make_own_training(workload: Workload, **changes: Any) -> Implementation:
 def make_peer_training(network: nn.Module, workload: Workload, tuned: bool) -> Implementation:
     """Make a training step as in torchvision's reference script."""
     device = workload.device
+    autocast = tuned and computes_bfloat16(device)
     model = prepare(network, device, tuned).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=BASE_LR, momentum=0.9, weight_decay=0.0001)
     images = torch.randn(workload.batch, 3, *workload.size)
@@ -119,14 +126,14 @@ def make_peer_training(network: nn.Module, workload: Workload, tuned: bool) -> I
     def step() -> None:
         inputs = set_layout(images.to(device), tuned)
         targets = labels.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=tuned):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = F.cross_entropy(get_logits(model(inputs)), targets, ignore_index=VOID)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     work = set_determinism(step, False)
-    precision = torch.bfloat16 if tuned else torch.float32
+    precision = torch.bfloat16 if autocast else torch.float32
     return Implementation(work, count_flops(work), precision=precision)
 
 

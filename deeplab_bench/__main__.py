@@ -1,7 +1,9 @@
 """The command line: ``deeplab-bench COMMAND [ARGUMENT ...]`` or ``python -m deeplab_bench``."""
 
 import sys
+from pathlib import Path
 
+from deeplab_bench.runtime.pins import pin_process
 from pipelines.stages import STAGES
 from pipelines.warm import delegate, die_with_parent
 
@@ -10,6 +12,8 @@ def main() -> None:
     command = sys.argv[1:]
     if command and command[0] in STAGES:
         die_with_parent()
+        if len(command) > 1 and not STAGES[command[0]].cold:
+            pin_process(Path("results") / command[1] / "settings" / "process.json")
     status = delegate(command)
     if status is None:
         # Imported only here: it takes time, and a warm process has imported it already.

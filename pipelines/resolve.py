@@ -17,7 +17,11 @@ from deeplab_bench.settings.crf import CRFSettings
 from deeplab_bench.settings.experiment import StageSettings
 from deeplab_bench.settings.inference import EvaluationSettings
 from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.process import Process
+from deeplab_bench.writing import write_json
+from pipelines.stages import STAGES
 
+NATIVE = Process()  # of the stages that measure the machine
 OF_EVERY_MODEL = ("train", "receptive_field", "speed")
 
 
@@ -29,16 +33,20 @@ def main(profile: str) -> None:
     """
     params, files = load_params(), ProfileFiles(profile)
     require_known(profile, params.profile, "profile")
-    data = params.profile[profile].data
+    data, process = params.profile[profile].data, params.profile[profile].process
+    write_json(files.process_settings, process.model_dump())
     of_data = DataSettings(data=data.model_dump(mode="json"))
     for stage in ("download", "prepare"):
-        write_settings(files, stage, settings=of_data, module=type(data).__module__)
-    write_settings(files, "report", settings=Settings())
+        write_settings(
+            files, stage, settings=of_data, process=process, module=type(data).__module__
+        )
+    write_settings(files, "report", settings=Settings(), process=process)
     for stage, inference, settings in resolve_runs(params, profile):
         experiment = settings.experiment
         module = get_module_name(experiment.architecture)
         names = (*inference, experiment.model)
-        write_settings(files, stage, *names, settings=settings, module=module)
+        of_stage = NATIVE if STAGES[stage].cold else process
+        write_settings(files, stage, *names, settings=settings, process=of_stage, module=module)
 
 
 def resolve_runs(

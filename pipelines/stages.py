@@ -9,7 +9,8 @@ class Stage:
 
     ``wave``: the runs of one wave may run in parallel; they need only results of earlier waves.
     A stage without a wave runs alone on the machine. ``distributed``: the stage may run under
-    ``torchrun``. ``cold``: the stage needs a process of its own.
+    ``torchrun``. ``cold``: the stage measures the machine, and needs a process of its own that
+    is not pinned.
     """
 
     name: str

@@ -3,7 +3,8 @@
 Every stage needs some seconds to import torch. The warm process imports everything once. When
 ``dvc repro`` starts the process of a stage, this process sends its arguments and its terminal to
 the warm process, and waits. The warm process forks, and the fork runs the stage. A stage runs by
-itself if there is no warm process, or if a source file has changed since the import.
+itself if there is no warm process, if a source file has changed since the import, or if the warm
+process has other pins.
 """
 
 import ctypes
@@ -13,14 +14,16 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from deeplab_bench.runtime.pins import get_pins
 from pipelines.stages import STAGES
 
 ADDRESS = "DEEPLAB_BENCH_WARM"
@@ -42,6 +45,7 @@ def delegate(command: Sequence[str]) -> int | None:
             "folder": str(Path.cwd()),
             "sources": list_sources(),
             "gpus": os.environ.get(GPUS),
+            "pins": get_pins(),
         }
         try:
             connection.connect(address)
@@ -81,6 +85,7 @@ def list_sources() -> list[list[Any]]:
 
 def serve(listener: socket.socket) -> int:
     """Fork for every request. Only the fork returns, with its stage's exit status."""
+    die_with_parent()
     imported = list_sources()
     for stage in STAGES:
         import_module(f"pipelines.{stage}")
@@ -89,7 +94,8 @@ def serve(listener: socket.socket) -> int:
         connection, _ = listener.accept()
         message, terminal, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
         request = json.loads(message) if message else {}
-        if request.get("sources") == imported and os.fork() == 0:
+        fits = request.get("sources") == imported and request.get("pins") == get_pins()
+        if fits and os.fork() == 0:
             listener.close()
             return work(request, terminal, connection)
         for descriptor in terminal:
@@ -137,24 +143,38 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
 
 
 @contextmanager
-def warm_process() -> Iterator[None]:
-    """Run a warm process during the block, for the stages that the block starts."""
+def warm_process(pins: Mapping[str, str]) -> Iterator[None]:
+    """Run a warm process during the block, for the stages that the block starts.
+
+    It is a new Python, since ``pins`` must be set before numpy and torch are imported.
+    """
     folder = tempfile.mkdtemp()
     address = str(Path(folder) / "socket")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(address)
     listener.listen()
-    server = os.fork()
-    if server == 0:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        die_with_parent()
-        sys.exit(serve(listener))
+    server = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.warm", str(listener.fileno())],
+        cwd=ROOT,
+        env=os.environ | pins,
+        pass_fds=[listener.fileno()],
+        preexec_fn=ignore_interrupts,
+    )
     listener.close()
     os.environ[ADDRESS] = address
     try:
         yield
     finally:
         del os.environ[ADDRESS]
-        os.kill(server, signal.SIGTERM)
-        os.waitpid(server, 0)
+        server.terminate()
+        server.wait()
         shutil.rmtree(folder)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which ends the stages; the warm process ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(socket.socket(fileno=int(sys.argv[1]))))

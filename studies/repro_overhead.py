@@ -42,7 +42,7 @@ def main() -> None:
 def time_repro(cold: bool) -> float:
     """Run every stage again and return the seconds."""
     started = time.monotonic()
-    with nullcontext() if cold else warm_process():
+    with nullcontext() if cold else warm_process({}):
         run_dvc("repro", "--force").check_returncode()
     return time.monotonic() - started
 

@@ -1,5 +1,12 @@
 """Fixtures: a tiny data set, and the settings of a tiny model."""
 
+import os
+
+from deeplab_bench.runtime.pins import list_pins
+
+os.environ |= list_pins("portable", threads=1)
+
+
 from collections.abc import Iterator
 from pathlib import Path
 

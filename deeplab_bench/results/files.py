@@ -36,6 +36,11 @@ class ProfileFiles:
         return self.folder.joinpath("settings", *folders, f"{name}.json")
 
     @property
+    def process_settings(self) -> Path:
+        """Return the file that ``runtime.pins`` reads before numpy and torch are imported."""
+        return self.folder / "settings" / "process.json"
+
+    @property
     def sample_images(self) -> Path:
         return self.folder / "samples" / "images.png"
 

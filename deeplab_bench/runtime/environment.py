@@ -4,12 +4,12 @@ import os
 import platform
 import re
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-CPUINFO = Path("/proc/cpuinfo")
+from deeplab_bench.runtime.pins import get_determinism, read_cpuinfo
+
 # The microarchitectures by vendor and CPU family: the first and the last model of each.
 MICROARCHITECTURES = {
     ("AuthenticAMD", 23): ((0x00, 0x2F, "Zen"), (0x30, 0xFF, "Zen 2")),
@@ -46,6 +46,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": get_device_name(device),
         **describe_cpu(read_cpuinfo()),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "determinism": get_determinism(),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
@@ -60,15 +61,6 @@ def get_device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return read_cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def read_cpuinfo() -> dict[str, str]:
-    """Read the properties of the first processor; empty if the system does not tell them."""
-    if not CPUINFO.is_file():
-        return {}
-    first, _, _ = CPUINFO.read_text(encoding="utf-8").partition("\n\n")
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def describe_cpu(cpuinfo: dict[str, str]) -> dict[str, str | int | None]:

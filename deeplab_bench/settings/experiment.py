@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from deeplab_bench.settings.base import Settings, SettingsError
+from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.training import Training
 
 # The arguments of architectures that are atrous rates of a head; they follow the output stride.
@@ -30,6 +31,7 @@ class Experiment(Settings):
     arguments: dict[str, Any]
     training: Training
     second_phase: Phase | None = None
+    process: Process = Process()
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -36,6 +36,7 @@ from deeplab_bench.settings.experiment import (
     scale_rates,
 )
 from deeplab_bench.settings.inference import PLAIN, Inference
+from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.published import Citation, PublishedError, find_published
 from deeplab_bench.settings.training import Training
 
@@ -60,10 +61,12 @@ class Profile(Settings):
     """A data set, and the backbone and schedule that all models are compared with on it.
 
     ``model`` holds arguments of architectures by name. Each architecture takes those it knows. The
-    report marks an mIoU above ``miou_ceiling``, in percent, as implausible.
+    report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``process`` says what
+    results may depend on.
     """
 
     data: Data
+    process: Process = Process()
     miou_ceiling: Percent | None = None
     model: dict[str, Any]
     training: Training
@@ -109,6 +112,7 @@ class Study(Settings):
 
 SECTIONS: dict[str, type[Settings]] = {
     "run": RunSettings,
+    "process": Process,
     "training": Training,
     "crf": CRF,
     "search": CRFSearch,
@@ -158,6 +162,7 @@ class Params(Settings):
             architecture=architecture,
             arguments=_arguments(architecture, settings.model, block, where),
             training=_validated(Training, schedule, f"{where}.training."),
+            process=settings.process,
         )
         if second is None:
             return experiment

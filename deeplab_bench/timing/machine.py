@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.runtime.environment import CPUINFO, describe_environment, get_device_name
+from deeplab_bench.runtime.environment import describe_environment, get_device_name
+from deeplab_bench.runtime.pins import CPUINFO
 
 MEBIBYTE = 2**20
 

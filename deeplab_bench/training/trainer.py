@@ -14,6 +14,7 @@ from deeplab_bench.data.batches import normalise
 from deeplab_bench.errors import UserError
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
+from deeplab_bench.runtime.device import computes_bfloat16
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training.loss import segmentation_loss, subsample
 from deeplab_bench.writing import write_tensors
@@ -69,6 +70,7 @@ class Trainer:
         device: torch.device,
         class_weights: Tensor | None = None,
     ) -> None:
+        require_precision(training, device)
         self.model, self.training, self.device = model.train(), training, device
         set_batch_norm(model, training)
         weights = None if class_weights is None else class_weights.to(device)
@@ -178,6 +180,19 @@ class Trainer:
 
 def round_or_none(loss: float) -> float | None:
     return round(loss, 5) if math.isfinite(loss) else None
+
+
+def require_precision(training: Training, device: torch.device) -> None:
+    """Refuse bfloat16 on a CPU that only emulates it.
+
+    Raises:
+        TrainingError: a step would take up to 100 times as long as in float32.
+    """
+    if training.precision == "bfloat16" and not computes_bfloat16(device):
+        raise TrainingError(
+            "training.precision is bfloat16, which this CPU only emulates, up to 100 times slower "
+            "than float32: set it to float32, or train on a GPU"
+        )
 
 
 def set_batch_norm(model: nn.Module, training: Training) -> None:

@@ -68,7 +68,7 @@ REPRODUCE = """\
 import sys
 from pipelines.parallel import reproduce
 from pipelines.warm import warm_process
-with warm_process():
+with warm_process({}):
     status = reproduce(jobs=1)
 sys.exit(status)
 """

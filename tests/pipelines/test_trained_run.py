@@ -37,6 +37,7 @@ from deeplab_bench.settings.base import SettingsError
 from deeplab_bench.settings.crf import CRF, CRFSettings
 from deeplab_bench.settings.experiment import Experiment, Phase, StageSettings
 from deeplab_bench.settings.inference import PLAIN, EvaluationSettings, Inference
+from deeplab_bench.settings.process import Process
 from deeplab_bench.training.train import read_timing
 from deeplab_bench.writing import write_tensors
 from pipelines import audit, crf, receptive_field, train
@@ -103,12 +104,14 @@ def _project(
     shutil.copytree(checkpoint_file.parent, RUN.checkpoint.parent)
     plain = StageSettings(experiment=experiment)
     for stage in ("train", "audit", "receptive_field"):
-        write_settings(PROFILE, stage, "plain", settings=plain, module=FCN)
+        write_settings(PROFILE, stage, "plain", settings=plain, process=Process(), module=FCN)
     for name, inference in WAYS.items():
         of_way = EvaluationSettings(experiment=experiment, inference=inference)
-        write_settings(PROFILE, "evaluate", name, "plain", settings=of_way, module=FCN)
+        write_settings(
+            PROFILE, "evaluate", name, "plain", settings=of_way, process=Process(), module=FCN
+        )
     of_crf = CRFSettings(experiment=experiment, crf=REFINEMENT)
-    write_settings(PROFILE, "crf", "plain", settings=of_crf, module=FCN)
+    write_settings(PROFILE, "crf", "plain", settings=of_crf, process=Process(), module=FCN)
     monkeypatch.setattr(
         crf_evaluation, "refine_images", lambda tasks, workers: map(refine_image, tasks)
     )
@@ -282,5 +285,5 @@ def test_the_stage_of_training_makes_the_checkpoint_that_the_others_take(
 
 def test_settings_are_read_as_they_were_written(experiment: Experiment) -> None:
     settings = CRFSettings(experiment=experiment, crf=REFINEMENT)
-    write_settings(PROFILE, "crf", "x", settings=settings, module=FCN)
+    write_settings(PROFILE, "crf", "x", settings=settings, process=Process(), module=FCN)
     assert read_settings(PROFILE, "crf", "x", schema=CRFSettings) == settings

@@ -29,7 +29,7 @@ def run(command):
 WARM = """
 import subprocess, sys
 from pipelines.warm import warm_process
-with warm_process():
+with warm_process({}):
     status = subprocess.run(["sh", "-c", sys.argv[1]]).returncode
 sys.exit(status)
 """
@@ -42,6 +42,7 @@ def project(tmp_path: Path) -> Path:
     files = {
         "pipelines": ("__init__", "stages", "warm"),
         "deeplab_bench": ("__init__", "__main__"),
+        "deeplab_bench/runtime": ("__init__", "pins"),
     }
     for package, names in files.items():
         (folder / package).mkdir(parents=True)

@@ -29,6 +29,7 @@ from deeplab_bench.results.stage_settings import write_settings
 from deeplab_bench.runtime.distributed import SynchronisedBatchNorm, synchronise_batch_norm
 from deeplab_bench.settings.experiment import Experiment, StageSettings
 from deeplab_bench.settings.inference import EvaluationSettings, Inference
+from deeplab_bench.settings.process import Process
 
 
 def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
@@ -57,8 +58,10 @@ def write_stage_settings(folder: Path, experiment: Experiment) -> None:
     once = EvaluationSettings(experiment=experiment, inference=Inference())
     with contextlib.chdir(folder):
         files = ProfileFiles("toy")
-        write_settings(files, "train", "plain", settings=plain, module=module)
-        write_settings(files, "evaluate", "once", "plain", settings=once, module=module)
+        write_settings(files, "train", "plain", settings=plain, process=Process(), module=module)
+        write_settings(
+            files, "evaluate", "once", "plain", settings=once, process=Process(), module=module
+        )
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from deeplab_bench.report.captions import describe_environments
 from deeplab_bench.results.records import Environment
-from deeplab_bench.runtime import environment
+from deeplab_bench.runtime import pins
 from deeplab_bench.runtime.environment import describe_cpu, describe_environment, get_device_name
 
 CPU = torch.device("cpu")
@@ -26,6 +26,7 @@ def test_environment() -> None:
         "cpu_stepping",
         "microcode",
         "instruction_set",
+        "determinism",
         "threads",
         "cpus",
         "python",
@@ -74,8 +75,8 @@ def test_processors_of_one_name_are_told_apart(
 
 
 def test_a_system_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "none")
-    assert set(describe_cpu(environment.read_cpuinfo()).values()) == {None}
+    monkeypatch.setattr(pins, "CPUINFO", tmp_path / "none")
+    assert set(describe_cpu(pins.read_cpuinfo()).values()) == {None}
     assert get_device_name(CPU)
 
 

@@ -1,0 +1,37 @@
+"""The settings of the process that makes a result."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from deeplab_bench.settings.base import PositiveInt, Settings
+
+Determinism = Literal["portable", "strict", "native"]
+
+
+class Process(Settings):
+    """What a result may depend on, beside its settings, data and code.
+
+    ``determinism`` is one of
+
+    ``native``: the machine computes as fast as it can. On a CPU, the same machine gives the same
+    bytes. On a GPU, TF32 products and algorithms without a fixed order of sums are allowed.
+
+    ``strict``: deterministic algorithms and no TF32, so that two runs on the same kind of GPU or
+    CPU give the same bytes.
+
+    ``portable``: ``strict``, and the CPU's instruction set is pinned to AVX2 in all mathematical
+    libraries, so that every x86-64 machine with AVX2 gives the same bytes. It needs ``threads``.
+
+    ``threads`` is the number of CPU threads of a stage; None is one for each core. Sums depend on
+    it.
+    """
+
+    determinism: Determinism = "native"
+    threads: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _portable_has_threads(self) -> "Process":
+        if self.determinism == "portable" and self.threads is None:
+            raise ValueError("determinism 'portable' needs threads: set it to 1, for example")
+        return self
