@@ -3,6 +3,7 @@
 DVC is imported in the functions, as the stages run without it.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def locked_repository() -> Iterator[Any]:
     """
     from dvc.repo import Repo, lock_repo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # its progress would mix with ours
     with say_errors_of_dvc(), Repo() as repo, lock_repo(repo):
         yield repo
 

@@ -6,6 +6,7 @@ that no other DVC starts the same run. The output of a run is in ``logs/<run>.lo
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -110,7 +111,7 @@ class SideBySide:
         self.unrecorded: list[Any] = []
         self.recorded_at = time.monotonic()
         self.failed = False
-        self.bar = tqdm(total=len(runs), unit="run", dynamic_ncols=True)
+        self.bar = tqdm(total=len(runs), unit="run", dynamic_ncols=True, mininterval=1, miniters=0)
 
     def run(self) -> bool:
         """Run all, and return whether all ended well."""
@@ -171,7 +172,8 @@ class SideBySide:
 
     def show_children(self) -> None:
         names = ", ".join(child.run.addressing for child in self.children.values())
-        self.bar.set_postfix_str(names)
+        self.bar.set_postfix_str(names, refresh=False)
+        self.bar.update(0)
 
     def record_after_a_while(self) -> None:
         if time.monotonic() - self.recorded_at > RECORD_SECONDS:
@@ -189,13 +191,15 @@ class SideBySide:
 
 
 def start(run: Any, environment: Mapping[str, str]) -> Child:
-    """Start the command of a run as ``dvc repro`` does, but with its output in a file."""
+    """Start the command of a run as ``dvc repro`` does, but with its output in a file.
+
+    There is no shell between, since it might outlive a killed driver, and the command a killed shell.
+    """
     LOGS.mkdir(exist_ok=True)
     log = LOGS / f"{run.addressing}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            run.cmd,
-            shell=True,
+            shlex.split(run.cmd),
             cwd=run.wdir,
             env=get_environment() | dict(environment),
             stdin=subprocess.DEVNULL,
