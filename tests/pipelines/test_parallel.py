@@ -38,11 +38,12 @@ stages:
     outs: [report: {cache: false}]
 """
 REPRODUCE = """\
-import sys
+import os, sys
 from deeplab_bench.errors import UserError
-from pipelines.parallel import reproduce
+from pipelines import parallel
+parallel.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
 try:
-    sys.exit(reproduce(int(sys.argv[1])))
+    sys.exit(parallel.reproduce(int(sys.argv[1])))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -210,10 +211,7 @@ def test_a_dependency_that_is_missing_is_a_failure(project: Path) -> None:
 
 
 def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
-    command = [sys.executable, "-c", REPRODUCE, "2"]
-    with subprocess.Popen(
-        command, cwd=project, env=get_environment(SLOW="c"), stderr=subprocess.DEVNULL
-    ) as process:
+    with start(project, SLOW="c") as process:
         wait_for(project / "logs" / "train@c.log")
         wait_for(project / "weights-b")
         time.sleep(1)
@@ -225,11 +223,18 @@ def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
     assert "train@c" in said
 
 
+def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
+    """Check the lock file while a run is still running. The lock of DVC is free afterwards."""
+    with start(project, SLOW="c", RECORD="0.2") as process:
+        wait_for(project / "dvc.lock", having="weights-b")
+        process.kill()
+    said = dvc(project, "status")
+    assert "train@b" not in said
+    assert "train@c" in said
+
+
 def test_another_dvc_is_refused_meanwhile(project: Path) -> None:
-    command = [sys.executable, "-c", REPRODUCE, "2"]
-    with subprocess.Popen(
-        command, cwd=project, env=get_environment(SLOW="c"), stderr=subprocess.DEVNULL
-    ) as process:
+    with start(project, SLOW="c") as process:
         wait_for(project / "logs" / "train@a.log")
         done = run(project, jobs=2)
         process.terminate()
@@ -237,11 +242,23 @@ def test_another_dvc_is_refused_meanwhile(project: Path) -> None:
     assert done.stderr.startswith("error: Unable to acquire lock.")
 
 
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < until:
+def start(project: Path, **settings: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", REPRODUCE, "2"],
+        cwd=project,
+        env=get_environment(**settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for(path: Path, having: str = "") -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if path.exists() and having in path.read_text(encoding="utf-8"):
+            return
         time.sleep(0.1)
-    assert path.exists()
+    raise AssertionError(f"{path} does not have {having!r}")
 
 
 @pytest.mark.parametrize(("jobs", "gpus"), [(1, "0,1"), (3, "2"), (1, "")])
