@@ -193,7 +193,7 @@ class SideBySide:
 def start(run: Any, environment: Mapping[str, str]) -> Child:
     """Start the command of a run as ``dvc repro`` does, but with its output in a file.
 
-    There is no shell between, since it might outlive a killed driver, and the command a killed shell.
+    No shell is between them: it would outlive a killed driver, and its child with it.
     """
     LOGS.mkdir(exist_ok=True)
     log = LOGS / f"{run.addressing}.log"

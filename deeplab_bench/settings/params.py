@@ -60,8 +60,8 @@ class Profile(Settings):
     """A data set, and the backbone and schedule that all models are compared with on it.
 
     ``model`` holds arguments of architectures by name. Each architecture takes those it knows. The
-    report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``threads`` is the number
-    of CPU threads that each stage uses; without it, all cores.
+    report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``threads`` is the
+    number of CPU threads that each stage uses; without it, all cores.
     """
 
     data: Data
