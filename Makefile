@@ -3,8 +3,8 @@ PYTHON ?= python3
 # The profile and the study to run; without them, what params.yaml says.
 PROFILE ?=
 STUDY ?=
-# Stages at a time on a machine with several GPUs.
-JOBS ?= 1
+# Stages side by side; without it, one on a GPU, and on a CPU as many as have cores for their threads.
+JOBS ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
@@ -13,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: .venv/installed
 	$(if $(PROFILE)$(STUDY),deeplab-bench select --profile "$(PROFILE)" --study "$(STUDY)")
-	deeplab-bench repro --jobs $(JOBS)
+	deeplab-bench repro $(if $(JOBS),--jobs $(JOBS))
 
 # Says what `make repro` would run and what it costs; trains nothing.
 plan: .venv/installed

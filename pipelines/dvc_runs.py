@@ -1,9 +1,14 @@
-"""Runs of stages, named as in ``train@quick-aspp-0``: calls of DVC, and lists of due runs."""
+"""Runs of stages, named as in ``train@quick-aspp-0``: calls of DVC, and lists of due runs.
 
+DVC is imported in the functions, as the stages run without it.
+"""
+
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +17,120 @@ import networkx as nx
 from deeplab_bench.errors import UserError
 
 
-def run_dvc(
-    *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
-) -> "subprocess.CompletedProcess[str]":
-    """Run the DVC of this Python. Stages use this Python too, even if it is not activated."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+class DVCError(UserError):
+    """DVC refuses something; the message is its own."""
+
+
+def run_dvc(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the DVC of this Python."""
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        env=os.environ | {"PATH": path} | dict(environment or {}),
+        env=get_environment(),
         text=True,
         check=False,
         **options,
     )
 
 
-def list_stale_runs(stages: Collection[str]) -> list[str]:
-    """List the runs of these stages with a changed dependency, output or command."""
-    from dvc.repo import Repo  # here, as the stages run without DVC
+def get_environment() -> dict[str, str]:
+    """Return the environment of stages. They use this Python, even if it is not activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path}
 
-    with Repo() as repo:
-        return [run for run in repo.status() if run.partition("@")[0] in stages]
+
+@contextmanager
+def locked_repository() -> Iterator[Any]:
+    """Open DVC's repository and hold its lock: no other DVC changes a result meanwhile.
+
+    Raises:
+        DVCError: another DVC holds the lock, or dvc.yaml or params.yaml is wrong.
+    """
+    from dvc.repo import Repo, lock_repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # its progress would mix with ours
+    with say_errors_of_dvc(), Repo() as repo, lock_repo(repo):
+        yield repo
+
+
+@contextmanager
+def say_errors_of_dvc() -> Iterator[None]:
+    """Raise DVC's errors as errors of the user."""
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except DvcException as error:
+        raise DVCError(" ".join(str(error).split())) from error
+
+
+def list_stale_runs(repo: Any, stages: Collection[str]) -> list[Any]:
+    """List DVC's runs of these stages with a changed dependency, output or command."""
+    return [
+        run
+        for run in repo.index.stages
+        if run.addressing.partition("@")[0] in stages and run.status()
+    ]
+
+
+def prepare(run: Any) -> bool:
+    """Do what ``dvc repro`` does before the command of a run: remove its outputs.
+
+    Returns True if DVC knows the outputs from an earlier time; then they are in place again.
+
+    Raises:
+        DVCError: a dependency is missing.
+    """
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    for dependency in run.deps:
+        if not dependency.exists:
+            raise DVCError(f"{dependency} is missing: run the stage that makes it")
+    with say_errors_of_dvc():
+        run.remove_outs()
+        try:
+            run.repo.stage_cache.restore(run)
+        except RunCacheNotFoundError:
+            run.save_deps()
+            return False
+        return True
+
+
+def take_outputs(run: Any) -> None:
+    """Hash what a run has read and written, and put its cached outputs into DVC's cache.
+
+    Raises:
+        DVCError: an output is missing.
+    """
+    with say_errors_of_dvc():
+        # As `dvc repro` does: its cache of runs has only those whose outputs are all in the cache.
+        run.save(run_cache=all(out.use_cache for out in run.outs))
+        run.commit()
+
+
+def record(runs: Sequence[Any]) -> None:
+    """Write runs, whose outputs are taken, into dvc.lock. This takes a second."""
+    if runs:
+        runs[0].dvcfile.dump_stages(runs, update_pipeline=False)
+
+
+def list_recorded_runs(repo: Any) -> list[str]:
+    """List the names of the runs in dvc.lock, in its order."""
+    from dvc.dvcfile import load_file
+
+    return list(load_file(repo, "dvc.yaml").lockfile_contents.get("stages", {}))
+
+
+def sort_recorded_runs(repo: Any, before: Collection[str]) -> None:
+    """Sort the runs that dvc.lock did not have before, as ``dvc repro`` would have written them."""
+    from dvc.utils.serialize import modify_yaml
+
+    new = [name for name in list_recorded_runs(repo) if name not in before]
+    in_order = [run.addressing for run in repo.index.stages if run.addressing in new]
+    if new != in_order:
+        with modify_yaml("dvc.lock", fs=repo.fs) as content:
+            entries = content["stages"]
+            for name in in_order:
+                entries[name] = entries.pop(name)
 
 
 def list_due_runs(profile: str) -> list[str]:

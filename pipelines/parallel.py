@@ -1,34 +1,65 @@
-"""Parallel runs of stages, one on each GPU.
+"""Runs of stages side by side: one on each GPU, or several on the cores of a CPU.
 
-With one job, or with fewer than two GPUs, plain ``dvc repro`` runs one stage after another. The
-output of a parallel stage is shown when it ends.
+``dvc repro`` runs one stage after another. Here a driver starts the commands itself and records
+with DVC what ended well, as ``dvc repro`` does. It alone writes dvc.lock. It holds DVC's lock, so
+that no other DVC starts the same run. The output of a run is in ``logs/<run>.log``.
 """
 
 import os
+import shlex
 import subprocess
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from queue import SimpleQueue
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from pipelines.dvc_runs import list_stale_runs, run_dvc
+from pipelines.dvc_runs import (
+    DVCError,
+    get_environment,
+    list_recorded_runs,
+    list_stale_runs,
+    locked_repository,
+    prepare,
+    record,
+    run_dvc,
+    sort_recorded_runs,
+    take_outputs,
+)
 from pipelines.stages import STAGES
+
+LOGS = Path("logs")
+TAIL_LINES = 20
+POLL_SECONDS = 0.1
+# Writing dvc.lock takes a second of a core, so finished runs are recorded together.
+RECORD_SECONDS = 20.0
 
 
 def reproduce(jobs: int) -> int:
-    """Run all stages that are due, in parallel where possible.
+    """Run all stages that are due, ``jobs`` side by side where possible.
 
-    Returns the exit status of the first stage that failed, otherwise that of ``dvc repro``.
+    Returns 0, or the exit status of ``dvc repro``, or 1 if a run beside others failed.
+
+    Raises:
+        DVCError: DVC refuses to begin.
     """
-    gpus = list_gpus()[:jobs] if jobs > 1 else []
-    waves = sorted({stage.wave for stage in STAGES.values() if stage.wave is not None})
-    for wave in waves if len(gpus) > 1 else ():
-        stages = [name for name, stage in STAGES.items() if stage.wave == wave]
-        status = run_side_by_side(list_stale_runs(stages), gpus)
-        if status:
-            return status
+    lanes = list_lanes(jobs)
+    if len(lanes) > 1 and not run_waves(lanes):
+        return 1
     return run_dvc("repro").returncode
+
+
+def list_lanes(jobs: int) -> list[dict[str, str]]:
+    """List what the environments of runs at a time have of their own.
+
+    They are at most one a GPU. Without a GPU they are as many as asked for.
+    """
+    gpus = list_gpus()
+    return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:jobs]] if gpus else [{}] * jobs
 
 
 def list_gpus() -> list[str]:
@@ -41,30 +72,144 @@ def list_gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
-def run_side_by_side(runs: Sequence[str], gpus: Sequence[str]) -> int:
-    """Run stages, as many at a time as there are GPUs; stop at the first failure."""
-    free: SimpleQueue[str] = SimpleQueue()
-    for gpu in gpus:
-        free.put(gpu)
-
-    def reproduce(run: str) -> "subprocess.CompletedProcess[str]":
-        gpu = free.get()
+def run_waves(lanes: Sequence[Mapping[str, str]]) -> bool:
+    """Run the stages that may run side by side; return False if one of them failed."""
+    waves = sorted({stage.wave for stage in STAGES.values() if stage.wave is not None})
+    with locked_repository() as repo:
+        recorded = list_recorded_runs(repo)
         try:
-            return run_dvc(
-                *("--wait-for-lock", "repro", "--single-item", run),
-                environment={"CUDA_VISIBLE_DEVICES": gpu},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
+            for wave in waves:
+                stages = [name for name, stage in STAGES.items() if stage.wave == wave]
+                runs = list_stale_runs(repo, stages)
+                if runs and not SideBySide(runs, lanes).run():
+                    return False
         finally:
-            free.put(gpu)
+            sort_recorded_runs(repo, recorded)
+    return True
 
-    with ThreadPoolExecutor(len(gpus)) as pool:
-        pending = [pool.submit(reproduce, run) for run in runs]
-        for future in tqdm(as_completed(pending), desc="stages", total=len(runs), unit="stage"):
-            done = future.result()
-            tqdm.write(done.stdout)
-            if done.returncode:
-                pool.shutdown(cancel_futures=True)
-                return done.returncode
-    return 0
+
+@dataclass
+class Child:
+    """A run whose command is running."""
+
+    run: Any
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    started: float
+
+
+class SideBySide:
+    """Runs that need nothing of each other, as many at a time as there are lanes.
+
+    After a failure nothing new starts. What ended well is recorded, even if this is interrupted.
+    """
+
+    def __init__(self, runs: Sequence[Any], lanes: Sequence[Mapping[str, str]]) -> None:
+        self.waiting = deque(runs)
+        self.lanes = lanes
+        self.children: dict[int, Child] = {}
+        self.unrecorded: list[Any] = []
+        self.recorded_at = time.monotonic()
+        self.failed = False
+        self.bar = tqdm(total=len(runs), unit="run", dynamic_ncols=True, mininterval=1, miniters=0)
+
+    def run(self) -> bool:
+        """Run all, and return whether all ended well."""
+        try:
+            while self.children or self.waiting:
+                self.start_children()
+                self.show_children()
+                self.record_after_a_while()
+                time.sleep(POLL_SECONDS)
+                self.collect_children()
+        finally:
+            self.end_children()
+            record(self.unrecorded)
+            self.bar.close()
+        return not self.failed
+
+    def start_children(self) -> None:
+        for lane, environment in enumerate(self.lanes):
+            while self.waiting and lane not in self.children:
+                run = self.waiting.popleft()
+                try:
+                    known = prepare(run)
+                except DVCError as error:
+                    self.fail(run, str(error))
+                    continue
+                if known:
+                    self.finish(run, "was in the cache")
+                else:
+                    self.children[lane] = start(run, environment)
+
+    def collect_children(self) -> None:
+        for lane, child in list(self.children.items()):
+            status = child.process.poll()
+            if status is None:
+                continue
+            del self.children[lane]
+            seconds = f"{time.monotonic() - child.started:.1f} s"
+            if status == 0:
+                self.finish(child.run, seconds)
+            else:
+                said = f"exited with {status} after {seconds}. The end of {child.log}:"
+                self.fail(child.run, "\n".join([said, *read_tail(child.log)]))
+
+    def finish(self, run: Any, how: str) -> None:
+        try:
+            take_outputs(run)
+        except DVCError as error:
+            self.fail(run, str(error))
+            return
+        self.unrecorded.append(run)
+        self.bar.update()
+        tqdm.write(f"{run.addressing}: {how}")
+
+    def fail(self, run: Any, why: str) -> None:
+        self.failed = True
+        self.waiting.clear()
+        tqdm.write(f"error: {run.addressing}: {why}", file=sys.stderr)
+
+    def show_children(self) -> None:
+        names = ", ".join(child.run.addressing for child in self.children.values())
+        self.bar.set_postfix_str(names, refresh=False)
+        self.bar.update(0)
+
+    def record_after_a_while(self) -> None:
+        if time.monotonic() - self.recorded_at > RECORD_SECONDS:
+            record(self.unrecorded)
+            self.unrecorded.clear()
+            self.recorded_at = time.monotonic()
+
+    def end_children(self) -> None:
+        """End the children that still run, as this is interrupted; some may end well."""
+        for child in self.children.values():
+            child.process.terminate()
+        for child in self.children.values():
+            if child.process.wait() == 0:
+                self.finish(child.run, "ended well")
+
+
+def start(run: Any, environment: Mapping[str, str]) -> Child:
+    """Start the command of a run as ``dvc repro`` does, but with its output in a file.
+
+    No shell is between them: it would outlive a killed driver, and its child with it.
+    """
+    LOGS.mkdir(exist_ok=True)
+    log = LOGS / f"{run.addressing}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            shlex.split(run.cmd),
+            cwd=run.wdir,
+            env=get_environment() | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    return Child(run, process, log, time.monotonic())
+
+
+def read_tail(log: Path) -> list[str]:
+    """Read the last lines of a log; of a progress bar, which writes over itself, the last state."""
+    lines = log.read_bytes().decode(errors="replace").rstrip().split("\n")
+    return [line.rpartition("\r")[2] for line in lines[-TAIL_LINES:]]

@@ -1,6 +1,9 @@
 """Tests of stages side by side with DVC; the stages only write when and where they ran."""
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -9,51 +12,93 @@ from pathlib import Path
 
 import pytest
 
+from deeplab_bench.settings.process import Process
+from pipelines import parallel, repro
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PIPELINE = """\
 stages:
   resolve:
-    cmd: echo resolved > resolved
+    cmd: cp /dev/null resolved
     outs: [resolved: {cache: false}]
   train:
     matrix: {model: [a, b, c]}
     cmd: sh train.sh ${item.model}
-    deps: [resolved]
-    outs: ["${item.model}": {cache: false}]
+    deps: [resolved, source]
+    outs: ["${item.model}": {cache: false}, "weights-${item.model}"]
+  evaluate:
+    matrix: {model: [a, b, c]}
+    cmd: cp weights-${item.model} score-${item.model}
+    deps: ["weights-${item.model}"]
+    outs: ["score-${item.model}"]
   report:
     cmd: cat a b c > report
     deps: [a, b, c]
     outs: [report: {cache: false}]
 """
-REPRODUCE = (
-    "import sys; from pipelines.parallel import reproduce; sys.exit(reproduce(int(sys.argv[1])))"
-)
-# The GPU, and from when to when; b fails where it is told to.
+REPRODUCE = """\
+import os, sys
+from deeplab_bench.errors import UserError
+from pipelines import parallel
+parallel.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
+try:
+    sys.exit(parallel.reproduce(int(sys.argv[1])))
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
+# The GPU, and from when to when; b fails where it is told to. Outputs of earlier runs must be gone.
 TRAIN = """\
-[ "$1" = "$FAILING" ] && exit 7
+[ "$1" = "$FAILING" ] && echo "so it is" && exit 7
+[ "$1" = "$SILENT" ] && exit 0
+[ -e "weights-$1" ] && echo "weights-$1 is still here" && exit 8
 start=$(date +%s.%N)
-sleep 2
+[ "$1" = "$SLOW" ] && sleep 60
+sleep 1
 echo "$1 ${CUDA_VISIBLE_DEVICES:-none} $start $(date +%s.%N)" > $1
+cat source > weights-$1
+echo $1 >> weights-$1
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    (tmp_path / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
-    (tmp_path / "train.sh").write_text(TRAIN, encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=tmp_path, check=True)
+    make_project(tmp_path)
     return tmp_path
 
 
-def run(project: Path, jobs: int, gpus: str, failing: str = "") -> subprocess.CompletedProcess[str]:
+def make_project(folder: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
+    (folder / "train.sh").write_text(TRAIN, encoding="utf-8")
+    (folder / "source").write_text("0\n", encoding="utf-8")
+    (folder / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
+
+
+def get_environment(gpus: str = "", **settings: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    common = {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    return os.environ | common | {"CUDA_VISIBLE_DEVICES": gpus} | settings
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(
+        command, cwd=project, env=get_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(
+    project: Path, jobs: int, gpus: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", REPRODUCE, str(jobs)],
         cwd=project,
-        env=os.environ | environment | {"CUDA_VISIBLE_DEVICES": gpus, "FAILING": failing},
+        env=get_environment(gpus, **settings),
         capture_output=True,
         text=True,
     )
@@ -61,12 +106,17 @@ def run(project: Path, jobs: int, gpus: str, failing: str = "") -> subprocess.Co
 
 def trained(project: Path) -> list[tuple[str, str, float, float]]:
     """Read model, GPU, start and end of each training, in the order of their starts."""
-    lines = (project / "report").read_text(encoding="utf-8").splitlines()
+    lines = [(project / name).read_text(encoding="utf-8") for name in "abc"]
     rows = [line.split() for line in lines]
     return sorted(
         ((model, gpu, float(start), float(end)) for model, gpu, start, end in rows),
         key=lambda row: row[2],
     )
+
+
+def list_cache(project: Path) -> set[Path]:
+    cache = project / ".dvc" / "cache"
+    return {path.relative_to(cache) for path in cache.rglob("*") if path.is_file()}
 
 
 def test_two_gpus_have_a_stage_each(project: Path) -> None:
@@ -79,20 +129,163 @@ def test_two_gpus_have_a_stage_each(project: Path) -> None:
     assert second_start < first_end
     assert third in {"5", "6"}
     assert start >= min(first_end, second_end)
+
+
+def test_without_a_gpu_there_are_as_many_as_asked_for(project: Path) -> None:
+    assert run(project, jobs=3).returncode == 0
+    rows = trained(project)
+    assert max(start for _, _, start, _ in rows) < min(end for *_, end in rows)
     before = time.time()
-    assert run(project, jobs=4, gpus="5,6").returncode == 0
+    done = run(project, jobs=3)
+    assert done.returncode == 0
+    assert "Running" not in done.stdout
     assert all(end < before for *_, end in trained(project))
 
 
-def test_a_failure_is_the_end(project: Path) -> None:
-    done = run(project, jobs=2, gpus="0,1", failing="b")
-    assert done.returncode != 0
-    assert "exited with 7" in done.stdout + done.stderr
+def test_files_of_dvc_are_those_of_plain_repro(tmp_path: Path) -> None:
+    """Check dvc.lock byte by byte and DVC's cache, after a first run and after a change."""
+    # Times are outputs here, and differ: replace them.
+    script = TRAIN.replace("$start $(date +%s.%N)", "1 2").replace(
+        "sleep 1", "[ $1 != a ] || sleep 1"
+    )
+    folders = [tmp_path / "plain", tmp_path / "beside"]
+    for source in ("0\n", "1\n"):
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+            if source == "0\n":
+                make_project(folder)
+                (folder / "train.sh").write_text(script, encoding="utf-8")
+            (folder / "source").write_text(source, encoding="utf-8")
+        dvc(folders[0], "repro")
+        done = run(folders[1], jobs=3)
+        assert done.returncode == 0, done.stdout + done.stderr
+        plain, beside = ((folder / "dvc.lock").read_text(encoding="utf-8") for folder in folders)
+        assert beside == plain
+        assert list_cache(folders[0]) == list_cache(folders[1])
+    assert (folders[1] / "weights-a").read_text(encoding="utf-8") == "1\na\n"
+    assert dvc(folders[1], "status") == "Data and pipelines are up to date.\n"
+
+
+def test_a_result_of_before_is_taken_from_the_cache(project: Path) -> None:
+    """Check the stage whose outputs are all in the cache, as `dvc repro` does."""
+    assert run(project, jobs=2).returncode == 0
+    (project / "source").write_text("1\n", encoding="utf-8")
+    assert run(project, jobs=2).returncode == 0
+    (project / "source").write_text("0\n", encoding="utf-8")
+    shutil.rmtree(project / "logs")
+    done = run(project, jobs=2)
+    assert "evaluate@a: was in the cache" in done.stdout
+    assert {path.name for path in (project / "logs").iterdir()} == {
+        f"train@{model}.log" for model in "abc"
+    }
+    assert (project / "score-a").read_text(encoding="utf-8") == "0\na\n"
+
+
+@pytest.mark.parametrize("gpus", ["", "0,1"])
+def test_a_failure_is_the_end(project: Path, gpus: str) -> None:
+    done = run(project, jobs=2, gpus=gpus, FAILING="b")
+    assert done.returncode == 1
+    assert re.search(
+        r"error: train@b: exited with 7 after [\d.]+ s. The end of logs/train@b.log:\nso it is\n",
+        done.stderr,
+    )
     assert not (project / "report").exists()
+    assert not (project / "c").exists()
+    # a had begun, so it ended, and DVC knows it.
+    assert "train@a" not in dvc(project, "status")
+    assert "train@b" in dvc(project, "status")
 
 
-@pytest.mark.parametrize(("jobs", "gpus"), [(1, "0,1"), (3, "2")])
+def test_an_output_that_is_missing_is_a_failure(project: Path) -> None:
+    done = run(project, jobs=2, SILENT="b")
+    assert done.returncode == 1
+    assert "error: train@b: output 'b' does not exist\n" in done.stderr
+    assert "train@a" not in dvc(project, "status")
+
+
+def test_a_dependency_that_is_missing_is_a_failure(project: Path) -> None:
+    (project / "source").unlink()
+    done = run(project, jobs=2)
+    assert done.returncode == 1
+    assert "error: train@a: source is missing: " in done.stderr
+
+
+def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
+    with start(project, SLOW="c") as process:
+        wait_for(project / "logs" / "train@c.log")
+        wait_for(project / "weights-b")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() != 0
+    said = dvc(project, "status")
+    assert "train@a" not in said
+    assert "train@b" not in said
+    assert "train@c" in said
+
+
+def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
+    """Check the lock file while a run is still running. The lock of DVC is free afterwards."""
+    with start(project, SLOW="c", RECORD="0.2") as process:
+        wait_for(project / "dvc.lock", having="weights-b")
+        process.kill()
+    said = dvc(project, "status")
+    assert "train@b" not in said
+    assert "train@c" in said
+
+
+def test_another_dvc_is_refused_meanwhile(project: Path) -> None:
+    with start(project, SLOW="c") as process:
+        wait_for(project / "logs" / "train@a.log")
+        done = run(project, jobs=2)
+        process.terminate()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Unable to acquire lock.")
+
+
+def start(project: Path, **settings: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", REPRODUCE, "2"],
+        cwd=project,
+        env=get_environment(**settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for(path: Path, having: str = "") -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if path.exists() and having in path.read_text(encoding="utf-8"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} does not have {having!r}")
+
+
+@pytest.mark.parametrize(("jobs", "gpus"), [(1, ""), (3, "2")])
 def test_otherwise_it_is_one_after_the_other(project: Path, jobs: int, gpus: str) -> None:
     assert run(project, jobs, gpus).returncode == 0
     rows = trained(project)
     assert all(end <= start for (*_, end), (_, _, start, _) in pairwise(rows))
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "expected"),
+    [(1, "", 6), (2, "", 3), (4, "", 1), (8, "", 1), (None, "", 1), (1, "0,1", 1)],
+)
+def test_cores_are_shared_by_the_threads_of_the_profile(
+    threads: int | None, gpus: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    assert repro.count_default_jobs([Process(threads=threads), Process(threads=1)]) == expected
+
+
+def test_the_tail_of_a_log_has_the_last_state_of_a_bar(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"".join(b"line %d\n" % n for n in range(30)) + b"0 %\r50 %\r100 %\nend\n\n")
+    assert parallel.read_tail(log) == [*(f"line {n}" for n in range(12, 30)), "100 %", "end"]
+
+
+def test_a_duration_is_rounded_to_seconds() -> None:
+    assert repro.format_duration(119.6) == "2 min 0 s"
+    assert repro.format_duration(0.4) == "0 min 0 s"

@@ -77,7 +77,7 @@ def evaluate_crf(
     train, val = (load_split(data_folder, split) for split in ("train", "val"))
     make_deterministic(seed)
     model = checkpoint.build_model(experiment)
-    workers = workers or count_available_cpus()
+    workers = workers or experiment.process.threads or count_available_cpus()
     title = f"CRF on {experiment.model} ({experiment.profile}, seed {seed})"
     started = time.monotonic()
     tried = search_parameters(model, train, settings, workers, title)
