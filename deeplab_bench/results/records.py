@@ -139,7 +139,21 @@ class EvaluationRecord(RunRecord):
         return images
 
 
-class TimingRecord(Record):
+class Source(Record):
+    """The source that a stage was run from (``runtime.source``); None is unknown."""
+
+    commit: str | None
+    dirty: bool | None
+    lock_sha256: str | None
+
+
+class SourcedRecord(Record):
+    """A record that names the sources of its values, by stage; empty in older records."""
+
+    sources: dict[str, Source] = Field(default_factory=dict)
+
+
+class TimingRecord(SourcedRecord):
     training_seconds: float
     evaluation_seconds: float
     environment: Environment
@@ -190,7 +204,7 @@ class TrainingSpeed(Record):
     peak_memory_mib: float
 
 
-class SpeedRecord(Record):
+class SpeedRecord(SourcedRecord):
     """The cost of a model on one machine.
 
     The first of ``output_strides`` is that of training. ``images_per_second`` is measured at this
@@ -243,7 +257,7 @@ class CRFRecord(RunRecord):
     iterations: dict[str, CRFScores]
 
 
-class CRFTimingRecord(Record):
+class CRFTimingRecord(SourcedRecord):
     """The seconds that all iterations of the CRF take per image, in one process."""
 
     seconds_per_image: float
