@@ -148,15 +148,15 @@ class Source(Record):
 
 
 class SourcedRecord(Record):
-    """A record that names the sources of its values, by stage; empty in older records."""
+    """A record with the machine, and the sources of values by stage; none in older records."""
 
+    environment: Environment
     sources: dict[str, Source] = Field(default_factory=dict)
 
 
 class TimingRecord(SourcedRecord):
     training_seconds: float
     evaluation_seconds: float
-    environment: Environment
 
 
 class Quartiles(Record):
@@ -219,7 +219,6 @@ class SpeedRecord(SourcedRecord):
     images_per_second: Annotated[dict[str, float], Field(min_length=1)]
     training: TrainingSpeed | None
     code_sha256: dict[str, str]
-    environment: Environment
 
     @property
     def trained(self) -> Cost:
@@ -261,7 +260,6 @@ class CRFTimingRecord(SourcedRecord):
     """The seconds that all iterations of the CRF take per image, in one process."""
 
     seconds_per_image: float
-    environment: Environment
 
 
 class AuditRecord(RunRecord):
