@@ -18,6 +18,9 @@ Read = Callable[[Any], dict[str, Any]]  # from a record to the values that enter
 MIOU: Place = ("metrics", "miou")
 IMAGES: Place = ("images",)
 
+# What older records lack.
+OPTIONAL = {"second_phase", "start_loss", "trained_on_val", "training_images"}
+
 SAME = "the recorded value"
 MEAN = "mean over the seeds, in percent"
 DEVIATION = "standard deviation over the seeds, in percent"
@@ -69,7 +72,7 @@ def take(*places: Place) -> Read:
 
 def look_up(content: Any, place: Place) -> Any:
     for key in place:
-        content = content[key]
+        content = content.get(key) if key in OPTIONAL else content[key]
     return content
 
 
@@ -276,7 +279,7 @@ def find_speed(row: Mapping[str, str]) -> dict[str, Origin]:
         "images_per_second": of("the highest of all batch sizes", take(("images_per_second",))),
         "batch_size": of("the batch size with the most images/s", take(("images_per_second",))),
         "peak_memory_mib": of(SAME, at_stride("peak_memory_mib")),
-        "crf_seconds": Origin("mean over the seeds", [seconds]),
+        "crf_seconds": Origin("mean over the seeds", [seconds] if row.get("crf_seconds") else []),
     }
 
 
