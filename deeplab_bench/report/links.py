@@ -55,6 +55,7 @@ def list_links(params: Params, profile: str, records: Records) -> list[Link]:
         link_run(RunFiles(profile, model, seed), records)
         for model in models
         for seed in params.run.seeds
+        if records.seed in (None, seed)
     ]
 
 

@@ -22,6 +22,8 @@ IMAGES: Place = ("images",)
 OPTIONAL = {"second_phase", "start_loss", "trained_on_val", "training_images"}
 
 SAME = "the recorded value"
+SHARE = "the recorded share, in percent"
+DIFFERENCE = "mean of `model` minus mean of `other`, in points"
 MEAN = "mean over the seeds, in percent"
 DEVIATION = "standard deviation over the seeds, in percent"
 OVER_SEEDS = "mean over the seeds ± Student's t, in percent (statistics.estimate)"
@@ -40,7 +42,7 @@ GAIN_INTERVAL = f"{GAIN} ± Student's t (statistics.estimate)"
 class Records(NamedTuple):
     """The records of a stage that enter a cell, and what is read from each.
 
-    Without ``model``, those of every model. ``crf_timing`` is the stage of the CRF's times.
+    Without ``model`` or ``seed``, those of every one. ``crf_timing`` stands for the CRF's times.
     """
 
     stage: str
@@ -48,6 +50,7 @@ class Records(NamedTuple):
     read: Read
     inference: str = PLAIN
     hardware: str = ""
+    seed: int | None = None
 
 
 class Origin(NamedTuple):
@@ -184,7 +187,7 @@ def find_comparisons(row: Mapping[str, str]) -> dict[str, Origin]:
     pooled = Origin(POOLED, [Records("evaluate", None, take(MIOU, IMAGES))])
     others = dict.fromkeys(("ci95_low", "ci95_high", "p_value", "p_holm", "verdict"), pooled)
     return {
-        "difference": Origin("mean of `model` minus mean of `other`, in points", pair),
+        "difference": Origin(DIFFERENCE, pair),
         **others,
     }
 
@@ -235,18 +238,17 @@ def find_protocol_audit(row: Mapping[str, str]) -> dict[str, Origin]:
 
 
 def find_receptive_field(row: Mapping[str, str]) -> dict[str, Origin]:
-    measured, percent = "the recorded value, of the first seed", "the recorded share, in percent"
     theory, before, after = ("theoretical",), ("effective", "before"), ("effective", "after")
     places: dict[str, tuple[str, Place]] = {
         "architecture": (SAME, ("architecture",)),
-        "field_px": (measured, (*theory, "size_px")),
-        "field_stride_px": (measured, (*theory, "stride_px")),
-        "field_share": (percent, (*theory, "share")),
-        "effective_before_px": (measured, (*before, "size_px")),
-        "effective_after_px": (measured, (*after, "size_px")),
-        "effective_share": (percent, (*after, "share")),
-        "half_before_px": (measured, (*before, "half_px")),
-        "half_after_px": (measured, (*after, "half_px")),
+        "field_px": (SAME, (*theory, "size_px")),
+        "field_stride_px": (SAME, (*theory, "stride_px")),
+        "field_share": (SHARE, (*theory, "share")),
+        "effective_before_px": (SAME, (*before, "size_px")),
+        "effective_after_px": (SAME, (*after, "size_px")),
+        "effective_share": (SHARE, (*after, "share")),
+        "half_before_px": (SAME, (*before, "half_px")),
+        "half_after_px": (SAME, (*after, "half_px")),
     }
     return {
         column: Origin(how, [Records("receptive_field", row["model"], take(place))])
@@ -308,7 +310,7 @@ def find_training_curves(row: Mapping[str, str]) -> dict[str, Origin]:
         index = content["training"]["iteration"].index(int(row["iteration"]))
         return take(("training", "loss", index))(content)
 
-    return {"loss": Origin(SAME, [Records("evaluate", row["model"], read)])}
+    return {"loss": Origin(SAME, [Records("evaluate", row["model"], read, seed=int(row["seed"]))])}
 
 
 def find_paper(row: Mapping[str, str]) -> dict[str, Origin]:

@@ -38,7 +38,10 @@ def run_git(*arguments: str, root: Path = ROOT) -> str | None:
     """Return what git prints, or None if it fails or is not installed."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "--no-optional-locks", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         return None
