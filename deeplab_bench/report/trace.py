@@ -103,7 +103,7 @@ def trace(params: Params, table: Path, row: str, column: str) -> Trace:
     """
     cell = find_cell(table, row, column)
     origin = TABLES[cell.table].find(cell.row)[column]
-    found = Trace(Branch(f"{cell.path}: {', '.join(cell.keys.values())}: {column} {show(cell)}"))
+    found = Trace(Branch(f"{cell.path}: {' / '.join(cell.keys.values())}: {column} {show(cell)}"))
     params = declare(params, cell.profile)
     found.add(f"computed: {origin.how}", [check_value(found, params, cell)])
     links = [
