@@ -15,6 +15,7 @@ TOOLS = {
     "plan": "say what is due and what it costs; train nothing",
     "select": "choose in params.yaml what `repro` runs",
     "table": "print the accuracy table",
+    "trace": "say where a number of a table comes from, and check it",
     "readme": "put the results into README.md",
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }

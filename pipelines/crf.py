@@ -2,12 +2,14 @@
 
 from deeplab_bench.evaluation.crf.evaluate import evaluate_crf
 from deeplab_bench.results.records import CRFRecord, CRFTimingRecord, write_record
+from deeplab_bench.runtime.source import describe_source
 from deeplab_bench.settings.crf import CRFSettings
 from pipelines.trained_run import open_trained_run
 
 
 def main(profile: str, model: str, seed: int) -> None:
     run = open_trained_run("crf", profile, model, seed=seed, schema=CRFSettings)
+    stamp = {"sources": {"crf": describe_source()}}
     result, timing = evaluate_crf(
         run.experiment,
         seed,
@@ -17,4 +19,4 @@ def main(profile: str, model: str, seed: int) -> None:
         run.files.crf_samples,
     )
     write_record(run.files.crf, CRFRecord, run.stamp(result))
-    write_record(run.files.crf_timing, CRFTimingRecord, timing)
+    write_record(run.files.crf_timing, CRFTimingRecord, timing | stamp)

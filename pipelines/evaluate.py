@@ -7,6 +7,7 @@ from deeplab_bench.data.voc_layout import write_label
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.records import EvaluationRecord, TimingRecord, write_record
 from deeplab_bench.runtime import distributed
+from deeplab_bench.runtime.source import describe_source
 from deeplab_bench.settings.inference import EvaluationSettings
 from deeplab_bench.training.train import read_timing
 from pipelines.trained_run import open_trained_run
@@ -17,6 +18,7 @@ def main(profile: str, inference: str, model: str, seed: int) -> None:
         "evaluate", profile, inference, model, seed=seed, schema=EvaluationSettings
     )
     timing = read_timing(run.files.checkpoint)
+    timing["sources"]["evaluate"] = describe_source()
     started = time.monotonic()
     result, samples = evaluate(
         run.experiment,

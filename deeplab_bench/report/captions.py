@@ -10,13 +10,29 @@ from typing import NamedTuple
 
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import RESAMPLES
-from deeplab_bench.results.records import SIZES, CRFRecord, Environment
+from deeplab_bench.results.records import SIZES, CRFRecord, Environment, Source
 from deeplab_bench.settings.published import Paper
 
 CPU_KIND = ("microarchitecture", "instruction_set")
 # The entries of an environment that its description does not list by name.
 UNSAID = {"device", *CPU_KIND, "cpu_family", "cpu_model", "cpu_stepping", "microcode"}
 GLOSSARY = "docs/glossary.md"
+COMMIT_DIGITS = 12
+# The stages whose values a table shows. Those without a record of times have no record of their
+# commit: that of their checkpoints stands for it.
+STAGES = {
+    **dict.fromkeys(
+        ("per_class", "object_size", "boundaries", "comparisons", "inference"),
+        ("train", "evaluate"),
+    ),
+    "accuracy": ("train", "evaluate", "speed"),
+    "paper": ("train", "evaluate", "crf"),
+    "crf": ("train", "crf"),
+    "speed": ("speed", "crf"),
+    "training_speed": ("speed",),
+    "protocol_audit": ("train",),
+    "receptive_field": ("train",),
+}
 
 
 class Caption(NamedTuple):
@@ -357,6 +373,21 @@ def list_bold(results: Results) -> tuple[str, ...]:
 def describe_environments(found: Iterable[Environment]) -> str:
     """Describe devices and versions; equal ones are described once."""
     return "; ".join(dict.fromkeys(map(_describe_environment, found)))
+
+
+def describe_commits(table: str, results: Results) -> str:
+    """Name the commits at which the values of a table were made."""
+    stages = STAGES[table]
+    commits = list(dict.fromkeys(map(describe_commit, results.find_sources(stages))))
+    verb = "Trained" if stages == ("train",) else "Made"
+    return f"{verb} at {' and '.join(commits)}."
+
+
+def describe_commit(source: Source) -> str:
+    if source.commit is None:
+        return "an unknown commit"
+    edits = " with uncommitted changes" if source.dirty else ""
+    return f"commit {source.commit[:COMMIT_DIGITS]}{edits}"
 
 
 def join_sentences(*sentences: str) -> str:

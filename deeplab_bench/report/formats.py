@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS
-from deeplab_bench.report.captions import Caption, join_sentences
+from deeplab_bench.report.captions import Caption, describe_commits, join_sentences
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.records import SIZES
@@ -100,14 +100,18 @@ class Table:
 
 
 def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
-    """Return the table in each format by file name. Marked models have their marks."""
+    """Return the table in each format by file name. Marked models have their marks.
+
+    The caption ends with the commit, which the CSV file does not name: it has values alone.
+    """
     marks = find_marks(results)
     named = table.text.columns.intersection(["model", "other"])
     marks = marks.select(name for column in named for name in table.text[column])
     text = table.text.copy()
     for column in named:
         text[column] = [marks.add_to(name) for name in text[column]]
-    marked = replace(table, text=text)
+    named_commit = join_sentences(table.caption.text, describe_commits(name, results))
+    marked = replace(table, text=text, caption=table.caption._replace(text=named_commit))
     return {
         f"tables/{name}.csv": format_csv(table.data),
         f"tables/{name}.md": format_markdown(marked, marks),

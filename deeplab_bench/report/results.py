@@ -28,6 +28,8 @@ from deeplab_bench.results.records import (
     ReceptiveFieldRecord,
     Record,
     RunRecord,
+    Source,
+    SourcedRecord,
     SpeedRecord,
     TimingRecord,
     read_record,
@@ -54,6 +56,7 @@ class Results:
     crf_timings: list[CRFTimingRecord] = field(default_factory=list)
     fields: list[ReceptiveFieldRecord] = field(default_factory=list)
     audits: list[AuditRecord] = field(default_factory=list)
+    inference_timings: list[TimingRecord] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -89,6 +92,22 @@ class Results:
         codes = [(record.model, record.provenance.code_sha256) for record in self.records]
         codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
         return find_outdated(codes, {run.model: run.architecture for run in self.runs})
+
+    def find_sources(self, stages: Iterable[str]) -> list[Source]:
+        """Find the sources that these stages made their results from, each once."""
+        of_evaluation = [*self.timings, *self.inference_timings]
+        records: dict[str, Sequence[SourcedRecord]] = {
+            "train": self.timings,
+            "evaluate": of_evaluation,
+            "crf": self.crf_timings,
+            "speed": self.speeds,
+        }
+        unknown = Source(commit=None, dirty=None, lock_sha256=None)
+        return list(
+            dict.fromkeys(
+                record.sources.get(stage, unknown) for stage in stages for record in records[stage]
+            )
+        )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -223,12 +242,10 @@ def load_results(params: Params, profile: str) -> Results:
         return [RunFiles(profile, model, seed) for model, seed in product(models, seeds)]
 
     runs = [load_evaluation(params, each, PLAIN) for each in of_runs(run.models)]
-    inferences = [
-        load_evaluation(params, each, name)
-        for name in run.inference
-        if name != PLAIN
-        for each in of_runs(run.models)
+    others = [
+        (each, name) for name in run.inference if name != PLAIN for each in of_runs(run.models)
     ]
+    inferences = [load_evaluation(params, each, name) for each, name in others]
     results = Results(
         params,
         profile,
@@ -251,6 +268,7 @@ def load_results(params: Params, profile: str) -> Results:
             for model in run.models
         ],
         [load_run(params, each.audit, AuditRecord, each) for each in of_runs(run.audit)],
+        [read_record(each.evaluation_timing(name), TimingRecord) for each, name in others],
     )
     require_equal_data(results)
     return results

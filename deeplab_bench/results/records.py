@@ -139,10 +139,24 @@ class EvaluationRecord(RunRecord):
         return images
 
 
-class TimingRecord(Record):
+class Source(Record):
+    """The source that a stage was run from (``runtime.source``); None is unknown."""
+
+    commit: str | None
+    dirty: bool | None
+    lock_sha256: str | None
+
+
+class SourcedRecord(Record):
+    """A record with the machine, and the sources of values by stage; none in older records."""
+
+    environment: Environment
+    sources: dict[str, Source] = Field(default_factory=dict)
+
+
+class TimingRecord(SourcedRecord):
     training_seconds: float
     evaluation_seconds: float
-    environment: Environment
 
 
 class Quartiles(Record):
@@ -190,7 +204,7 @@ class TrainingSpeed(Record):
     peak_memory_mib: float
 
 
-class SpeedRecord(Record):
+class SpeedRecord(SourcedRecord):
     """The cost of a model on one machine.
 
     The first of ``output_strides`` is that of training. ``images_per_second`` is measured at this
@@ -205,7 +219,6 @@ class SpeedRecord(Record):
     images_per_second: Annotated[dict[str, float], Field(min_length=1)]
     training: TrainingSpeed | None
     code_sha256: dict[str, str]
-    environment: Environment
 
     @property
     def trained(self) -> Cost:
@@ -243,11 +256,10 @@ class CRFRecord(RunRecord):
     iterations: dict[str, CRFScores]
 
 
-class CRFTimingRecord(Record):
+class CRFTimingRecord(SourcedRecord):
     """The seconds that all iterations of the CRF take per image, in one process."""
 
     seconds_per_image: float
-    environment: Environment
 
 
 class AuditRecord(RunRecord):

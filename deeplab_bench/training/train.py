@@ -23,6 +23,7 @@ from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import count_default_workers, make_deterministic, pick_device
 from deeplab_bench.runtime.environment import describe_environment
+from deeplab_bench.runtime.source import describe_source
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.training.loss import compute_class_weights
 from deeplab_bench.training.pretrained import read_weights
@@ -51,6 +52,7 @@ def train(
     splits = [load_split(data_folder, phase.train_split) for phase in experiment.phases]
     classes = splits[0].classes
     device = pick_device()
+    source = describe_source()
     make_deterministic(seed)
     is_first = distributed.rank() == 0
     history: dict[str, Any] = {"iteration": [], "loss": []}
@@ -97,6 +99,7 @@ def train(
                 "training_seconds": round(seconds, 2),
                 "environment": describe_environment(device)
                 | {"world_size": distributed.world_size()},
+                "sources": {"train": source},
             }
             write_json(get_timing_file(checkpoint), timing)
             for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):

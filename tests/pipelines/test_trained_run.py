@@ -259,7 +259,8 @@ class TestEvaluate:
     def test_times_are_kept_apart(self) -> None:
         record = CASES["evaluate"].run()
         timing = read_record(RUN.evaluation_timing(PLAIN), TimingRecord).model_dump()
-        assert set(timing) == {"training_seconds", "evaluation_seconds", "environment"}
+        assert set(timing) == {"training_seconds", "evaluation_seconds", "environment", "sources"}
+        assert list(timing["sources"]) == ["train", "evaluate"]
         assert not set(timing) & set(record)
         assert timing["training_seconds"] == read_timing(RUN.checkpoint)["training_seconds"]
 

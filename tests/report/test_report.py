@@ -369,6 +369,26 @@ def test_accuracy_of_models_that_were_not_timed_has_no_gflops() -> None:
     assert "GFLOPs" not in files["tables/accuracy.md"]
 
 
+def test_tables_name_the_commits_and_csv_files_do_not() -> None:
+    params = declare(audit=["aspp"])
+    old = made(params)
+    for seed in params.run.seeds:
+        source = {"commit": "0123456789abcdef", "dirty": seed == 2, "lock_sha256": None}
+        timing = RunFiles("quick", "aspp", seed).evaluation_timing(PLAIN)
+        edit(timing, sources={"train": source | {"commit": "c" * 40}, "evaluate": source})
+    new = texts(params)
+    assert {name for name in old if old[name] != new[name]} == {
+        f"tables/{name}.{form}"
+        for name in ("accuracy", "per_class", "object_size", "boundaries", "protocol_audit")
+        for form in ("md", "tex")
+    }
+    trained = "commit cccccccccccc and commit cccccccccccc with uncommitted changes and an unknown"
+    assert f"Trained at {trained} commit." in new["tables/protocol_audit.md"]
+    scored = "commit 0123456789ab and commit 0123456789ab with uncommitted changes"
+    assert f"Made at {trained} commit and {scored}." in new["tables/per_class.md"]
+    assert "Made at an unknown commit." in new["tables/speed.md"]
+
+
 def test_seeds_that_agree_have_an_interval_of_no_width() -> None:
     pyramid = frame(made(declare()), "accuracy").loc["image_pyramid"]
     assert (pyramid["miou_std"], pyramid["ci95_low"], pyramid["ci95_high"]) == (0.0, 60.0, 60.0)

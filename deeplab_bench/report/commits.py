@@ -1,0 +1,47 @@
+"""Commits that hold files, and the digests of code at a commit."""
+
+import importlib.util
+import tarfile
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from deeplab_bench.runtime.source import run_git
+
+
+def find_holder(path: Path) -> str | None:
+    """Find the last commit that changed a file; None if no commit has it."""
+    return (run_git("log", "-1", "--format=%H", "--", str(path), root=Path()) or "").strip() or None
+
+
+def is_edited(path: Path) -> bool:
+    """Return whether a file has changes that are in no commit."""
+    return bool(run_git("status", "--porcelain", "--", str(path), root=Path()))
+
+
+@cache
+def compute_code_at(commit: str, stage: str, module: str) -> str | None:
+    """Compute the digest of a stage's code at a commit, as the code of that commit does.
+
+    None if the repository has no such commit, or if its code computes no such digest.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        packed, root = Path(folder) / "code.tar", Path(folder) / "code"
+        parts = ("deeplab_bench", "pipelines")
+        if run_git("archive", "-o", str(packed), commit, *parts, root=Path()) is None:
+            return None
+        with tarfile.open(packed) as archive:
+            archive.extractall(root, filter="data")
+        compute = load_function(root / "deeplab_bench" / "results" / "code_digest.py")
+        return None if compute is None else compute(stage, module)
+
+
+def load_function(path: Path) -> Callable[[str, str], str] | None:
+    """Load ``compute_code_sha256`` from a file, which reads the code around that file."""
+    spec = importlib.util.spec_from_file_location("code_digest_of_a_commit", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, "compute_code_sha256", None)

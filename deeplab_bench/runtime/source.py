@@ -1,0 +1,48 @@
+"""The state of the source that a result is made with: commit, edits, pinned packages.
+
+Digests of code and settings stand in the results, since they do not depend on the history. A commit
+does: it stands beside the times and the machine.
+"""
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = "requirements.lock"
+# What a value depends on. Results, documents and tests may be edited.
+MADE_FROM = ("deeplab_bench", "pipelines", "params.yaml", LOCK)
+
+
+def describe_source(root: Path = ROOT) -> dict[str, Any]:
+    """Describe the source in the folder ``root``.
+
+    ``commit`` is HEAD. ``dirty`` says whether code, params.yaml or the lock file have changes that
+    are not in it. Both are None outside a git repository. ``lock_sha256`` is None without the file.
+    """
+    found = run_git("rev-parse", "--show-toplevel", "HEAD", root=root)
+    commit = None
+    if found is not None and Path(found.splitlines()[0]).resolve() == root.resolve():
+        commit = found.splitlines()[1]
+    edits = run_git("status", "--porcelain", "--", *MADE_FROM, root=root) if commit else None
+    lock = root / LOCK
+    return {
+        "commit": commit,
+        "dirty": None if edits is None else bool(edits),
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+    }
+
+
+def run_git(*arguments: str, root: Path = ROOT) -> str | None:
+    """Return what git prints, or None if it fails or is not installed."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None

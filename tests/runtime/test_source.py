@@ -1,0 +1,61 @@
+"""Tests of the record of commit, edits and lock file."""
+
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from deeplab_bench.runtime import source
+from deeplab_bench.runtime.source import describe_source
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    command = ["git", "-C", str(root), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "deeplab_bench").mkdir()
+    (tmp_path / "deeplab_bench" / "fcn.py").write_text("rate = 1\n")
+    (tmp_path / "requirements.lock").write_text("torch==2\n")
+    (tmp_path / "README.md").write_text("text\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    return tmp_path
+
+
+def test_a_clean_commit(repository: Path) -> None:
+    assert describe_source(repository) == {
+        "commit": git(repository, "rev-parse", "HEAD"),
+        "dirty": False,
+        "lock_sha256": sha256(b"torch==2\n").hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("name", ["deeplab_bench/fcn.py", "deeplab_bench/new.py", "params.yaml"])
+def test_edits_and_new_files_of_the_source_count(repository: Path, name: str) -> None:
+    (repository / name).write_text("rate = 2\n")
+    assert describe_source(repository)["dirty"] is True
+
+
+def test_edits_of_results_and_documents_do_not_count(repository: Path) -> None:
+    (repository / "README.md").write_text("other text\n")
+    (repository / "results").mkdir()
+    (repository / "results" / "accuracy.csv").write_text("model\n")
+    assert describe_source(repository)["dirty"] is False
+
+
+def test_the_commit_of_another_repository_around_it_does_not_count(repository: Path) -> None:
+    inner = repository / "venv"
+    inner.mkdir()
+    assert describe_source(inner) == {"commit": None, "dirty": None, "lock_sha256": None}
+
+
+def test_no_repository_and_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert describe_source(tmp_path)["commit"] is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert source.run_git("version") is None
