@@ -70,6 +70,11 @@ class RunFiles:
     def checkpoint(self) -> Path:
         return Path("checkpoints") / self.profile / f"{self.name}.pt"
 
+    @property
+    def fingerprints(self) -> Path:
+        """Return the file with the digests of the weights on the way of the training."""
+        return self._result("fingerprints")
+
     def evaluation(self, inference: str) -> Path:
         """Return the file with the metrics; two identical runs write the same bytes."""
         return self._result("runs", "evaluate", inference)

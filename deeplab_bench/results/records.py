@@ -139,6 +139,32 @@ class EvaluationRecord(RunRecord):
         return images
 
 
+class Fingerprint(Record):
+    """Digests of the weights after an iteration, in hexadecimal digits.
+
+    ``weights`` is of all of them. ``parameters`` and ``statistics`` have four digits for each layer
+    of ``layers`` and of ``statistics``.
+    """
+
+    weights: str
+    parameters: str
+    statistics: str
+
+
+class FingerprintRecord(RunRecord):
+    """Fingerprints of a training, by iteration; 0 are the initial weights.
+
+    ``layers`` describes every layer with parameters, in the order of their definition.
+    ``statistics`` names the layers with statistics of the forward pass. ``losses`` are those of
+    single iterations, exact; None where it was not finite.
+    """
+
+    layers: dict[str, str]
+    statistics: tuple[str, ...]
+    losses: dict[int, float | None]
+    points: dict[int, Fingerprint]
+
+
 class TimingRecord(Record):
     training_seconds: float
     evaluation_seconds: float
