@@ -14,7 +14,7 @@ from torch import Tensor, nn
 FINGERPRINT_POINTS = 24
 # The first iterations whose weights have a fingerprint each; 0 are the initial weights.
 FIRST_POINTS = 3
-LOSS_POINTS = 500
+LOSS_POINTS = 250
 # The first iterations whose losses are all kept.
 FIRST_LOSSES = 20
 # Hexadecimal digits of the digest of all weights, and of one layer's.
@@ -88,7 +88,10 @@ def join_phases(
     model: nn.Module,
     phases: Sequence[tuple[Mapping[int, float | None], Mapping[int, dict[str, str]]]],
 ) -> dict[str, Any]:
-    """Join losses and fingerprints of all phases. The iterations of a phase continue the count."""
+    """Join losses and fingerprints of all phases into the content of a ``FingerprintRecord``.
+
+    The iterations of a phase continue the count.
+    """
     joined: dict[str, Any] = {
         "layers": describe_layers(model),
         "statistics": list_statistics(model),
@@ -97,8 +100,8 @@ def join_phases(
     }
     done = 0
     for losses, points in phases:
-        joined["losses"] |= {done + iteration: loss for iteration, loss in losses.items()}
-        joined["points"] |= {done + iteration: point for iteration, point in points.items()}
+        joined["losses"] |= {str(done + iteration): loss for iteration, loss in losses.items()}
+        joined["points"] |= {str(done + iteration): point for iteration, point in points.items()}
         done += max(losses)
     return joined
 

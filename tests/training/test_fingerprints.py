@@ -10,6 +10,8 @@ from conftest import ARGUMENTS, train_run
 from torch import Tensor, nn
 
 from deeplab_bench.models import build_model
+from deeplab_bench.results.provenance import derive_provenance
+from deeplab_bench.results.records import FingerprintRecord, read_record, write_record
 from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.fingerprints import (
@@ -72,14 +74,14 @@ def test_the_number_of_points_is_bounded(iterations: int) -> None:
     points = list_fingerprint_points(iterations)
     assert points >= {0, 1, min(iterations, 3), iterations}
     assert max(points) == iterations and len(points) <= 29
-    assert len(select_losses(torch.zeros(iterations))) <= 521
+    assert len(select_losses(torch.zeros(iterations))) <= 270
 
 
 def test_losses_are_exact() -> None:
-    losses = torch.rand(900, generator=torch.Generator().manual_seed(0)) / 3
+    losses = torch.rand(450, generator=torch.Generator().manual_seed(0)) / 3
     losses[3], losses[7] = math.inf, math.nan
     selected = select_losses(losses)
-    assert list(selected)[:20] == list(range(1, 21)) and max(selected) == 900
+    assert list(selected)[:20] == list(range(1, 21)) and max(selected) == 450
     assert selected.pop(4) is None and selected.pop(8) is None
     for iteration, loss in selected.items():
         assert torch.tensor(loss) == losses[iteration - 1]
@@ -101,8 +103,8 @@ def test_an_interruption_changes_nothing(
     """Interrupt both phases, whose iterations count on."""
     experiment = in_two_phases(experiment)
     whole = train_run(experiment, 0, data_folder, tmp_path / "whole.pt")
-    assert list(whole["points"]) == list(range(11))
-    assert list(whole["losses"]) == list(range(1, 11))
+    assert list(whole["points"]) == [str(i) for i in range(11)]
+    assert list(whole["losses"]) == [str(i) for i in range(1, 11)]
     step = Trainer.step
     monkeypatch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
     monkeypatch.setattr(trainer_module, "LOOK_EVERY", 1)
@@ -125,12 +127,17 @@ def test_an_interruption_changes_nothing(
 def test_fingerprints_are_those_of_the_weights(
     experiment: Experiment, data_folder: Path, tmp_path: Path
 ) -> None:
-    """Check the last one against the checkpoint, and that all points differ."""
+    """Check the record, the last point against the checkpoint, and that all points differ."""
     found = train_run(experiment, 0, data_folder, tmp_path / "x.pt")
     state: Any = torch.load(tmp_path / "x.pt", weights_only=True)
     model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
     model.load_state_dict(state["model"])
-    assert found["points"][experiment.training.iterations] == compute_fingerprint(model)
+    assert found["points"][str(experiment.training.iterations)] == compute_fingerprint(model)
     weights = [point["weights"] for point in found["points"].values()]
     assert len(set(weights)) == len(weights) == 7
-    assert len(found["layers"]) * LAYER_DIGITS == len(found["points"][0]["parameters"])
+    assert len(found["layers"]) * LAYER_DIGITS == len(found["points"]["0"]["parameters"])
+    provenance = derive_provenance(experiment, 0, data_folder).model_dump()
+    identity = {"profile": "toy", "model": "plain", "seed": 0, "provenance": provenance}
+    write_record(tmp_path / "x.json", FingerprintRecord, identity | found)
+    record = read_record(tmp_path / "x.json", FingerprintRecord)
+    assert [point.weights for point in record.points.values()] == weights
