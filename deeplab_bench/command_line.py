@@ -16,6 +16,7 @@ TOOLS = {
     "select": "choose in params.yaml what `repro` runs",
     "table": "print the accuracy table",
     "readme": "put the results into README.md",
+    "verify": "make committed runs again in a clone, and say whether they come out the same",
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }
 EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."

@@ -124,3 +124,8 @@ def get_notes_file(profile: str) -> Path:
 def get_steps_file(device: str) -> Path:
     """Return the file with the training steps timed on the device of this name."""
     return RESULTS / "steps" / f"{device}.json"
+
+
+def get_tolerance_file(profile: str) -> Path:
+    """Return the file with the differences of a profile's runs between two instruction sets."""
+    return RESULTS / "tolerances" / f"{profile}.json"

@@ -165,6 +165,37 @@ class FingerprintRecord(RunRecord):
     points: dict[int, Fingerprint]
 
 
+class RunDifference(Record):
+    """How far two trainings of a run are apart.
+
+    ``loss`` is the relative difference of the first loss that differs, ``miou`` the difference at
+    the end.
+    """
+
+    loss: float
+    miou: float
+
+
+class ToleranceRecord(Record):
+    """The differences of a profile's runs between two instruction sets, by run.
+
+    The tolerance is the largest of them: of ``n`` runs, a further one exceeds it once in ``n + 1``.
+    """
+
+    profile: str
+    instruction_sets: tuple[str, str]
+    environment: Environment
+    runs: Annotated[dict[str, RunDifference], Field(min_length=1)]
+
+    @property
+    def loss(self) -> float:
+        return max(run.loss for run in self.runs.values())
+
+    @property
+    def miou(self) -> float:
+        return max(abs(run.miou) for run in self.runs.values())
+
+
 class TimingRecord(Record):
     training_seconds: float
     evaluation_seconds: float

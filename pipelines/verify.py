@@ -1,0 +1,144 @@
+"""Command ``verify``: make committed runs again in a clone of HEAD, and compare the results.
+
+The exit status is 0 if all runs are identical, 3 if some are only within the tolerance, 1 if one
+is different.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+
+from deeplab_bench.results.files import RunFiles, get_tolerance_file
+from deeplab_bench.results.records import ToleranceRecord, read_record
+from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params
+from deeplab_bench.verification.verdict import (
+    Comparison,
+    Verdict,
+    compare,
+    list_changed_machine,
+    list_stale,
+)
+from pipelines.reruns import clone_head, list_uncommitted, rerun, run_command
+
+# The families of DeepLabv3's Figure 2, by the architecture that stands for each.
+FAMILIES = ("image_pyramid", "encoder_decoder", "cascade", "aspp")
+MEANING = {
+    Verdict.IDENTICAL: "All runs are identical, bit for bit.",
+    Verdict.TOLERATED: (
+        "Some runs are not identical, but no further apart than two instruction sets were "
+        "measured to be. Conclusions hold as far as the intervals of the tables reach."
+    ),
+    Verdict.DIFFERENT: (
+        "Some runs are different. If versions differ below, install those of requirements.lock and "
+        "verify again; otherwise report this output."
+    ),
+}
+STATUS = {Verdict.IDENTICAL: 0, Verdict.TOLERATED: 3, Verdict.DIFFERENT: 1}
+
+
+def main(
+    *profiles: Annotated[str, "default: run.profiles"],
+    models: Annotated[str, "models, with commas; default: one of each family of Figure 2"] = "",
+    seed: Annotated[int, "the seed of the runs"] = 0,
+) -> int:
+    """Print a table of the runs, and what to do.
+
+    Raises:
+        ParamsError: params.yaml of HEAD does not define one of the names.
+        RecordError: a run has no committed results.
+        UserError: a stage failed.
+    """
+    comparisons: list[Comparison] = []
+    with clone_head() as clone:
+        params = load_params(clone / PARAMS_FILE)
+        for profile in profiles or params.run.profiles:
+            chosen = models.split(",") if models else choose_models(params, profile)
+            comparisons += verify(clone, params, profile, chosen, seed)
+    print(format_report(comparisons, list_uncommitted()))
+    return STATUS[find_worst(comparisons)]
+
+
+def choose_models(params: Params, profile: str) -> list[str]:
+    """Choose the first model of ``run.models`` of each family; all models if there is none."""
+    first: dict[str, str] = {}
+    for model in params.run.models:
+        first.setdefault(params.experiment(profile, model).architecture, model)
+    return [first[family] for family in FAMILIES if family in first] or list(params.run.models)
+
+
+def verify(
+    clone: Path, params: Params, profile: str, models: Sequence[str], seed: int
+) -> list[Comparison]:
+    """Make runs of a profile again and compare them with the committed ones."""
+    require_known(profile, params.profile, "PROFILES")
+    for model in models:
+        require_known(model, params.run.models, "--models")
+    if profile not in params.run.profiles:
+        command = ("-m", "deeplab_bench", "select", "--profile", profile)
+        run_command(clone, sys.executable, *command)
+    path = clone / get_tolerance_file(profile)
+    tolerance = read_record(path, ToleranceRecord) if path.is_file() else None
+    runs = [RunFiles(profile, model, seed) for model in models]
+    return [compare(*results, tolerance) for results in rerun(clone, runs, params.run.inference)]
+
+
+def find_worst(comparisons: Sequence[Comparison]) -> Verdict:
+    found = {comparison.verdict for comparison in comparisons}
+    return [verdict for verdict in Verdict if verdict in found][-1]
+
+
+def format_report(comparisons: Sequence[Comparison], uncommitted: Sequence[str]) -> str:
+    """Format the table, then where each run departs, then what to do."""
+    rows = [
+        {
+            "run": describe_run(comparison),
+            "verdict": comparison.verdict.value,
+            "mIoU committed (%)": 100 * comparison.committed.miou,
+            "here (%)": None if comparison.here is None else 100 * comparison.here.miou,
+        }
+        for comparison in comparisons
+    ]
+    known = pd.DataFrame(rows).astype(object)
+    table = known.where(known.notna(), None).to_markdown(
+        index=False, tablefmt="simple", floatfmt=".2f", missingval="-"
+    )
+    departures = [f"{describe_run(c)}: {c.why}" for c in comparisons if c.why]
+    blocks = [table, "\n".join(departures), *list_advice(comparisons)]
+    if uncommitted:
+        blocks.append(f"HEAD was verified, without the changes to {', '.join(uncommitted)}.")
+    return "\n\n".join(block for block in blocks if block)
+
+
+def describe_run(comparison: Comparison) -> str:
+    files = comparison.files
+    return f"{files.profile} {files.model} {files.seed}"
+
+
+def list_advice(comparisons: Sequence[Comparison]) -> list[str]:
+    """List what the verdicts mean and what to do."""
+    worst = find_worst(comparisons)
+    stale = dict.fromkeys(what for comparison in comparisons for what in list_stale(comparison))
+    machine = dict.fromkeys(
+        text
+        for comparison in comparisons
+        if comparison.verdict != Verdict.IDENTICAL
+        for text in list_changed_machine(comparison)
+    )
+    blind = [describe_run(c) for c in comparisons if c.committed.fingerprints is None]
+    advice = [MEANING[worst]]
+    if blind:
+        advice.append(
+            f"Scores alone were compared, as no fingerprints are committed: {', '.join(blind)}."
+        )
+    if stale:
+        advice.append(
+            f"The committed results were made with other {', '.join(stale)} than HEAD has: "
+            "`make repro` makes them again."
+        )
+    if machine:
+        advice.append(f"Other machine or software: {'; '.join(machine)}.")
+    return advice
