@@ -16,9 +16,12 @@ from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.settings.params import Params
 from deeplab_bench.verification.verdict import RunResults, read_results
 from pipelines.stages import STAGES
 from pipelines.warm import ADDRESS
+
+START = (sys.executable, "-m", "deeplab_bench")
 
 
 @contextmanager
@@ -52,34 +55,33 @@ def list_uncommitted() -> list[str]:
 
 
 def rerun(
-    clone: Path, runs: Sequence[RunFiles], ways: Sequence[str]
-) -> Iterator[tuple[RunFiles, RunResults, RunResults | None]]:
-    """Make runs of one profile again, and yield their committed results and those made here.
+    clone: Path, params: Params, committed: Mapping[RunFiles, RunResults]
+) -> dict[RunFiles, RunResults]:
+    """Make committed runs of one profile again, from the data on.
 
-    If the data differ from those of the committed results, nothing is trained, and the latter are
-    None.
+    Returns:
+        Their results; none if the data differ from those of the committed results: then nothing is
+        trained.
 
     Raises:
-        RecordError: a run has no committed results.
         UserError: params.yaml declares no such run, or a stage failed.
     """
-    committed = [read_results(clone, run, ways) for run in runs]
-    profile = runs[0].profile
-    prepare = f"prepare@{profile}"
-    targets = [f"evaluate@{profile}-{way}-{run.name}" for run in runs for way in ways]
+    (profile,) = {run.profile for run in committed}
+    if profile not in params.run.profiles:
+        run_command(clone, *START, "select", "--profile", profile)
+    ways = params.run.inference
+    targets = [f"evaluate@{profile}-{way}-{run.name}" for run in committed for way in ways]
     commands = list_commands(clone, targets)
-    of_data = list_commands(clone, [prepare])
+    of_data = list_commands(clone, [f"prepare@{profile}"])
     for name in of_data:
         run_stage(clone, name, commands[name])
     data_sha256 = compute_data_sha256(clone / ProfileFiles(profile).data)
-    if any(results.provenance["data_sha256"] != data_sha256 for results in committed):
-        yield from ((run, results, None) for run, results in zip(runs, committed, strict=True))
-        return
-    for name in commands:
+    if any(results.provenance["data_sha256"] != data_sha256 for results in committed.values()):
+        return {}
+    for name, command in commands.items():
         if name not in of_data:
-            run_stage(clone, name, commands[name])
-    for run, results in zip(runs, committed, strict=True):
-        yield run, results, read_results(clone, run, ways)
+            run_stage(clone, name, command)
+    return {run: read_results(clone, run, ways) for run in committed}
 
 
 def list_commands(clone: Path, targets: Sequence[str]) -> dict[str, str]:

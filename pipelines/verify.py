@@ -4,7 +4,6 @@ The exit status is 0 if all runs are identical, 3 if some are only within the to
 is different.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +16,14 @@ from deeplab_bench.settings.blocks import require_known
 from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params
 from deeplab_bench.verification.verdict import (
     Comparison,
+    RunResults,
     Verdict,
     compare,
     list_changed_machine,
     list_stale,
+    read_results,
 )
-from pipelines.reruns import clone_head, list_uncommitted, rerun, run_command
+from pipelines.reruns import clone_head, list_uncommitted, rerun
 
 # The families of DeepLabv3's Figure 2, by the architecture that stands for each.
 FAMILIES = ("image_pyramid", "encoder_decoder", "cascade", "aspp")
@@ -55,11 +56,36 @@ def main(
     comparisons: list[Comparison] = []
     with clone_head() as clone:
         params = load_params(clone / PARAMS_FILE)
-        for profile in profiles or params.run.profiles:
-            chosen = models.split(",") if models else choose_models(params, profile)
-            comparisons += verify(clone, params, profile, chosen, seed)
+        chosen = {
+            profile: read_committed(clone, params, profile, models, seed)
+            for profile in profiles or params.run.profiles
+        }
+        for profile, committed in chosen.items():
+            tolerance = read_tolerance(clone, profile)
+            here = rerun(clone, params, committed)
+            comparisons += [
+                compare(run, results, here.get(run), tolerance)
+                for run, results in committed.items()
+            ]
     print(format_report(comparisons, list_uncommitted()))
     return STATUS[find_worst(comparisons)]
+
+
+def read_committed(
+    clone: Path, params: Params, profile: str, models: str, seed: int
+) -> dict[RunFiles, RunResults]:
+    """Read the committed results of the chosen runs of a profile."""
+    require_known(profile, params.profile, "PROFILES")
+    chosen = models.split(",") if models else choose_models(params, profile)
+    for model in chosen:
+        require_known(model, params.run.models, "--models")
+    runs = [RunFiles(profile, model, seed) for model in chosen]
+    return {run: read_results(clone, run, params.run.inference) for run in runs}
+
+
+def read_tolerance(clone: Path, profile: str) -> ToleranceRecord | None:
+    path = clone / get_tolerance_file(profile)
+    return read_record(path, ToleranceRecord) if path.is_file() else None
 
 
 def choose_models(params: Params, profile: str) -> list[str]:
@@ -68,22 +94,6 @@ def choose_models(params: Params, profile: str) -> list[str]:
     for model in params.run.models:
         first.setdefault(params.experiment(profile, model).architecture, model)
     return [first[family] for family in FAMILIES if family in first] or list(params.run.models)
-
-
-def verify(
-    clone: Path, params: Params, profile: str, models: Sequence[str], seed: int
-) -> list[Comparison]:
-    """Make runs of a profile again and compare them with the committed ones."""
-    require_known(profile, params.profile, "PROFILES")
-    for model in models:
-        require_known(model, params.run.models, "--models")
-    if profile not in params.run.profiles:
-        command = ("-m", "deeplab_bench", "select", "--profile", profile)
-        run_command(clone, sys.executable, *command)
-    path = clone / get_tolerance_file(profile)
-    tolerance = read_record(path, ToleranceRecord) if path.is_file() else None
-    runs = [RunFiles(profile, model, seed) for model in models]
-    return [compare(*results, tolerance) for results in rerun(clone, runs, params.run.inference)]
 
 
 def find_worst(comparisons: Sequence[Comparison]) -> Verdict:
