@@ -1,4 +1,4 @@
-"""Measurement of what another instruction set changes: ``python -m studies.instruction_sets quick``.
+"""Differences between two instruction sets: ``python -m studies.instruction_sets PROFILE``.
 
 All committed runs of the profile are made again in a clone, with the instruction set that this
 machine has, or that the environment names. The differences are the tolerance of ``verify``, and go

@@ -11,6 +11,7 @@ from conftest import train_run
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from deeplab_bench.models import build_model
 from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.results.records import Fingerprint, FingerprintRecord
 from deeplab_bench.settings.experiment import Experiment
@@ -163,10 +164,8 @@ def test_the_initial_weights(
     train: Train,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = train_module.build_model
-
     def build_otherwise(*args: Any, **keys: Any) -> nn.Module:
-        model = build(*args, **keys)
+        model = build_model(*args, **keys)
         with torch.no_grad():
             model.get_parameter("backbone.layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-6
         return model
