@@ -22,6 +22,14 @@ from pipelines.stages import STAGES
 from pipelines.warm import ADDRESS
 
 START = (sys.executable, "-m", "deeplab_bench")
+# A warm process of the clone's code, which ends with its standard input.
+WARM = f"""\
+import os, sys
+from pipelines.warm import warm_process
+with warm_process():
+    print(os.environ["{ADDRESS}"], flush=True)
+    sys.stdin.read()
+"""
 
 
 @contextmanager
@@ -73,14 +81,15 @@ def rerun(
     targets = [f"evaluate@{profile}-{way}-{run.name}" for run in committed for way in ways]
     commands = list_commands(clone, targets)
     of_data = list_commands(clone, [f"prepare@{profile}"])
-    for name in of_data:
-        run_stage(clone, name, commands[name])
-    data_sha256 = compute_data_sha256(clone / ProfileFiles(profile).data)
-    if any(results.provenance["data_sha256"] != data_sha256 for results in committed.values()):
-        return {}
-    for name, command in commands.items():
-        if name not in of_data:
-            run_stage(clone, name, command)
+    with warm_process(clone) as address:
+        for name in of_data:
+            run_stage(clone, name, commands[name], address)
+        data_sha256 = compute_data_sha256(clone / ProfileFiles(profile).data)
+        if any(results.provenance["data_sha256"] != data_sha256 for results in committed.values()):
+            return {}
+        for name, command in commands.items():
+            if name not in of_data:
+                run_stage(clone, name, command, address)
     return {run: read_results(clone, run, ways) for run in committed}
 
 
@@ -109,11 +118,33 @@ def get_place(run: Any) -> tuple[int, str]:
     return list(STAGES).index(run.name.partition("@")[0]), run.name
 
 
-def run_stage(clone: Path, name: str, command: str) -> None:
-    """Run a stage in the clone with this Python; it shows its progress itself."""
+@contextmanager
+def warm_process(clone: Path) -> Iterator[str]:
+    """Run a warm process of the clone during the block, and yield its address."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WARM],
+        cwd=clone,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin and process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+
+
+def run_stage(clone: Path, name: str, command: str, address: str) -> None:
+    """Run a stage in the clone with this Python; it shows its progress itself.
+
+    Raises:
+        UserError: the stage failed.
+    """
     print(f"Running {name}", file=sys.stderr, flush=True)
     arguments = [sys.executable, *shlex.split(command)[1:]]
-    status = subprocess.run(arguments, cwd=clone, env=get_environment(), check=False).returncode
+    environment = os.environ | {ADDRESS: address}
+    status = subprocess.run(arguments, cwd=clone, env=environment, check=False).returncode
     if status:
         raise UserError(f"{name} failed in the clone with the exit status {status}; see above")
 
@@ -124,14 +155,7 @@ def run_command(folder: Path, *command: str) -> str:
     Raises:
         UserError: it failed.
     """
-    done = subprocess.run(
-        command, cwd=folder, env=get_environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"`{' '.join(command[:2])}` failed: {done.stderr.strip()}")
     return done.stdout
-
-
-def get_environment() -> Mapping[str, str]:
-    """Return the environment of the stages, which must not use this repository's warm process."""
-    return {key: value for key, value in os.environ.items() if key != ADDRESS}

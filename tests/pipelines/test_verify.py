@@ -1,11 +1,15 @@
 """Tests of ``verify`` in a repository of its own with a tiny profile."""
 
 import re
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_pipeline import Repository
+
+from deeplab_bench.errors import UserError
+from pipelines import verify
+from pipelines.reruns import clone_head
 
 MAKE = """\
 from pipelines import download, evaluate, prepare, resolve, train
@@ -33,17 +37,18 @@ def commit(repository: Repository) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def verify(repository: Repository, *arguments: str) -> tuple[int, str, str]:
-    done = repository.run(sys.executable, "-m", "deeplab_bench", "verify", *arguments)
-    return done.returncode, done.stdout, done.stderr
-
-
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a dependency of DVC
 @pytest.mark.timeout(600)
-def test_identical_then_different(committed: Repository) -> None:
+def test_identical_then_different(
+    committed: Repository,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Check a fresh commit, and one whose learning rate is not that of its results."""
+    monkeypatch.chdir(committed.root)
     before = committed.run("git", "status", "--porcelain", "--ignored").stdout
-    status, out, err = verify(committed, "--models", "aspp")
-    assert status == 0, err
+    assert verify.main(models="aspp") == 0
+    out, err = capfd.readouterr()
     assert re.search(r"^miniature aspp 0  +identical  +[\d.]+  +[\d.]+$", out, re.M)
     assert "All runs are identical" in out
     assert re.findall(r"Running (\w+)@", err) == [
@@ -54,28 +59,53 @@ def test_identical_then_different(committed: Repository) -> None:
     committed.edit("base_lr: 0.05", "base_lr: 0.06")
     commit(committed)
     committed.edit("base_lr: 0.06", "base_lr: 0.05")
-    status, out, err = verify(committed, "--models", "aspp")
-    assert status == 1, err
+    assert verify.main("miniature", models="aspp") == 1
+    out, _ = capfd.readouterr()
     assert re.search(r"^miniature aspp 0  +different ", out, re.M)
     assert "miniature aspp 0: iteration 1: backward pass or optimiser, first seen in class" in out
     assert "made with other settings than HEAD has" in out
     assert "without the changes to params.yaml" in out
 
 
-def test_mistakes_are_told_before_any_work(committed: Repository) -> None:
-    for arguments, message in (
-        (("minature",), "PROFILES: 'minature' is not defined"),
-        (("--models", "asp"), "--models: 'asp' is not defined; the nearest valid one is 'aspp'"),
-        (("--seed", "3"), "results/miniature/runs/evaluate/plain/aspp-3.json is missing"),
-    ):
-        status, out, err = verify(committed, *arguments)
-        assert (status, out) == (1, "")
-        assert message in err
-        assert "Running" not in err and err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("profiles", "options", "message"),
+    [
+        (["minature"], {}, "PROFILES: 'minature' is not defined"),
+        ([], {"models": "asp"}, "--models: 'asp' is not defined; the nearest valid one is 'aspp'"),
+        ([], {"seed": 3}, "results/miniature/runs/evaluate/plain/aspp-3.json is missing"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(
+    profiles: list[str],
+    options: dict[str, Any],
+    message: str,
+    committed: Repository,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(committed.root)
+    with pytest.raises(UserError, match=message) as caught:
+        verify.main(*profiles, **options)
+    assert "\n" not in str(caught.value)
+    assert "Running" not in capfd.readouterr().err
 
 
-def test_no_repository(tmp_path: Path) -> None:
-    repository = Repository(tmp_path)
-    status, _, err = verify(repository)
-    assert status == 1
-    assert err.startswith("error: ") and err.count("\n") == 1
+def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="`git clone` failed: fatal: "):
+        verify.main()
+
+
+def test_downloads_are_linked_and_records_are_not(
+    committed: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check that a stage of the clone cannot overwrite a record that is here."""
+    monkeypatch.chdir(committed.root)
+    archive = committed.root / "data" / "downloads" / "x.tar"
+    archive.write_bytes(b"x")
+    with clone_head() as clone:
+        linked = clone / "data" / "downloads"
+        assert [path.name for path in linked.iterdir()] == ["x.tar"]
+        assert (linked / "x.tar").read_bytes() == b"x"
+    assert archive.is_file()
+    archive.unlink()

@@ -114,7 +114,7 @@ def test_nothing_is_tolerated_that_was_not_measured() -> None:
 
 
 def test_other_scores_of_equal_weights_are_named() -> None:
-    verdict, why = judge(make_results(0.41))
+    _, why = judge(make_results(0.41))
     assert why == "evaluation: the weights are equal, but not metrics"
 
 
