@@ -4,6 +4,7 @@ The exit status is 0 if all runs are identical, 3 if some are only within the to
 is different.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,7 @@ MEANING = {
         "verify again; otherwise report this output."
     ),
 }
+WIDTH = 100  # of the text, in characters
 STATUS = {Verdict.IDENTICAL: 0, Verdict.TOLERATED: 3, Verdict.DIFFERENT: 1}
 
 
@@ -60,14 +62,15 @@ def main(
             profile: read_committed(clone, params, profile, models, seed)
             for profile in profiles or params.run.profiles
         }
+        tolerances = {profile: read_tolerance(clone, profile) for profile in chosen}
         for profile, committed in chosen.items():
-            tolerance = read_tolerance(clone, profile)
             here = rerun(clone, params, committed)
             comparisons += [
-                compare(run, results, here.get(run), tolerance)
+                compare(run, results, here.get(run), tolerances[profile])
                 for run, results in committed.items()
             ]
-    print(format_report(comparisons, list_uncommitted()))
+    missing = [profile for profile, tolerance in tolerances.items() if tolerance is None]
+    print(format_report(comparisons, missing, list_uncommitted()))
     return STATUS[find_worst(comparisons)]
 
 
@@ -101,8 +104,13 @@ def find_worst(comparisons: Sequence[Comparison]) -> Verdict:
     return [verdict for verdict in Verdict if verdict in found][-1]
 
 
-def format_report(comparisons: Sequence[Comparison], uncommitted: Sequence[str]) -> str:
-    """Format the table, then where each run departs, then what to do."""
+def format_report(
+    comparisons: Sequence[Comparison], missing: Sequence[str], uncommitted: Sequence[str]
+) -> str:
+    """Format the table, then where each run departs, then what to do.
+
+    ``missing``: the profiles without a measured tolerance.
+    """
     rows = [
         {
             "run": describe_run(comparison),
@@ -117,9 +125,10 @@ def format_report(comparisons: Sequence[Comparison], uncommitted: Sequence[str])
         index=False, tablefmt="simple", floatfmt=".2f", missingval="-"
     )
     departures = [f"{describe_run(c)}: {c.why}" for c in comparisons if c.why]
-    blocks = [table, "\n".join(departures), *list_advice(comparisons)]
+    advice = list_advice(comparisons, missing)
     if uncommitted:
-        blocks.append(f"HEAD was verified, without the changes to {', '.join(uncommitted)}.")
+        advice.append(f"HEAD was verified, without the changes to {', '.join(uncommitted)}.")
+    blocks = [table, "\n".join(departures), *(textwrap.fill(text, WIDTH) for text in advice)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -128,7 +137,7 @@ def describe_run(comparison: Comparison) -> str:
     return f"{files.profile} {files.model} {files.seed}"
 
 
-def list_advice(comparisons: Sequence[Comparison]) -> list[str]:
+def list_advice(comparisons: Sequence[Comparison], missing: Sequence[str]) -> list[str]:
     """List what the verdicts mean and what to do."""
     worst = find_worst(comparisons)
     stale = dict.fromkeys(what for comparison in comparisons for what in list_stale(comparison))
@@ -143,6 +152,11 @@ def list_advice(comparisons: Sequence[Comparison]) -> list[str]:
     if blind:
         advice.append(
             f"Scores alone were compared, as no fingerprints are committed: {', '.join(blind)}."
+        )
+    if missing and worst != Verdict.IDENTICAL:
+        advice.append(
+            f"No tolerance is measured for {', '.join(missing)}: `python -m "
+            "studies.instruction_sets PROFILE` measures it."
         )
     if stale:
         advice.append(

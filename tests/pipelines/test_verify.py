@@ -8,8 +8,12 @@ import pytest
 from test_pipeline import Repository
 
 from deeplab_bench.errors import UserError
+from deeplab_bench.results.files import RunFiles, get_tolerance_file
+from deeplab_bench.results.records import ToleranceRecord, read_record
+from deeplab_bench.verification.verdict import read_results
 from pipelines import verify
 from pipelines.reruns import clone_head
+from studies import instruction_sets
 
 MAKE = """\
 from pipelines import download, evaluate, prepare, resolve, train
@@ -63,8 +67,10 @@ def test_identical_then_different(
     out, _ = capfd.readouterr()
     assert re.search(r"^miniature aspp 0  +different ", out, re.M)
     assert "miniature aspp 0: iteration 1: backward pass or optimiser, first seen in class" in out
-    assert "made with other settings than HEAD has" in out
-    assert "without the changes to params.yaml" in out
+    text = " ".join(out.split())
+    assert "No tolerance is measured for miniature" in text
+    assert "made with other settings than HEAD has" in text
+    assert "without the changes to params.yaml" in text
 
 
 @pytest.mark.parametrize(
@@ -109,3 +115,25 @@ def test_downloads_are_linked_and_records_are_not(
         assert (linked / "x.tar").read_bytes() == b"x"
     assert archive.is_file()
     archive.unlink()
+
+
+def test_the_tolerance_is_measured(committed: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the study with made-up results of another instruction set."""
+    monkeypatch.chdir(committed.root)
+    committed.edit("models: [fcn, aspp]", "models: [fcn]")
+    commit(committed)
+    run = RunFiles("miniature", "fcn", 0)
+    here = read_results(committed.root, run, ["plain"])
+    monkeypatch.setattr(instruction_sets, "rerun", lambda *_: {run: here})
+    with pytest.raises(UserError, match=r"the runs are all of .*: set ATEN_CPU_CAPABILITY"):
+        instruction_sets.measure("miniature")
+
+    here.environment["instruction_set"] = "OTHER"
+    here.evaluations["plain"]["metrics"]["miou"] -= 0.02
+    assert here.fingerprints is not None
+    here.fingerprints.losses[2] = (here.fingerprints.losses[2] or 0) * (1 + 1e-6)
+    instruction_sets.measure("miniature")
+    record = read_record(get_tolerance_file("miniature"), ToleranceRecord)
+    assert record.miou == pytest.approx(0.02)
+    assert record.loss == pytest.approx(1e-6, rel=0.2)
+    assert "OTHER" in record.instruction_sets and list(record.runs) == ["fcn-0"]
