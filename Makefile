@@ -8,7 +8,7 @@ JOBS ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro plan submit test lint lock
+.PHONY: repro plan verify submit test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -18,6 +18,10 @@ repro: .venv/installed
 # Says what `make repro` would run and what it costs; trains nothing.
 plan: .venv/installed
 	deeplab-bench plan $(PROFILE)
+
+# Makes committed runs again in a clone, and says whether they come out the same.
+verify: .venv/installed
+	deeplab-bench verify $(PROFILE)
 
 # Packs predictions of Pascal VOC's test images for its evaluation server (docs/voc2012.md).
 submit: .venv/installed

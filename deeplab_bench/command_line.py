@@ -17,6 +17,7 @@ TOOLS = {
     "table": "print the accuracy table",
     "trace": "say where a number of a table comes from, and check it",
     "readme": "put the results into README.md",
+    "verify": "make committed runs again in a clone, and say whether they come out the same",
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }
 EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."

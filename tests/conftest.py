@@ -9,6 +9,7 @@ os.environ |= list_pins("portable", threads=1)
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,10 +130,10 @@ def val(data_folder: Path) -> Split:
 
 def train_run(
     experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, workers: int = 0
-) -> None:
+) -> dict[str, Any]:
     """Train a run as the stage does, in this process unless ``workers`` are asked for."""
     provenance = derive_provenance(experiment, seed, data_folder)
-    train(experiment, seed, data_folder, checkpoint, provenance.model_dump(), workers)
+    return train(experiment, seed, data_folder, checkpoint, provenance.model_dump(), workers)
 
 
 def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path) -> Checkpoint:

@@ -75,6 +75,11 @@ class RunFiles:
     def checkpoint(self) -> Path:
         return Path("checkpoints") / self.profile / f"{self.name}.pt"
 
+    @property
+    def fingerprints(self) -> Path:
+        """Return the file with the digests of the weights on the way of the training."""
+        return self._result("fingerprints")
+
     def evaluation(self, inference: str) -> Path:
         """Return the file with the metrics; two identical runs write the same bytes."""
         return self._result("runs", "evaluate", inference)
@@ -124,3 +129,8 @@ def get_notes_file(profile: str) -> Path:
 def get_steps_file(device: str) -> Path:
     """Return the file with the training steps timed on the device of this name."""
     return RESULTS / "steps" / f"{device}.json"
+
+
+def get_tolerance_file(profile: str) -> Path:
+    """Return the file with the differences of a profile's runs between two instruction sets."""
+    return RESULTS / "tolerances" / f"{profile}.json"

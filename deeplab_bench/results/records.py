@@ -154,6 +154,63 @@ class SourcedRecord(Record):
     sources: dict[str, Source] = Field(default_factory=dict)
 
 
+class Fingerprint(Record):
+    """Digests of the weights after an iteration, in hexadecimal digits.
+
+    ``weights`` is of all of them. ``parameters`` and ``statistics`` have four digits for each layer
+    of ``layers`` and of ``statistics``.
+    """
+
+    weights: str
+    parameters: str
+    statistics: str
+
+
+class FingerprintRecord(RunRecord):
+    """Fingerprints of a training, by iteration; 0 are the initial weights.
+
+    ``layers`` describes every layer with parameters, in the order of their definition.
+    ``statistics`` names the layers with statistics of the forward pass. ``losses`` are those of
+    single iterations, exact; None where it was not finite.
+    """
+
+    layers: dict[str, str]
+    statistics: tuple[str, ...]
+    losses: dict[int, float | None]
+    points: dict[int, Fingerprint]
+
+
+class RunDifference(Record):
+    """How far two trainings of a run are apart.
+
+    ``loss`` is the relative difference of the first loss that differs, ``miou`` the difference at
+    the end.
+    """
+
+    loss: float
+    miou: float
+
+
+class ToleranceRecord(Record):
+    """The differences of a profile's runs between two instruction sets, by run.
+
+    The tolerance is the largest of them: of ``n`` runs, a further one exceeds it once in ``n + 1``.
+    """
+
+    profile: str
+    instruction_sets: tuple[str, str]
+    environment: Environment
+    runs: Annotated[dict[str, RunDifference], Field(min_length=1)]
+
+    @property
+    def loss(self) -> float:
+        return max(run.loss for run in self.runs.values())
+
+    @property
+    def miou(self) -> float:
+        return max(abs(run.miou) for run in self.runs.values())
+
+
 class TimingRecord(SourcedRecord):
     training_seconds: float
     evaluation_seconds: float

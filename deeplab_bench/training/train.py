@@ -25,6 +25,7 @@ from deeplab_bench.runtime.device import count_default_workers, make_determinist
 from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.runtime.source import describe_source
 from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.training.fingerprints import join_phases, select_losses
 from deeplab_bench.training.loss import compute_class_weights
 from deeplab_bench.training.pretrained import read_weights
 from deeplab_bench.training.trainer import Trainer, TrainingError
@@ -38,12 +39,15 @@ def train(
     checkpoint: Path,
     provenance: Mapping[str, Any],
     workers: int | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Train a model and write its ``checkpoint``. The file with its timing is beside it.
 
     An interrupted run continues from its last snapshot, and its checkpoint has the same bytes as
     without the interruption. ``provenance`` is stored with the weights. Snapshots with another
     provenance are not used.
+
+    Returns:
+        The fingerprints, as ``FingerprintRecord`` has them; those of the weights only in process 0.
 
     Raises:
         DataError: the data have not been prepared.
@@ -56,6 +60,7 @@ def train(
     make_deterministic(seed)
     is_first = distributed.rank() == 0
     history: dict[str, Any] = {"iteration": [], "loss": []}
+    traces = []
     seconds = 0.0
     with lock(checkpoint) if is_first else nullcontext():
         model = build_initial_model(experiment, classes)
@@ -86,6 +91,7 @@ def train(
             if phase is not experiment.phases[-1]:
                 trainer.save(snapshot)
             append_history(history, trainer.history())
+            traces.append((select_losses(trainer.losses.cpu()), trainer.fingerprints))
             seconds += trainer.seconds
         if is_first:
             content = {
@@ -104,6 +110,7 @@ def train(
             write_json(get_timing_file(checkpoint), timing)
             for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
                 left.unlink()
+    return join_phases(model, traces)
 
 
 def get_snapshot_file(checkpoint: Path, provenance: Mapping[str, Any], phase: int) -> Path:

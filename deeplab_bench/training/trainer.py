@@ -16,6 +16,10 @@ from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import computes_bfloat16
 from deeplab_bench.settings.training import Training
+from deeplab_bench.training.fingerprints import (
+    compute_fingerprint,
+    list_fingerprint_points,
+)
 from deeplab_bench.training.loss import segmentation_loss, subsample
 from deeplab_bench.writing import write_tensors
 
@@ -85,12 +89,16 @@ class Trainer:
         )
         self.schedule = build_lr_schedule(self.optimizer, training)
         self.losses = torch.zeros(training.iterations, device=device)
+        self.fingerprints: dict[int, dict[str, str]] = {}
         self.iteration = 0
         self.seconds = 0.0
 
     def run(self, batches: Iterable[tuple[Tensor, Tensor]], snapshot: Path, title: str) -> None:
         started = saved = time.monotonic()
         before = self.seconds
+        points = list_fingerprint_points(self.training.iterations)
+        if self.iteration == 0:
+            self.take_fingerprint()
         bar = tqdm(
             batches,
             desc=title,
@@ -101,6 +109,8 @@ class Trainer:
         )
         for images, labels in bar:
             self.step(images, labels)
+            if self.iteration in points:
+                self.take_fingerprint()
             if self.iteration % LOOK_EVERY:
                 continue
             self.require_finite_loss()
@@ -121,6 +131,10 @@ class Trainer:
         self.schedule.step()
         self.losses[self.iteration] = distributed.all_reduce_mean(mean_loss)
         self.iteration += 1
+
+    def take_fingerprint(self) -> None:
+        if distributed.rank() == 0:
+            self.fingerprints[self.iteration] = compute_fingerprint(self.model)
 
     def last_loss(self) -> float:
         return self.losses[self.iteration - 1].item()
@@ -143,6 +157,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "losses": self.losses,
+            "fingerprints": self.fingerprints,
             "iteration": self.iteration,
             "seconds": self.seconds,
             "random": distributed.all_gather(get_random_state(self.device)),
@@ -157,7 +172,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.losses, self.iteration = state["losses"], state["iteration"]
-        self.seconds = state["seconds"]
+        self.fingerprints, self.seconds = state["fingerprints"], state["seconds"]
         set_random_state(state["random"][distributed.rank() % len(state["random"])])
 
     def history(self) -> dict[str, Any]:
