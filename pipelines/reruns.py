@@ -1,5 +1,6 @@
 """Committed runs, made again in a temporary clone of HEAD by the stages of the pipeline."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -16,7 +17,8 @@ from deeplab_bench.data.archives import DOWNLOADS
 from deeplab_bench.data.packed import compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import ProfileFiles, RunFiles
-from deeplab_bench.settings.params import Params
+from deeplab_bench.runtime.pins import list_pins
+from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params
 from deeplab_bench.verification.verdict import RunResults, read_results
 from pipelines.stages import STAGES
 from pipelines.warm import ADDRESS
@@ -24,9 +26,9 @@ from pipelines.warm import ADDRESS
 START = (sys.executable, "-m", "deeplab_bench")
 # A warm process of the clone's code, which ends with its standard input.
 WARM = f"""\
-import os, sys
+import json, os, sys
 from pipelines.warm import warm_process
-with warm_process():
+with warm_process(json.loads(sys.argv[1])):
     print(os.environ["{ADDRESS}"], flush=True)
     sys.stdin.read()
 """
@@ -81,7 +83,8 @@ def rerun(
     targets = [f"evaluate@{profile}-{way}-{run.name}" for run in committed for way in ways]
     commands = list_commands(clone, targets)
     of_data = list_commands(clone, [f"prepare@{profile}"])
-    with warm_process(clone) as address:
+    process = load_params(clone / PARAMS_FILE).profile[profile].process
+    with warm_process(clone, list_pins(process.determinism, process.threads)) as address:
         for name in of_data:
             run_stage(clone, name, commands[name], address)
         data_sha256 = compute_data_sha256(clone / ProfileFiles(profile).data)
@@ -119,10 +122,10 @@ def get_place(run: Any) -> tuple[int, str]:
 
 
 @contextmanager
-def warm_process(clone: Path) -> Iterator[str]:
+def warm_process(clone: Path, pins: Mapping[str, str]) -> Iterator[str]:
     """Run a warm process of the clone during the block, and yield its address."""
     with subprocess.Popen(
-        [sys.executable, "-c", WARM],
+        [sys.executable, "-c", WARM, json.dumps(pins)],
         cwd=clone,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deeplab_bench.runtime.pins import get_pins, list_pins
@@ -50,7 +50,7 @@ def main() -> None:
         print(f"{name}: {compare(run(case, environment), reference)}", flush=True)
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> Digests:
+def run(command: Sequence[str], environment: dict[str, str]) -> Digests:
     """Run the command that prints digests, with these pins and no others."""
     clean = {name: value for name, value in os.environ.items() if name not in get_pins()}
     done = subprocess.run(
