@@ -33,6 +33,9 @@ def main(profile: str) -> None:
     of_data = DataSettings(data=data.model_dump(mode="json"))
     for stage in ("download", "prepare"):
         write_settings(files, stage, settings=of_data, module=type(data).__module__)
+    pretraining = params.pretraining(profile)
+    module = None if pretraining.task is None else type(data).__module__
+    write_settings(files, "pretrain", settings=pretraining, module=module)
     write_settings(files, "report", settings=Settings())
     for stage, inference, settings in resolve_runs(params, profile):
         experiment = settings.experiment

@@ -9,6 +9,7 @@ from pathlib import Path
 from deeplab_bench.data.archives import DOWNLOADS
 
 RESULTS = Path("results")
+CHECKPOINTS = Path("checkpoints")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class ProfileFiles:
         """Return the file with a stage's settings and the digest of its code."""
         *folders, name = (stage, *names)
         return self.folder.joinpath("settings", *folders, f"{name}.json")
+
+    @property
+    def pretrained(self) -> Path:
+        """The state dict of the pretrained classification network; empty if there is none."""
+        return CHECKPOINTS / self.profile / "pretrained.pt"
+
+    @property
+    def pretraining(self) -> Path:
+        return self.folder / "runs" / "pretrain.json"
+
+    @property
+    def pretraining_timing(self) -> Path:
+        return self.folder / "timings" / "pretrain.json"
 
     @property
     def sample_images(self) -> Path:
@@ -68,7 +82,7 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path:
-        return Path("checkpoints") / self.profile / f"{self.name}.pt"
+        return CHECKPOINTS / self.profile / f"{self.name}.pt"
 
     def evaluation(self, inference: str) -> Path:
         """Return the file with the metrics; two identical runs write the same bytes."""

@@ -139,6 +139,39 @@ class EvaluationRecord(RunRecord):
         return images
 
 
+class Pretrained(Record):
+    """A pretrained classification network: what it was made from, and how well it does.
+
+    ``accuracy`` is the share of held-out images whose class it names.
+    """
+
+    settings: dict[str, Any]
+    data_sha256: str
+    code_sha256: str
+    weights_sha256: str
+    parameters: int
+    classes: tuple[str, ...]
+    accuracy: Fraction
+    training: History
+
+
+class PretrainingRecord(Record):
+    """The result of the stage ``pretrain``; None if the profile has no pretraining."""
+
+    profile: str
+    result: Pretrained | None
+
+
+class PretrainingTime(Record):
+    training_seconds: float
+    environment: Environment
+
+
+class PretrainingTimingRecord(Record):
+    profile: str
+    result: PretrainingTime | None
+
+
 class TimingRecord(Record):
     training_seconds: float
     evaluation_seconds: float

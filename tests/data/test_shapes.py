@@ -18,6 +18,7 @@ from deeplab_bench.data.shapes import (
     RADII,
     Coordinates,
     Piece,
+    ShapesData,
     draw_object,
     draw_rotation,
     draw_scene,
@@ -119,6 +120,33 @@ def test_no_image_occurs_twice(tmp_path: Path) -> None:
     folder = make(tmp_path, train=8, val=8)
     pairs = pixels_of(folder, "train") + pixels_of(folder, "val")
     assert len({image.tobytes() for image, _ in pairs}) == len(pairs)
+
+
+def test_a_single_object_is_whole_and_of_no_split(tmp_path: Path) -> None:
+    """Check that no pixel of an object that fits into the image lies beyond its border."""
+    data = ShapesData(dataset="shapes", seed=0, image_size=SIZE, train_images=3, val_images=1)
+    classes = set()
+    for index in range(40):
+        image, label = data.draw_object(index, 64)
+        random = np.random.RandomState([0, shapes.OBJECTS_STREAM, index])
+        scene = draw_scene(random, 64, alone=True)
+        np.testing.assert_array_equal(image, scene.image)
+        *clutter, piece = scene.pieces
+        assert {scrap.name for scrap in clutter} == {"scrap"}
+        assert piece.name == CLASSES[label]
+        assert set(np.unique(scene.label)) <= {0, label, 255}
+        middle = np.argwhere(piece.u**2 + piece.v**2 < 1e-9)
+        assert len(middle) == 1
+        radius = 1 / np.hypot(*np.gradient(piece.u)).mean()  # in pixels
+        margin = min(middle.min(), 63 - middle.max())
+        assert margin >= min(int(radius) - 1, 30)
+        classes.add(label)
+    assert classes == {1, 2, 3, 4}
+    size = 40
+    own = data.model_copy(update={"image_size": size}).draw_object(0, size)[0].tobytes()
+    folder = make(tmp_path, size=size)
+    pairs = pixels_of(folder, "train") + pixels_of(folder, "val")
+    assert own not in {image.tobytes() for image, _ in pairs}
 
 
 def test_every_class_is_common(scenes: list[tuple[Pixels, Pixels]]) -> None:
