@@ -2,7 +2,7 @@
 
 All classes and the clutter have the same textures, so only the outline of a whole object shows its
 class: a pixel inside a triangle looks like one inside a disc until the object's corners are seen.
-Objects are between a tenth of the image and more than the image in size.
+Objects are between a third of the image and more than the image in size.
 
 Pixels are the same on every machine: they are computed from integers, from floating-point
 operations that IEEE 754 rounds exactly, and from a random generator whose numbers never change.
@@ -26,7 +26,9 @@ from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
 from deeplab_bench.settings.base import PositiveInt
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")
-RADII = (0.06, 0.08, 0.11, 0.15, 0.2, 0.27, 0.36, 0.48, 0.62)  # as fractions of the image's side
+RADII = (0.15, 0.2, 0.26, 0.34, 0.44, 0.56)  # as fractions of the image's side
+WHOLE_RADII = RADII[:4]  # with them, an object fits into the image
+EXTENT = 1.4  # no shape reaches farther from its middle, in radii
 VOID_RIM_PX = 1
 OBJECTS_STREAM = 2**32 - 1  # the random stream of single objects; those of the splits count from 0
 CLUTTER = 8
@@ -135,7 +137,7 @@ def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str,
 def draw_scene(random: np.random.RandomState, size: int, *, alone: bool = False) -> Scene:
     """Draw a random square scene: large objects behind small ones, clutter behind all objects.
 
-    With ``alone``, there is one object, as far from the border as it needs to be whole.
+    With ``alone``, there is one object, and all of it is in the image.
     """
     y, x = np.mgrid[:size, :size]
     image = draw_texture(random, x, y, GROUND)
@@ -146,9 +148,10 @@ def draw_scene(random: np.random.RandomState, size: int, *, alone: bool = False)
         image[scrap.mask] = draw_texture(random, x[scrap.mask], y[scrap.mask], FIGURE)
         pieces.append(scrap)
     count = 1 if alone else random.randint(1, 4)
-    for radius in sorted(random.choice(RADII, size=count) * size, reverse=True):
+    radii = random.choice(WHOLE_RADII if alone else RADII, size=count)
+    for radius in sorted(radii * size, reverse=True):
         index = random.randint(1, len(CLASSES))
-        margin = min(int(radius), (size - 1) // 2) if alone else 0
+        margin = int(EXTENT * radius) if alone else 0
         piece = draw_object(random, CLASSES[index], x, y, radius, margin)
         image[piece.mask] = draw_texture(random, x[piece.mask], y[piece.mask], FIGURE)
         label[piece.mask] = index

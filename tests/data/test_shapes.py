@@ -123,7 +123,6 @@ def test_no_image_occurs_twice(tmp_path: Path) -> None:
 
 
 def test_a_single_object_is_whole_and_of_no_split(tmp_path: Path) -> None:
-    """Check that no pixel of an object that fits into the image lies beyond its border."""
     data = ShapesData(dataset="shapes", seed=0, image_size=SIZE, train_images=3, val_images=1)
     classes = set()
     for index in range(40):
@@ -135,11 +134,9 @@ def test_a_single_object_is_whole_and_of_no_split(tmp_path: Path) -> None:
         assert {scrap.name for scrap in clutter} == {"scrap"}
         assert piece.name == CLASSES[label]
         assert set(np.unique(scene.label)) <= {0, label, 255}
-        middle = np.argwhere(piece.u**2 + piece.v**2 < 1e-9)
-        assert len(middle) == 1
-        radius = 1 / np.hypot(*np.gradient(piece.u)).mean()  # in pixels
-        margin = min(middle.min(), 63 - middle.max())
-        assert margin >= min(int(radius) - 1, 30)
+        assert piece.mask.any()
+        for edge in (piece.mask[0], piece.mask[-1], piece.mask[:, 0], piece.mask[:, -1]):
+            assert not edge.any()
         classes.add(label)
     assert classes == {1, 2, 3, 4}
     size = 40
@@ -208,9 +205,9 @@ def test_rotation() -> None:
         assert -18 < upright.min() < -15 and 15 < upright.max() < 18
 
 
-def test_objects_reach_from_a_tenth_of_the_image_to_beyond_it() -> None:
+def test_objects_reach_from_a_third_of_the_image_to_beyond_it() -> None:
     for _, diameter in EXTENTS.values():
-        assert 0.1 < diameter * min(RADII) < 0.15
+        assert 0.25 < diameter * min(RADII) < 0.4
         assert 1 < diameter * max(RADII) < 2
     steps = [larger / smaller for smaller, larger in pairwise(RADII)]
     assert min(steps) > 1.25 and max(steps) < 1.45
@@ -218,7 +215,7 @@ def test_objects_reach_from_a_tenth_of_the_image_to_beyond_it() -> None:
 
 def test_objects_cover_little_or_most_of_an_image(scenes: list[tuple[Pixels, Pixels]]) -> None:
     shares = [(label == i).mean() for _, label in scenes for i in range(1, 5) if (label == i).any()]
-    assert min(shares) < 0.005
+    assert min(shares) < 0.02
     assert max(shares) > 0.7
 
 
@@ -226,9 +223,14 @@ def test_large_objects_lie_behind_small(monkeypatch: pytest.MonkeyPatch) -> None
     drawn: list[tuple[float, int, NDArray[np.bool_]]] = []
 
     def spy(
-        random: np.random.RandomState, name: str, x: Coordinates, y: Coordinates, radius: float
+        random: np.random.RandomState,
+        name: str,
+        x: Coordinates,
+        y: Coordinates,
+        radius: float,
+        margin: int,
     ) -> Piece:
-        piece = draw_object(random, name, x, y, radius)
+        piece = draw_object(random, name, x, y, radius, margin)
         drawn.append((radius, CLASSES.index(name), piece.mask))
         return piece
 
