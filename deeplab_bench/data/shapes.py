@@ -2,7 +2,7 @@
 
 All classes and the clutter have the same textures, so only the outline of a whole object shows its
 class: a pixel inside a triangle looks like one inside a disc until the object's corners are seen.
-Objects are between a third of the image and more than the image in size.
+Objects are between a quarter of the image and the whole image in size.
 
 Pixels are the same on every machine: they are computed from integers, from floating-point
 operations that IEEE 754 rounds exactly, and from a random generator whose numbers never change.
@@ -26,8 +26,8 @@ from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
 from deeplab_bench.settings.base import PositiveInt
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")
-RADII = (0.15, 0.2, 0.26, 0.34, 0.44, 0.56)  # as fractions of the image's side
-WHOLE_RADII = RADII[:4]  # with them, an object fits into the image
+RADII = (0.12, 0.16, 0.2, 0.25, 0.32, 0.4)  # as fractions of the image's side
+WHOLE_RADII = RADII[:5]  # with them, an object fits into the image
 EXTENT = 1.4  # no shape reaches farther from its middle, in radii
 VOID_RIM_PX = 1
 OBJECTS_STREAM = 2**32 - 1  # the random stream of single objects; those of the splits count from 0
