@@ -40,6 +40,9 @@ def main(profile: str) -> None:
         write_settings(
             files, stage, settings=of_data, process=process, module=type(data).__module__
         )
+    pretraining = params.pretraining(profile)
+    module = None if pretraining.task is None else type(data).__module__
+    write_settings(files, "pretrain", settings=pretraining, process=process, module=module)
     write_settings(files, "report", settings=Settings(), process=process)
     for stage, inference, settings in resolve_runs(params, profile):
         experiment = settings.experiment

@@ -26,6 +26,7 @@ STAGES = {
         Stage("resolve", "resolve the settings of every stage of a profile", wave=0),
         Stage("download", "fetch and verify a profile's archives", wave=1),
         Stage("prepare", "generate or convert a profile's data, check and pack them", wave=2),
+        Stage("pretrain", "pretrain a profile's backbone on images of single objects", wave=2),
         Stage("train", "train one model from one seed", wave=3, distributed=True),
         Stage(
             "evaluate", "score a checkpoint under one way of inference", wave=4, distributed=True

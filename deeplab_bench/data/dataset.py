@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 
 from deeplab_bench.data.archives import Archive
-from deeplab_bench.data.voc_layout import DataError, VocFolder
+from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder
 from deeplab_bench.plugins import find_only_class
 from deeplab_bench.settings.base import Settings
 
@@ -22,7 +22,7 @@ Address = Annotated[str, Field(pattern=r"^https?://")]
 class DataSet(Settings, ABC):
     """A profile's section ``data``. The methods tell ``prepare`` and the report about the data set.
 
-    ``generated``: the images are our own, so they may be published.
+    ``generated``: the images are our own, so they may be published, and ``draw_object`` makes more.
     ``folder_keys``: the settings that hold a folder of the user, each with what must be in it.
     ``group_words``: what captions call the groups of images, and the images in them.
     """
@@ -104,6 +104,15 @@ class DataSet(Settings, ABC):
     def trains_on_val(self) -> bool:
         """Tell whether the training images contain those of val on purpose."""
         return False
+
+    def draw_object(self, index: int, size: int) -> tuple[Pixels, int]:
+        """Draw an image of one object, for pretraining; only ``generated`` data sets can.
+
+        Returns:
+            The image ``index`` of an endless stream that shares nothing with the splits, uint8
+            (size, size, 3), and the index of its class.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def estimate_pixels(self) -> int:

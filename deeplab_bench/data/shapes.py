@@ -2,7 +2,7 @@
 
 All classes and the clutter have the same textures, so only the outline of a whole object shows its
 class: a pixel inside a triangle looks like one inside a disc until the object's corners are seen.
-Objects are between a tenth of the image and more than the image in size.
+Objects are between a quarter of the image and the whole image in size.
 
 Pixels are the same on every machine: they are computed from integers, from floating-point
 operations that IEEE 754 rounds exactly, and from a random generator whose numbers never change.
@@ -26,8 +26,11 @@ from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
 from deeplab_bench.settings.base import PositiveInt
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")
-RADII = (0.06, 0.08, 0.11, 0.15, 0.2, 0.27, 0.36, 0.48, 0.62)  # as fractions of the image's side
+RADII = (0.12, 0.16, 0.2, 0.25, 0.32, 0.4)  # as fractions of the image's side
+WHOLE_RADII = RADII[:5]  # with them, an object fits into the image
+EXTENT = 1.4  # no shape reaches farther from its middle, in radii
 VOID_RIM_PX = 1
+OBJECTS_STREAM = 2**32 - 1  # the random stream of single objects; those of the splits count from 0
 CLUTTER = 8
 GROUND, FIGURE = (20, 80), (130, 210)
 
@@ -92,6 +95,11 @@ class ShapesData(DataSet):
     def class_names(self) -> list[str]:
         return list(CLASSES)
 
+    def draw_object(self, index: int, size: int) -> tuple[Pixels, int]:
+        random = np.random.RandomState([self.seed, OBJECTS_STREAM, index])
+        scene = draw_scene(random, size, alone=True)
+        return scene.image, CLASSES.index(scene.pieces[-1].name)
+
     def estimate_pixels(self) -> int:
         return (self.train_images + self.val_images) * self.image_size**2
 
@@ -126,8 +134,11 @@ def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str,
         listing.write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
-def draw_scene(random: np.random.RandomState, size: int) -> Scene:
-    """Draw a random square scene: large objects behind small ones, clutter behind all objects."""
+def draw_scene(random: np.random.RandomState, size: int, *, alone: bool = False) -> Scene:
+    """Draw a random square scene: large objects behind small ones, clutter behind all objects.
+
+    With ``alone``, there is one object, and all of it is in the image.
+    """
     y, x = np.mgrid[:size, :size]
     image = draw_texture(random, x, y, GROUND)
     label = np.zeros((size, size), dtype=np.uint8)
@@ -136,10 +147,12 @@ def draw_scene(random: np.random.RandomState, size: int) -> Scene:
         scrap = draw_scrap(random, x, y)
         image[scrap.mask] = draw_texture(random, x[scrap.mask], y[scrap.mask], FIGURE)
         pieces.append(scrap)
-    count = random.randint(1, 4)
-    for radius in sorted(random.choice(RADII, size=count), reverse=True):
+    count = 1 if alone else random.randint(1, 4)
+    radii = random.choice(WHOLE_RADII if alone else RADII, size=count)
+    for radius in sorted(radii * size, reverse=True):
         index = random.randint(1, len(CLASSES))
-        piece = draw_object(random, CLASSES[index], x, y, radius * size)
+        margin = int(EXTENT * radius) if alone else 0
+        piece = draw_object(random, CLASSES[index], x, y, radius, margin)
         image[piece.mask] = draw_texture(random, x[piece.mask], y[piece.mask], FIGURE)
         label[piece.mask] = index
         label[find_rim(piece.mask)] = VOID
@@ -148,21 +161,28 @@ def draw_scene(random: np.random.RandomState, size: int) -> Scene:
 
 
 def draw_object(
-    random: np.random.RandomState, name: str, x: Coordinates, y: Coordinates, radius: float
+    random: np.random.RandomState,
+    name: str,
+    x: Coordinates,
+    y: Coordinates,
+    radius: float,
+    margin: int = 0,
 ) -> Piece:
     """Draw an object of the class ``name``; its coordinates are those of ``fill_outline``."""
-    u, v = draw_coordinates(random, x, y)
+    u, v = draw_coordinates(random, x, y, margin)
     u, v = u / radius, v / radius
     return Piece(name, fill_outline(name, u, v), u, v)
 
 
 def draw_coordinates(
-    random: np.random.RandomState, x: Coordinates, y: Coordinates
+    random: np.random.RandomState, x: Coordinates, y: Coordinates, margin: int = 0
 ) -> tuple[Grid, Grid]:
-    """Return (u, v) in pixels, rotated at random, whose origin is a random pixel of the image."""
-    size = len(x)
+    """Return (u, v) in pixels, rotated at random, whose origin is a random pixel of the image.
+
+    The origin is at least ``margin`` pixels away from the border.
+    """
     cosine, sine = draw_rotation(random)
-    dx, dy = x - float(random.randint(size)), y - float(random.randint(size))
+    dx, dy = (axis - float(random.randint(margin, len(x) - margin)) for axis in (x, y))
     return dx * cosine + dy * sine, dy * cosine - dx * sine
 
 

@@ -133,8 +133,6 @@ class ResNet(nn.Module):
             self.add_module(self.stages[-1], stage)
         self.grid = Grid(output_stride)
         he_initialise(self)
-        for block in self.stages[len(depths) :]:
-            start_as_identity(self.get_submodule(block))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the feature maps of all stages, from stride 4 to ``output_stride``.
@@ -211,13 +209,13 @@ def set_rate(conv: nn.Conv2d, rate: int) -> None:
     conv.dilation = conv.padding = (rate, rate)
 
 
-def start_as_identity(stage: nn.Module) -> None:
+def start_as_identities(module: nn.Module) -> None:
     """Set the last batch normalisation of each residual unit to zero (Goyal et al., 2017, 5.1).
 
-    A cascaded block then passes its input on, until training or pretrained weights change it.
-    Random blocks would multiply the features' scale, and with it the first loss.
+    A unit then passes its shortcut on, until training or pretrained weights change it. Random units
+    in a row multiply the features' scale, and with it the first loss.
     """
-    for unit in stage.modules():
+    for unit in module.modules():
         if isinstance(unit, BasicBlock | Bottleneck):
             last = unit.bn3 if isinstance(unit, Bottleneck) else unit.bn2
             nn.init.zeros_(last.weight)

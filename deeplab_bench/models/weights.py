@@ -35,8 +35,8 @@ def initialise_backbone(model: Segmenter, state: Mapping[str, Tensor]) -> None:
     dimension (DeepLabv1, Section 3.2).
 
     Raises:
-        ValueError: the state belongs to another network, the backbone's width is not 1, or the
-            backbone has additional layers (``batch_norm``).
+        ValueError: the state belongs to another network or is of another width, or the backbone has
+            additional layers (``batch_norm``).
     """
     backbone = model.backbone
     expected = {key: x for key, x in backbone.state_dict().items() if not key.endswith(UNUSED)}
@@ -55,8 +55,9 @@ def initialise_backbone(model: Segmenter, state: Mapping[str, Tensor]) -> None:
         "have {}, which the backbone does not have", [key for key in given if key not in expected]
     )
     refuse(
-        "have {} in other shapes than the backbone: set width to 1; for vgg16, set kernel_size to "
-        "3, 4 or 7 and channels to 4096 divided by an integer",
+        "have {} in other shapes than the backbone: set width to that of the weights, 1 for "
+        "ImageNet; for vgg16, set kernel_size to 3, 4 or 7 and channels to 4096 divided by an "
+        "integer",
         [key for key, x in expected.items() if given[key].shape != x.shape],
     )
     backbone.load_state_dict(given, strict=False)

@@ -13,6 +13,7 @@ from deeplab_bench.report.samples import name_crf_panel, name_panel
 from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.results.files import get_notes_file
 from deeplab_bench.results.records import EvaluationRecord, read_record
+from deeplab_bench.settings.experiment import PRETRAINED
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.training import Training
 from deeplab_bench.writing import write_bytes
@@ -147,13 +148,35 @@ def describe_schedule(results: Results) -> str:
         "Augmentation": f"scale {low:g} to {high:g}, random crop"
         + (", horizontal flip" if training.horizontal_flip else ""),
         "Precision": training.precision,
+        "Start": describe_start(results),
         "Time per run": describe_durations(results),
     }
     table = [f"| {key} | {value} |" for key, value in rows.items()]
     return "\n".join(["| Setting | Value |", "|:--|:--|", *table]) + "\n\n" + describe_own(results)
 
 
+def describe_start(results: Results) -> str:
+    """Say from which weights the profile's models start."""
+    training, pretrained = results.params.profile[results.profile].training, results.pretrained
+    names = {"none": "random weights", "imagenet": "ImageNet weights"}
+    weights = names.get(training.weights, f"weights of `{training.weights}`")
+    if training.weights == PRETRAINED and pretrained is not None:
+        weights = (
+            f"backbone pretrained once on {pretrained.settings['images']:,} generated images of "
+            f"one object each; it names the class of {100 * pretrained.accuracy:.1f} % of "
+            f"{pretrained.settings['held_out_images']:,} held-out ones"
+        )
+    units = "; other residual units begin as identities" if training.zero_init_residual else ""
+    return weights + units
+
+
 def describe_policy(training: Training) -> str:
+    warmup = training.warmup_iterations
+    after = f", after {count(warmup, 'iteration')} of linear warm-up" if warmup else ""
+    return name_policy(training) + after
+
+
+def name_policy(training: Training) -> str:
     if training.lr_policy == "poly":
         return f"poly policy of power {training.poly_power:g}"
     if training.lr_policy == "step":

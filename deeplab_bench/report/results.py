@@ -25,6 +25,8 @@ from deeplab_bench.results.records import (
     CRFRecord,
     CRFTimingRecord,
     EvaluationRecord,
+    Pretrained,
+    PretrainingRecord,
     ReceptiveFieldRecord,
     Record,
     RunRecord,
@@ -34,8 +36,11 @@ from deeplab_bench.results.records import (
     TimingRecord,
     read_record,
 )
+from deeplab_bench.settings.experiment import PRETRAINED
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
+
+PRETRAIN = "pretrain"  # the stage
 
 
 class ReportError(UserError):
@@ -57,6 +62,7 @@ class Results:
     fields: list[ReceptiveFieldRecord] = field(default_factory=list)
     audits: list[AuditRecord] = field(default_factory=list)
     inference_timings: list[TimingRecord] = field(default_factory=list)
+    pretrained: Pretrained | None = None
 
     @property
     def folder(self) -> Path:
@@ -91,7 +97,18 @@ class Results:
         """The stages whose code has changed since they made a model's results, by model."""
         codes = [(record.model, record.provenance.code_sha256) for record in self.records]
         codes += [(speed.model, speed.code_sha256) for speed in self.speeds]
-        return find_outdated(codes, {run.model: run.architecture for run in self.runs})
+        found = find_outdated(codes, {run.model: run.architecture for run in self.runs})
+        if self.pretrained is not None and self.pretrained.code_sha256 != compute_code_sha256(
+            PRETRAIN, type(self.data).__module__
+        ):
+            found |= {model: (PRETRAIN, *found.get(model, ())) for model in self.from_pretrained}
+        return {model: found[model] for model in self.models if model in found}
+
+    @property
+    def from_pretrained(self) -> list[str]:
+        """The models that start from the weights of the profile's pretraining."""
+        experiments = (self.params.experiment(self.profile, model) for model in self.models)
+        return [each.model for each in experiments if each.training.weights == PRETRAINED]
 
     def find_sources(self, stages: Iterable[str]) -> list[Source]:
         """Find the sources that these stages made their results from, each once."""
@@ -269,8 +286,10 @@ def load_results(params: Params, profile: str) -> Results:
         ],
         [load_run(params, each.audit, AuditRecord, each) for each in of_runs(run.audit)],
         [read_record(each.evaluation_timing(name), TimingRecord) for each, name in others],
+        load_pretrained(params, files),
     )
     require_equal_data(results)
+    require_equal_weights(results)
     return results
 
 
@@ -311,6 +330,32 @@ def load_speed(path: Path, hardware: str, model: str, profile: str) -> SpeedReco
     record = read_record(path, SpeedRecord)
     require(path, record, profile=profile, model=model, hardware=hardware)
     return record
+
+
+def load_pretrained(params: Params, files: ProfileFiles) -> Pretrained | None:
+    """Read the record of the profile's pretraining; None if there is no pretraining."""
+    task = params.pretraining(files.profile).task
+    if task is None:
+        return None
+    result = read_record(files.pretraining, PretrainingRecord).result
+    if result is None or result.settings != task.model_dump(mode="json"):
+        raise ReportError(
+            f"{files.pretraining} was made from other settings than there are now: run `dvc repro`"
+        )
+    return result
+
+
+def require_equal_weights(results: Results) -> None:
+    """Refuse results of models that started from the weights of another pretraining."""
+    for record in results.records if results.pretrained is not None else ():
+        if (
+            record.model in results.from_pretrained
+            and record.provenance.weights_sha256 != results.pretrained.weights_sha256
+        ):
+            raise ReportError(
+                f"{record.model}, seed {record.seed}, started from other pretrained weights than "
+                f"those of {ProfileFiles(results.profile).pretraining}: run `dvc repro`"
+            )
 
 
 def require_equal_data(results: Results) -> None:

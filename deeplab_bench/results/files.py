@@ -9,6 +9,7 @@ from pathlib import Path
 from deeplab_bench.data.archives import DOWNLOADS
 
 RESULTS = Path("results")
+CHECKPOINTS = Path("checkpoints")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,19 @@ class ProfileFiles:
     def process_settings(self) -> Path:
         """Return the file that ``runtime.pins`` reads before numpy and torch are imported."""
         return self.folder / "settings" / "process.json"
+
+    @property
+    def pretrained(self) -> Path:
+        """The state dict of the pretrained classification network; empty if there is none."""
+        return CHECKPOINTS / self.profile / "pretrained.pt"
+
+    @property
+    def pretraining(self) -> Path:
+        return self.folder / "runs" / "pretrain.json"
+
+    @property
+    def pretraining_timing(self) -> Path:
+        return self.folder / "timings" / "pretrain.json"
 
     @property
     def sample_images(self) -> Path:
@@ -73,7 +87,7 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path:
-        return Path("checkpoints") / self.profile / f"{self.name}.pt"
+        return CHECKPOINTS / self.profile / f"{self.name}.pt"
 
     @property
     def fingerprints(self) -> Path:

@@ -36,7 +36,7 @@ def derive_provenance(experiment: Experiment, seed: int, data_folder: Path) -> P
     return Provenance(
         settings_sha256=compute_settings_sha256(experiment, seed),
         data_sha256=compute_data_sha256(data_folder),
-        weights_sha256=compute_weights_sha256(experiment.training.weights, backbone),
+        weights_sha256=compute_weights_sha256(experiment.weights, backbone),
         code_sha256={"train": compute_code_sha256("train", module)},
     )
 

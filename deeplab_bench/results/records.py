@@ -211,6 +211,38 @@ class ToleranceRecord(Record):
         return max(abs(run.miou) for run in self.runs.values())
 
 
+class Pretrained(Record):
+    """A pretrained classification network: what it was made from, and how well it does.
+
+    ``accuracy`` is the share of held-out images whose class it names.
+    """
+
+    settings: dict[str, Any]
+    data_sha256: str
+    code_sha256: str
+    weights_sha256: str
+    parameters: int
+    classes: tuple[str, ...]
+    accuracy: Fraction
+    training: History
+
+
+class PretrainingRecord(Record):
+    """The result of the stage ``pretrain``; None if the profile has no pretraining."""
+
+    profile: str
+    result: Pretrained | None
+
+
+class PretrainingTime(SourcedRecord):
+    training_seconds: float
+
+
+class PretrainingTimingRecord(Record):
+    profile: str
+    result: PretrainingTime | None
+
+
 class TimingRecord(SourcedRecord):
     training_seconds: float
     evaluation_seconds: float

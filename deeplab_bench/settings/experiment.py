@@ -3,12 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.training import Training
 
 # The arguments of architectures that are atrous rates of a head; they follow the output stride.
 RATES = {"atrous_rate", "atrous_rates"}
+PRETRAINED = "pretrained"  # the value of ``training.weights`` for those of the stage ``pretrain``
 
 
 class Phase(Settings):
@@ -38,6 +40,12 @@ class Experiment(Settings):
         """All phases of training, in their order."""
         first = Phase(arguments=self.arguments, training=self.training)
         return (first,) if self.second_phase is None else (first, self.second_phase)
+
+    @property
+    def weights(self) -> str:
+        """``training.weights``, with the path of the file in place of ``pretrained``."""
+        weights = self.training.weights
+        return str(ProfileFiles(self.profile).pretrained) if weights == PRETRAINED else weights
 
     def arguments_at(self, output_stride: int | None) -> dict[str, Any]:
         """Return the arguments of the trained network at an output stride; None is its own.

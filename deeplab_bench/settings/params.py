@@ -29,6 +29,7 @@ from deeplab_bench.settings.blocks import (
 )
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.experiment import (
+    PRETRAINED,
     RATES,
     Experiment,
     Phase,
@@ -36,6 +37,12 @@ from deeplab_bench.settings.experiment import (
     scale_rates,
 )
 from deeplab_bench.settings.inference import PLAIN, Inference
+from deeplab_bench.settings.pretraining import (
+    CLASSIFIER,
+    Pretraining,
+    PretrainingSettings,
+    PretrainingTask,
+)
 from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.published import Citation, PublishedError, find_published
 from deeplab_bench.settings.training import Training
@@ -62,7 +69,8 @@ class Profile(Settings):
 
     ``model`` holds arguments of architectures by name. Each architecture takes those it knows. The
     report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``process`` says what
-    results may depend on.
+    results may depend on. With ``pretraining``, the stage ``pretrain`` makes weights of the
+    profile's backbone, from which models start whose ``training.weights`` are ``pretrained``.
     """
 
     data: Data
@@ -70,6 +78,7 @@ class Profile(Settings):
     miou_ceiling: Percent | None = None
     model: dict[str, Any]
     training: Training
+    pretraining: Pretraining | None = None
     crf: CRF | None = None
 
 
@@ -114,6 +123,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "run": RunSettings,
     "process": Process,
     "training": Training,
+    "pretraining": Pretraining,
     "crf": CRF,
     "search": CRFSearch,
 }
@@ -186,6 +196,51 @@ class Params(Settings):
         entries = given if isinstance(given, list) else [given]
         return [_validated(Citation, entry, f"models.{model}.published.") for entry in entries]
 
+    def pretraining(self, profile: str) -> PretrainingSettings:
+        """Resolve all settings of a profile's pretraining.
+
+        Raises:
+            ParamsError: the profile cannot be pretrained with its settings.
+        """
+        settings = self.profile[require_known(profile, self.profile, "run.profiles")]
+        given, where = settings.pretraining, f"profile.{profile}.pretraining"
+        if given is None:
+            return PretrainingSettings()
+        if not settings.data.generated:
+            raise ParamsError(
+                f"{where}: {settings.data.dataset!r} generates no images of single objects: "
+                "pretrain elsewhere, and give the file as training.weights"
+            )
+        whole_images = {
+            "crop_size": (given.image_size, given.image_size),
+            "random_scale": (1.0, 1.0),
+            "loss_resolution": "logits",
+            "class_balancing": 0.0,
+            "weights": "none",
+        }
+        if fixed := whole_images.keys() & given.training.keys():
+            raise ParamsError(f"{where}.training.{min(fixed)} cannot be set: images are seen whole")
+        schedule = settings.training.model_dump() | given.training | whole_images
+        experiment = Experiment(
+            profile=profile,
+            model=CLASSIFIER,
+            architecture=CLASSIFIER,
+            arguments=_arguments(CLASSIFIER, settings.model, {}, where),
+            training=_validated(Training, schedule, f"{where}.training."),
+        )
+        try:
+            check_arguments(CLASSIFIER, experiment.arguments)
+        except ValueError as error:
+            raise ParamsError(f"{where}: {error}") from None
+        task = PretrainingTask(
+            data=settings.data.model_dump(mode="json"),
+            images=given.images,
+            held_out_images=given.held_out_images,
+            image_size=given.image_size,
+            experiment=experiment,
+        )
+        return PretrainingSettings(task=task)
+
     def crf(self, profile: str) -> CRF:
         """Return the settings of the CRF under a profile.
 
@@ -247,6 +302,7 @@ class Params(Settings):
         schema = create_model("model", __base__=Settings, **cast(Any, every_argument))
         for profile, settings in self.profile.items():
             _validated(schema, settings.model, f"profile.{profile}.model.")
+            self.pretraining(profile)
             for model in self.models:
                 self.experiment(profile, model)
 
@@ -270,6 +326,8 @@ class Params(Settings):
                 f"{where}: training.batch_norm 'frozen' keeps the statistics of pretrained weights:"
                 " give training.weights, now 'none'"
             )
+        if first.weights == PRETRAINED:
+            self._check_pretrained(experiment, where)
         strides = [self.inference[name].output_stride for name in self.run.inference]
         used = [phase.arguments for phase in experiment.phases]
         try:
@@ -277,6 +335,21 @@ class Params(Settings):
                 check_arguments(experiment.architecture, arguments)
         except ValueError as error:
             raise ParamsError(f"{where}: {error}") from None
+
+    def _check_pretrained(self, experiment: Experiment, where: str) -> None:
+        """Check that the weights of the stage ``pretrain`` are of the model's backbone."""
+        task = self.pretraining(experiment.profile).task
+        if task is None:
+            raise ParamsError(
+                f"{where}: training.weights 'pretrained' needs profile.{experiment.profile}."
+                "pretraining, which is missing"
+            )
+        for key, value in task.experiment.arguments.items():
+            if (own := experiment.arguments.get(key)) != value:
+                raise ParamsError(
+                    f"{where}: {key} is {own}, but the pretrained weights are of {key} {value}: "
+                    "give training.weights 'none' or a file of its own"
+                )
 
     def _check_trained(self, key: str, models: Sequence[str]) -> None:
         for model in models:

@@ -47,7 +47,7 @@ def subsample(labels: Tensor, size: Sequence[int], grid: Grid) -> Tensor:
         for side, cells in zip(padded.shape[-2:], size, strict=True)
     ]
     rows, columns = (slice(0 if first else step // 2, None, step) for step in steps)
-    return padded[:, rows, columns]
+    return padded[:, rows, columns][:, : size[0], : size[1]]
 
 
 def compute_class_weights(split: Split, power: float) -> Tensor | None:

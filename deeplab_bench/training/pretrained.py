@@ -15,6 +15,8 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.models.backbone import BackboneName
 from deeplab_bench.models.weights import get_imagenet_weights
 
+REMEDY = "run `dvc repro`, or give a file, 'imagenet', 'pretrained' or 'none'"
+
 
 class WeightsError(UserError):
     """Pretrained weights cannot be used. The message says why and what to do."""
@@ -36,9 +38,7 @@ def read_weights(weights: str, backbone: str) -> Any:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise WeightsError(
-            f"training.weights: {path} does not exist: give a file, 'imagenet' or 'none'"
-        ) from None
+        raise WeightsError(f"training.weights: {path} does not exist: {REMEDY}") from None
     except Exception as error:  # A damaged file raises almost any exception in torch.load.
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"training.weights: {path} cannot be read: {reason}") from error
@@ -57,9 +57,7 @@ def compute_weights_sha256(weights: str, backbone: str) -> str | None:
         return str(find_weights_archive(backbone).digest).removeprefix("sha256:")
     path = Path(weights)
     if not path.is_file():
-        raise WeightsError(
-            f"training.weights: {path} does not exist: give a file, 'imagenet' or 'none'"
-        )
+        raise WeightsError(f"training.weights: {path} does not exist: {REMEDY}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

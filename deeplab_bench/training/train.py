@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from deeplab_bench.data.batches import iterate_batches
-from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.models import build_model
+from deeplab_bench.models.backbone import start_as_identities
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.runtime import distributed
@@ -54,6 +55,18 @@ def train(
         TrainingError: the loss is no longer finite, or another process trains the same run.
     """
     splits = [load_split(data_folder, phase.train_split) for phase in experiment.phases]
+    train_on(splits, experiment, seed, checkpoint, provenance, workers)
+
+
+def train_on(
+    splits: Sequence[Split],
+    experiment: Experiment,
+    seed: int,
+    checkpoint: Path,
+    provenance: Mapping[str, Any],
+    workers: int | None = None,
+) -> None:
+    """Train a model as ``train`` does, on one split for each phase."""
     classes = splits[0].classes
     device = pick_device()
     source = describe_source()
@@ -127,7 +140,9 @@ def derive_seed(seed: int) -> int:
 def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
     """Build the network at the start of training, with pretrained weights if the settings ask."""
     model = build_model(experiment.architecture, experiment.arguments, num_classes=len(classes))
-    weights = experiment.training.weights
+    if experiment.training.zero_init_residual:
+        start_as_identities(model)
+    weights = experiment.weights
     if weights != "none":
         try:
             initialise_backbone(model, read_weights(weights, experiment.arguments["backbone"]))

@@ -3,11 +3,13 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from deeplab_bench.data.batches import normalise
@@ -87,7 +89,7 @@ class Trainer:
             weight_decay=training.weight_decay,
             fused=True,
         )
-        self.schedule = build_lr_schedule(self.optimizer, training)
+        self.schedule = LambdaLR(self.optimizer, partial(compute_lr_factor, training))
         self.losses = torch.zeros(training.iterations, device=device)
         self.fingerprints: dict[int, dict[str, str]] = {}
         self.iteration = 0
@@ -254,15 +256,14 @@ def build_parameter_groups(model: Segmenter, training: Training) -> list[dict[st
     ]
 
 
-def build_lr_schedule(
-    optimizer: torch.optim.Optimizer, training: Training
-) -> torch.optim.lr_scheduler.LRScheduler:
+def compute_lr_factor(training: Training, iteration: int) -> float:
+    """Compute the factor on ``base_lr`` in an iteration, counted from 0."""
+    done = iteration - training.warmup_iterations
+    if done < 0:
+        return (iteration + 1) / (training.warmup_iterations + 1)
     if training.lr_policy == "poly":
-        return torch.optim.lr_scheduler.PolynomialLR(
-            optimizer, total_iters=training.iterations, power=training.poly_power
-        )
-    if training.lr_policy == "fixed":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return torch.optim.lr_scheduler.StepLR(
-        optimizer, step_size=training.step_iterations, gamma=training.step_factor
-    )
+        left = 1 - done / (training.iterations - training.warmup_iterations)
+        return float(max(0.0, left) ** training.poly_power)
+    if training.lr_policy == "step":
+        return float(training.step_factor ** (done // training.step_iterations))
+    return 1.0

@@ -11,6 +11,7 @@ from torchvision import models as torchvision_models
 from torchvision.models._utils import IntermediateLayerGetter
 
 from deeplab_bench.models import build_model, list_arguments
+from deeplab_bench.models.backbone import start_as_identities
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import decimate, get_imagenet_weights, initialise_backbone
 
@@ -71,11 +72,12 @@ def test_features_are_torchvisions_thereafter() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-def test_cascaded_blocks_without_weights_start_as_identities(backbone: str) -> None:
+def test_units_that_start_as_identities_pass_features_on_and_can_learn(backbone: str) -> None:
     """Compare the features after block5 to block7 with those of block4, in training mode."""
     torch.manual_seed(0)
     arguments = {"backbone": backbone, "width": 0.25, "output_stride": 16}
     model = build_model("cascade", arguments, num_classes=3)
+    start_as_identities(model)
     *_, block4, block5, block6, block7 = model.backbone(torch.randn(2, 3, 65, 65))
     assert block4.std() > 0.1
     for features in (block5, block6, block7):
@@ -180,7 +182,7 @@ def catch_refusal(model: Segmenter, state: dict[str, Tensor]) -> str:
 def test_refuses_a_narrow_backbone(resnet18_state: dict[str, Tensor]) -> None:
     message = catch_refusal(full_model("fcn", width=0.5), resnet18_state)
     expected = r"the weights have conv1.weight, bn1.weight, bn1.bias and \d+ more in other shapes"
-    assert re.match(expected, message) and "set width to 1" in message
+    assert re.match(expected, message) and "set width to that of the weights, 1 for" in message
 
 
 def test_refuses_another_network(resnet18_state: dict[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Tests of the pipeline with DVC, in a repository of its own with a tiny profile."""
 
+import json
 import os
 import re
 import shutil
@@ -63,6 +64,13 @@ models:
 """
 
 
+PRETRAINING = """\
+    pretraining:
+      images: 8
+      held_out_images: 4
+      image_size: 32
+      training: {iterations: 2, batch_size: 4}
+"""
 CRF = "{w1: 4, sigma_alpha: 49, sigma_beta: 5, w2: 3, sigma_gamma: 3, iterations: [0, 1]}"
 REPRODUCE = """\
 import sys
@@ -147,7 +155,7 @@ def stages_of(model: str) -> set[str]:
 
 RESOLVED = {"resolve@miniature"}
 SETTINGS = RESOLVED | {"report@miniature"}
-ONCE = SETTINGS | {"download@miniature", "prepare@miniature"}
+ONCE = SETTINGS | {"download@miniature", "prepare@miniature", "pretrain@miniature"}
 
 
 @pytest.mark.timeout(600)
@@ -193,6 +201,15 @@ def test_only_what_is_out_of_date_runs(repository: Repository) -> None:
     with repository.params.open("a", encoding="utf-8") as params:
         params.write("  copied: {architecture: copied}\n")
     assert repository.repro() == stages_of("copied") | SETTINGS
+
+    repository.edit("precision: float32\n", f"precision: float32\n{PRETRAINING}")
+    repository.edit("  aspp:\n", "  aspp:\n    training: {weights: pretrained}\n")
+    ran = repository.repro()
+    assert ran >= {"pretrain@miniature", *stages_of("aspp"), *SETTINGS}
+    assert not ran & {"prepare@miniature", "speed@miniature-cpu-fcn"}
+    pretrained = json.loads((results / "runs" / "pretrain.json").read_text())["result"]
+    started = json.loads((runs / "aspp-0.json").read_text())["provenance"]["weights_sha256"]
+    assert pretrained["weights_sha256"] == started
 
     repository.run("git", "add", "--all")
     repository.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first")

@@ -37,7 +37,8 @@ from deeplab_bench.results.files import ProfileFiles, RunFiles, get_notes_file
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
-from deeplab_bench.writing import write_bytes
+from deeplab_bench.settings.pretraining import Pretraining
+from deeplab_bench.writing import write_bytes, write_json
 
 CLASSES = ("background", "disc_shape", "ring")
 MIOU = {"aspp": (0.70, 0.72, 0.74), "image_pyramid": (0.6, 0.6, 0.6)}
@@ -966,6 +967,77 @@ def test_the_page_says_which_schedules_differ() -> None:
     )
     plain = params.model_copy(update={"models": params.models | {"aspp": {"architecture": "aspp"}}})
     assert page.describe_own(replace(found, params=plain)) == ""
+
+
+def declare_pretrained() -> tuple[Params, dict[str, Any]]:
+    """Declare that all models start from pretrained weights, and make the pretraining's record."""
+    params = declare()
+    profile = params.profile["quick"]
+    training = profile.training.model_copy(
+        update={"weights": "pretrained", "zero_init_residual": True, "warmup_iterations": 7}
+    )
+    pretraining = Pretraining(images=1200, held_out_images=30, image_size=32)
+    profile = profile.model_copy(update={"training": training, "pretraining": pretraining})
+    params = params.model_copy(update={"profile": {"quick": profile}})
+    task = params.pretraining("quick").task
+    assert task is not None
+    result = {
+        "settings": task.model_dump(mode="json"),
+        "data_sha256": "objects",
+        "code_sha256": compute_code_sha256("pretrain", "deeplab_bench.data.shapes"),
+        "weights_sha256": "weights",
+        "parameters": 1000,
+        "classes": CLASSES,
+        "accuracy": 0.9,
+        "training": {"iteration": [1], "loss": [1.0]},
+    }
+    return params, {"profile": "quick", "result": result}
+
+
+def write_pretrained(params: Params, record: dict[str, Any], started_from: str) -> None:
+    """Write the record, and results of models that started from the weights of this digest."""
+    write_results(params)
+    write_json(ProfileFiles("quick").pretraining, record)
+    for path in Path("results/quick/runs").rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "provenance" in content:
+            content["provenance"]["weights_sha256"] = started_from
+            write_json(path, content)
+
+
+def test_the_page_shows_the_pretraining() -> None:
+    params, record = declare_pretrained()
+    write_pretrained(params, record, "weights")
+    found = load_results(params, "quick")
+    assert page.describe_start(found) == (
+        "backbone pretrained once on 1,200 generated images of one object each; it names the class "
+        "of 90.0 % of 30 held-out ones; other residual units begin as identities"
+    )
+    text = page.describe_schedule(found)
+    assert "after 7 iterations of linear warm-up" in text
+    assert "Settings that differ" not in text
+    assert not found.outdated
+    assert page.describe_start(replace(found, params=declare())) == "random weights"
+
+
+def test_results_of_another_pretraining_are_refused() -> None:
+    params, record = declare_pretrained()
+    write_pretrained(params, record, "weights of another day")
+    with pytest.raises(UserError, match=r"aspp, seed 0, started from other pretrained weights"):
+        load_results(params, "quick")
+    record["result"]["settings"]["images"] = 1300
+    write_json(ProfileFiles("quick").pretraining, record)
+    with pytest.raises(UserError, match=r"pretrain\.json was made from other settings"):
+        load_results(params, "quick")
+
+
+def test_pretraining_of_older_code_is_marked() -> None:
+    params, record = declare_pretrained()
+    record["result"]["code_sha256"] = "of another day"
+    write_pretrained(params, record, "weights")
+    assert load_results(params, "quick").outdated == dict.fromkeys(
+        ("aspp", "image_pyramid"), ("pretrain",)
+    )
 
 
 def test_curves_are_long_form() -> None:

@@ -522,6 +522,83 @@ def test_the_crf_needs_its_section() -> None:
     assert message == "params.yaml: profile.small.crf is missing: run.crf needs it"
 
 
+PRETRAINING = {
+    "images": 100,
+    "held_out_images": 10,
+    "image_size": 33,
+    "training": {"iterations": 9, "warmup_iterations": 3, "base_lr": 0.4},
+}
+
+
+def test_pretraining_is_of_the_profile_s_backbone_on_whole_images() -> None:
+    changes = {"profile.small.pretraining": PRETRAINING}
+    task = (
+        load(edited(changes | {"models.fcn.training": {"weights": "pretrained"}}))
+        .pretraining("small")
+        .task
+    )
+    assert task is not None
+    assert task.experiment.arguments == {"backbone": "resnet18", "width": 0.25}
+    training = task.experiment.training
+    assert (training.iterations, training.warmup_iterations, training.base_lr) == (9, 3, 0.4)
+    assert (training.batch_size, training.momentum) == (2, 0.9)  # of the profile
+    assert (training.crop_size, training.random_scale) == ((33, 33), (1.0, 1.0))
+    assert (training.weights, training.loss_resolution) == ("none", "logits")
+    assert load(VALID).pretraining("small").task is None
+
+
+def test_a_model_starts_from_the_file_of_its_profile() -> None:
+    changes = {"profile.small.pretraining": PRETRAINING}
+    params = load(edited(changes | {"models.fcn.training": {"weights": "pretrained"}}))
+    assert params.experiment("small", "fcn").weights == "checkpoints/small/pretrained.pt"
+    assert params.experiment("small", "aspp").weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"profile.small.pretraining": None},
+            "training.weights 'pretrained' needs profile.small.pretraining, which is missing",
+        ),
+        ({"models.fcn.width": 0.5}, "width is 0.5, but the pretrained weights are of width 0.25"),
+        (
+            {"models.fcn.backbone": "resnet34"},
+            "backbone is resnet34, but the pretrained weights are of backbone resnet18",
+        ),
+        (
+            {"profile.small.pretraining": PRETRAINING | {"training": {"crop_size": [9, 9]}}},
+            "profile.small.pretraining.training.crop_size cannot be set: images are seen whole",
+        ),
+        (
+            {"profile.small.pretraining": PRETRAINING | {"training": {"iterations": 3, "lr": 1}}},
+            "profile.small.pretraining.training.lr is not a known key",
+        ),
+        ({"profile.small.pretraining": PRETRAINING | {"images": 0}}, "pretraining.images is 0"),
+        ({"profile.small.pretraining": PRETRAINING | {"image": 1}}, "pretraining.image is not a"),
+        (
+            {"profile.spare.pretraining": PRETRAINING},
+            "profile.spare.pretraining: 'folder' generates no images of single objects: pretrain "
+            "elsewhere, and give the file as training.weights",
+        ),
+        (
+            {"profile.small.model": {"backbone": "vgg16", "width": 0.25, "output_stride": 16}},
+            "profile.small.pretraining: backbone 'vgg16' is not one of resnet18",
+        ),
+        (
+            {"profile.small.training.warmup_iterations": 4},
+            "warmup_iterations 4 is not below iterations 4",
+        ),
+    ],
+)
+def test_mistakes_in_pretraining_are_one_line(changes: dict[str, Any], message: str) -> None:
+    valid = {
+        "profile.small.pretraining": PRETRAINING,
+        "models.fcn.training": {"weights": "pretrained"},
+    }
+    assert message in refusal(edited(valid | changes))
+
+
 def test_the_audit_is_of_models_that_run() -> None:
     assert load(edited({"run.audit": ["aspp"]})).run.audit == ("aspp",)
     assert refusal(edited({"run.audit": ["spare"]})).startswith(

@@ -78,6 +78,8 @@ def test_every_model_has_the_schedule_that_the_page_states(params: Params) -> No
     for model, phase in phases.items():
         assert describe(phase) == schedules[models[model]], model
         assert phase.training.momentum == 0.9
+        # The authors' code has neither.
+        assert not phase.training.warmup_iterations and not phase.training.zero_init_residual
 
 
 def test_the_page_names_the_tables_that_models_cite(params: Params) -> None:

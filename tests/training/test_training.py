@@ -355,6 +355,72 @@ class TestOptimisation:
             trainer.step(*random_batch(2, 2))
         assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002])
 
+    @pytest.mark.parametrize(
+        ("policy", "expected"),
+        [
+            ({"lr_policy": "poly", "poly_power": 1.0}, [0.05, 0.1, 0.15, 0.2, 0.4 / 3, 0.2 / 3]),
+            (
+                {"lr_policy": "step", "step_iterations": 2, "step_factor": 0.1},
+                [0.05, 0.1, 0.15, 0.2, 0.2, 0.02],
+            ),
+            ({"lr_policy": "fixed"}, [0.05, 0.1, 0.15, 0.2, 0.2, 0.2]),
+        ],
+    )
+    def test_warmup_comes_before_the_policy(
+        self, policy: dict[str, Any], expected: list[float], experiment: Experiment
+    ) -> None:
+        """Check equal steps up to the rate, on all groups; then the policy from its beginning."""
+        changes = policy | {"warmup_iterations": 3, "base_lr": 0.2, "head_lr_multiplier": 10.0}
+        settings = changed(experiment, **changes).training
+        trainer = Trainer(build_model("fcn", experiment.arguments, num_classes=2), settings, CPU)
+        rates = []
+        for _ in range(settings.iterations):
+            rates.append([group["lr"] for group in trainer.optimizer.param_groups])
+            trainer.step(*random_batch(2, 2))
+        assert [min(rate) for rate in rates] == pytest.approx(expected)
+        assert [max(rate) for rate in rates] == pytest.approx([10 * rate for rate in expected])
+
+    def test_a_run_resumes_within_its_warmup(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        experiment = changed(experiment, warmup_iterations=4)
+        whole, parts = tmp_path / "whole.pt", tmp_path / "parts" / "plain-0.pt"
+        train_run(experiment, 0, data_folder, whole)
+        interrupt(experiment, data_folder, parts, at=2)
+        train_run(experiment, 0, data_folder, parts)
+        assert parts.read_bytes() == whole.read_bytes()
+
+    @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+    def test_residual_units_start_as_identities_if_the_setting_asks(
+        self, backbone: str, experiment: Experiment
+    ) -> None:
+        """Compare all scales with those of torchvision's network with ``zero_init_residual``."""
+        arguments = {"backbone": backbone, "width": 0.25, "output_stride": 16}
+        cascade = experiment.model_copy(update={"architecture": "cascade", "arguments": arguments})
+        build = getattr(torchvision.models, backbone)
+        theirs = build(zero_init_residual=True).state_dict()
+        for zero_init_residual in (True, False):
+            settings = changed(cascade, zero_init_residual=zero_init_residual)
+            state = train_module.build_initial_model(settings, ["a", "b"]).backbone.state_dict()
+            for key, x in theirs.items():
+                if ".bn" in key and key.endswith(".weight"):
+                    zero = zero_init_residual and not x.any()
+                    assert (state[key] == (0 if zero else 1)).all(), key
+            last = "bn3" if backbone == "resnet50" else "bn2"
+            assert state[f"layer7.1.{last}.weight"].any() != zero_init_residual
+
+    def test_pretrained_units_do_not_start_as_identities(
+        self, experiment: Experiment, tmp_path: Path
+    ) -> None:
+        model = torchvision.models.resnet18()
+        torch.save(model.state_dict(), tmp_path / "x.pth")
+        arguments = experiment.arguments | {"width": 1.0}
+        experiment = experiment.model_copy(update={"arguments": arguments})
+        settings = {"weights": str(tmp_path / "x.pth"), "zero_init_residual": True}
+        initial = train_module.build_initial_model(changed(experiment, **settings), ["a", "b"])
+        state = initial.backbone.state_dict()
+        assert all(x.all() for key, x in state.items() if key.endswith("bn2.weight"))
+
     def test_the_head_has_a_rate_of_its_own(self, experiment: Experiment) -> None:
         """Check that in one plain step every parameter moves by its gradient times its rate."""
         changes = {"head_lr_multiplier": 10.0, "momentum": 0.0, "weight_decay": 0.0}
