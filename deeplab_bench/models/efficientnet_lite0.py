@@ -128,10 +128,10 @@ class EfficientNetLite0(nn.Module):
             nn.init.zeros_(copy.get_parameter("_bn2.weight"))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute the maps of stride 4, 8 and 16, of block4 and all cascaded blocks, and the last.
+        """Compute the maps of stride 4, 8 and 16, of the last stage and of each cascaded block.
 
-        Without cascaded blocks, block4 has no map of its own. (N, 3, H, W) -> (N, C, h, w) each.
-        The images are padded first (see ``Grid``).
+        (N, 3, H, W) -> (N, C, h, w) each. The last map is that of the unit to 320 channels. The
+        images are padded first (see ``Grid``).
         """
         x = F.relu6(self._bn0(self._conv_stem(self.grid.pad(images))))
         features = []
