@@ -64,10 +64,11 @@ def test_the_network_is_timms(published: dict[str, Tensor]) -> None:
     classifier = sum(p.numel() for p in [*theirs.conv_head.parameters(), *theirs.bn2.parameters()])
     classifier += sum(p.numel() for p in theirs.classifier.parameters())
     assert sum(p.numel() for p in ours.parameters()) + classifier == 4_652_008
-    layers = [m for m in theirs.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-    for own, other in zip(
-        (m for m in ours.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)), layers[:-2]
-    ):
+    own_layers, their_layers = (
+        [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+        for network in (ours, theirs)
+    )
+    for own, other in zip(own_layers, their_layers[:-2], strict=True):
         if isinstance(own, nn.Conv2d):
             assert (own.stride, own.groups, own.bias) == (other.stride, other.groups, other.bias)
         else:
