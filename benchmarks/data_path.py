@@ -20,8 +20,9 @@ from torchvision.tv_tensors import Mask
 
 from benchmarks.comparison import OURS, Benchmark, Implementation, Workload
 from benchmarks.network_steps import ARGUMENTS, make_schedule
-from deeplab_bench.data.augmentation import MEAN, MEAN_PIXEL, STD
-from deeplab_bench.data.batches import CPU, iterate_batches, normalise
+from deeplab_bench.colours import IMAGENET
+from deeplab_bench.data.augmentation import MEAN_PIXEL
+from deeplab_bench.data.batches import CPU, iterate_batches
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
@@ -123,7 +124,7 @@ def make_torchvision_batches(source: VocFolder, schedule: Training) -> Batches:
             ),
             v2.RandomHorizontalFlip(),
             v2.ToDtype({ImageTensor: torch.float32, Mask: torch.int64}, scale=True),
-            v2.Normalize(MEAN, STD),
+            v2.Normalize(IMAGENET.mean, IMAGENET.std),
         ]
     )
     root = source.root.parent.parent
@@ -148,7 +149,7 @@ def make_draw(batches: Batches) -> Callable[[], tuple[Tensor, Tensor]]:
 
     def draw() -> tuple[Tensor, Tensor]:
         images, labels = next(batches)
-        return normalise(images) if images.dtype == torch.uint8 else images, labels.long()
+        return IMAGENET.normalise(images) if images.dtype == torch.uint8 else images, labels.long()
 
     return draw
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from benchmarks.comparison import OURS, Benchmark, Implementation, Workload, import_peer
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation.predict import compute_view_probabilities
 from deeplab_bench.models import build_model
@@ -145,7 +144,8 @@ def make_own_evaluation(workload: Workload) -> Implementation:
 
     @torch.inference_mode()
     def step() -> Tensor:
-        return compute_view_probabilities(model, normalise(image), 1.0, flip=False).argmax(dim=1)
+        seen = network.colours.normalise(image)
+        return compute_view_probabilities(model, seen, 1.0, flip=False).argmax(dim=1)
 
     work = set_determinism(step, True)
     return Implementation(work, count_flops(work))

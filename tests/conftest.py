@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split, pack
 from deeplab_bench.data.shapes import CLASSES, draw_scene
 from deeplab_bench.data.voc_layout import VocFolder, write_label
@@ -147,7 +146,7 @@ def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> Non
     model = open_run(experiment, 0, data_folder, path).build_model(experiment).eval()
     image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
     with torch.no_grad():
-        means = model(normalise(image[None])).mean(dim=(0, 2, 3))
+        means = model(model.colours.normalise(image[None])).mean(dim=(0, 2, 3))
     state = torch.load(path, map_location="cpu", weights_only=True)
     state["model"]["classifier.1.bias"] -= means
     write_tensors(path, state)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplab_bench.analysis.receptive_field import compute_theoretical_field, find_seen_pixels
-from deeplab_bench.data.batches import normalise
+from deeplab_bench.colours import Colours
 from deeplab_bench.data.packed import Split, pick_evenly
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.measures.measure import round_fraction
@@ -46,9 +46,9 @@ def measure_field(
     Raises:
         ReceptiveFieldError: the network calls an operation whose receptive field is not known.
     """
-    images = choose_images(split, IMAGES)
     make_deterministic(seed)
     untrained = build_initial_model(experiment, split.classes)
+    images = choose_images(split, IMAGES, untrained.colours)
     arguments = experiment.phases[-1].arguments
     before, after = (
         compute_gradient_map(model, images)
@@ -95,7 +95,7 @@ def describe_theory(experiment: Experiment, height: int, width: int) -> dict[str
     }
 
 
-def choose_images(split: Split, count: int) -> Tensor:
+def choose_images(split: Split, count: int, colours: Colours) -> Tensor:
     """Choose ``count`` images at even distances in the split; return them normalised (N, 3, H, W).
 
     H and W are the largest of the split. Smaller images are centred and padded with the mean, which
@@ -103,12 +103,12 @@ def choose_images(split: Split, count: int) -> Tensor:
     """
     height, width = (max(sides) for sides in zip(*split.sizes, strict=True))
     chosen = pick_evenly(count, len(split))
-    return torch.cat([centre_image(split.image(index), height, width) for index in chosen])
+    return torch.cat([centre_image(split.image(i), height, width, colours) for i in chosen])
 
 
-def centre_image(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+def centre_image(image: NDArray[np.uint8], height: int, width: int, colours: Colours) -> Tensor:
     """Put an RGB image (h, w, 3) in the centre of (1, 3, height, width); pad with the mean."""
-    x = normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    x = colours.normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
     top, left = height // 2 - x.shape[-2] // 2, width // 2 - x.shape[-1] // 2
     return F.pad(x, (left, width - left - x.shape[-1], top, height - top - x.shape[-2]))
 

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.settings.training import Training
 
-# Mean and standard deviation of ImageNet, which torchvision's weights expect.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
+# The padding of crops, for every backbone.
+MEAN_PIXEL = tuple(round(255 * value) for value in IMAGENET.mean)
 
 
 class Window(NamedTuple):

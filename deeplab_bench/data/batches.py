@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deeplab_bench.data.augmentation import MEAN, STD, Positions, augment, draw
+from deeplab_bench.data.augmentation import Positions, augment, draw
 from deeplab_bench.data.device_batches import DeviceBatches, fits
 from deeplab_bench.data.packed import Split
 from deeplab_bench.errors import UserError
@@ -60,20 +60,6 @@ def iterate_batches(
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
     )
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its deviation: uint8 (N, 3, H, W) to float32.
-
-    The result is channels last in memory.
-    """
-    # Made on the device: a copy from the CPU would make the program wait for the GPU.
-    mean, std = (
-        torch.stack([torch.full((1, 1), 255 * value, device=images.device) for value in values])
-        for values in (MEAN, STD)
-    )
-    scaled = (images.float() - mean) / std
-    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from deeplab_bench.data.packed import Split, pick_evenly
 from deeplab_bench.data.samples import SAMPLES
@@ -15,6 +14,7 @@ from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.measures.registry import MEASURES
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models import count_parameters
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import make_deterministic
 from deeplab_bench.settings.experiment import Experiment
@@ -63,7 +63,7 @@ def evaluate(
 
 
 def score_training_images(
-    model: nn.Module, split: Split, title: str, inference: Inference
+    model: Segmenter, split: Split, title: str, inference: Inference
 ) -> dict[str, Any]:
     """Compute the mIoU on ``TRAINING_IMAGES`` images of the split, evenly spaced."""
     chosen = pick_evenly(TRAINING_IMAGES, len(split))

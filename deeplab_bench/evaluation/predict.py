@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.models.multi_scale import rescale, undo_rescale
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.device import pick_device, prepare_model
 from deeplab_bench.settings.inference import Inference
@@ -20,7 +20,7 @@ BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**21}
 
 
 def predict(
-    model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
+    model: Segmenter, split: Split, indices: Sequence[int], title: str, inference: Inference
 ) -> Iterator[tuple[int, Pixels]]:
     """Predict the class indices (H, W) of these images; yield (index of the image, prediction).
 
@@ -58,7 +58,7 @@ def pick_most_probable(probabilities: Tensor) -> Pixels:
 
 
 def predict_probabilities(
-    model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
+    model: Segmenter, split: Split, indices: Sequence[int], title: str, inference: Inference
 ) -> Iterator[Tensor]:
     """Yield the class probabilities (C, H, W) of each image, in the order of ``indices``."""
     model = prepare_model(model)
@@ -67,13 +67,13 @@ def predict_probabilities(
 
 
 @torch.inference_mode()
-def compute_probabilities(model: nn.Module, pixels: Pixels, inference: Inference) -> Tensor:
+def compute_probabilities(model: Segmenter, pixels: Pixels, inference: Inference) -> Tensor:
     """Average the class probabilities (N, C, H, W) over all scales and flips of the images.
 
     ``model`` comes from ``prepare_model``; ``pixels`` are images (N, H, W, 3) of values 0 to 255.
     """
     images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-    images = normalise(images.to(pick_device()))
+    images = model.colours.normalise(images.to(pick_device()))
     views = [
         (scale, flip)
         for scale in inference.scales

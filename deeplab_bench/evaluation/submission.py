@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from deeplab_bench.data.packed import load_split
@@ -27,6 +27,7 @@ from deeplab_bench.evaluation.crf.evaluate import choose_parameters, search_para
 from deeplab_bench.evaluation.crf.processes import count_available_cpus, map_in_processes
 from deeplab_bench.evaluation.crf.refinement import label_image
 from deeplab_bench.evaluation.predict import compute_probabilities, pick_most_probable
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime.device import make_deterministic, prepare_model
 from deeplab_bench.settings.crf import CRF
 from deeplab_bench.settings.experiment import Experiment
@@ -87,7 +88,7 @@ def write_submission(
 
 
 def predict_images(
-    model: nn.Module, images: UnlabelledImages, inference: Inference, title: str
+    model: Segmenter, images: UnlabelledImages, inference: Inference, title: str
 ) -> Iterator[tuple[Pixels, Tensor]]:
     """Yield every image (H, W, 3) with its class probabilities (C, H, W)."""
     model = prepare_model(model)
@@ -97,7 +98,7 @@ def predict_images(
 
 
 def find_parameters(
-    model: nn.Module, settings: CRF, data_folder: Path, title: str
+    model: Segmenter, settings: CRF, data_folder: Path, title: str
 ) -> CRFParameters:
     """Find the CRF's parameters as its stage does: as given, or searched."""
     train, workers = load_split(data_folder, "train"), count_available_cpus()

@@ -11,10 +11,10 @@ from deeplab_bench.models.backbone import (
     OutputStride,
     Positive,
     Rate,
-    ResNet,
     Share,
     StridedUnit,
 )
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -47,7 +47,7 @@ class ASPP(Segmenter):
         stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(
+        self.backbone = build_backbone(
             backbone,
             output_stride=output_stride,
             width=width,

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate, ResNet
+from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_logits_layer
 from deeplab_bench.models.multi_scale import MultiScaleSegmenter, align, check_scales, rescale
 from deeplab_bench.models.vgg import VGG16
@@ -69,7 +70,7 @@ class ASPPSum(MultiScaleSegmenter):
                 build_logits_layer(channels, num_classes, std=head_std) for _ in atrous_rates
             ]
         else:
-            self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+            self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
             classifiers = [
                 build_logits_layer(channels, num_classes, kernel_size, r, head_std)

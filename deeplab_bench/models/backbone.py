@@ -1,6 +1,7 @@
 """ResNet with atrous convolution, a backbone for every architecture (DeepLabv3, Section 3).
 
-The other backbone, VGG-16 for FCN and DeepLabv1 and v2, is in ``vgg``.
+So is EfficientNet-Lite0, in ``efficientnet_lite0``. VGG-16, for FCN and DeepLabv1 and v2, is in
+``vgg``.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.models.grid import Grid
 
 DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
@@ -24,7 +26,9 @@ STAGE_PLANES = (64, 128, 256, 512)
 MIN_CHANNELS = 16
 
 # The types of constructor arguments; the settings are validated against them.
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16"]
+BackboneName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "efficientnet_lite0"
+]
 OutputStride = Literal[8, 16, 32, 64, 128, 256]
 StridedUnit = Literal["first", "last"]
 Positive = Annotated[float, Gt(0)]
@@ -63,6 +67,8 @@ class ResNet(nn.Module):
         ValueError: an argument is outside its range above.
     """
 
+    colours = IMAGENET
+
     def __init__(
         self,
         name: BackboneName,
@@ -74,18 +80,7 @@ class ResNet(nn.Module):
         stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
-        if name not in DEPTHS:
-            raise ValueError(f"backbone {name!r} is not one of {', '.join(DEPTHS)}")
-        strides = get_args(OutputStride)
-        if output_stride not in strides:
-            raise ValueError(
-                f"output_stride {output_stride} is not one of {', '.join(map(str, strides))}"
-            )
-        if output_stride > 32 * 2**cascaded_blocks:
-            raise ValueError(
-                f"output_stride {output_stride} is above {32 * 2**cascaded_blocks}, the largest "
-                f"of {name} with {cascaded_blocks} cascaded blocks"
-            )
+        check_output_stride(name, output_stride, cascaded_blocks)
         unit, depths = DEPTHS[name]
         if multi_grid is not None and len(multi_grid) < depths[-1]:
             raise ValueError(
@@ -145,6 +140,32 @@ class ResNet(nn.Module):
             x = self.get_submodule(name)(x)
             features.append(x)
         return features
+
+    def find_source(self, key: str) -> str | None:
+        """Return torchvision's name of what a parameter of a cascaded block copies.
+
+        The first unit of a block copies the last stage's second unit, since the stage's first unit
+        has fewer input channels.
+        """
+        block, *inner = key.split(".", maxsplit=2)
+        if block not in self.stages[4:]:
+            return None
+        unit, name = inner
+        return f"layer4.{max(1, int(unit))}.{name}"
+
+
+def check_output_stride(name: str, output_stride: int, cascaded_blocks: int) -> None:
+    """Raise ``ValueError`` unless a backbone can have this output stride."""
+    strides = get_args(OutputStride)
+    if output_stride not in strides:
+        raise ValueError(
+            f"output_stride {output_stride} is not one of {', '.join(map(str, strides))}"
+        )
+    if output_stride > 32 * 2**cascaded_blocks:
+        raise ValueError(
+            f"output_stride {output_stride} is above {32 * 2**cascaded_blocks}, the largest "
+            f"of {name} with {cascaded_blocks} cascaded blocks"
+        )
 
 
 def build_residual_stage(
@@ -226,9 +247,13 @@ def list_3x3_convolutions(module: nn.Module) -> list[nn.Conv2d]:
 
 
 def he_initialise(module: nn.Module) -> None:
-    """Initialise convolutions as torchvision does (He et al., ICCV 2015, with fan-out)."""
+    """Initialise convolutions as torchvision does (He et al., ICCV 2015, with fan-out).
+
+    The fan-out of a depthwise convolution is the size of its kernel, which is its fan-in, too.
+    """
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
-            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            mode: Literal["fan_in", "fan_out"] = "fan_out" if m.groups == 1 else "fan_in"
+            nn.init.kaiming_normal_(m.weight, mode=mode, nonlinearity="relu")
             if m.bias is not None:
                 nn.init.zeros_(m.bias)

@@ -11,9 +11,9 @@ from deeplab_bench.models.backbone import (
     OutputStride,
     Positive,
     Rate,
-    ResNet,
     StridedUnit,
 )
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.segmenter import Segmenter
 
 
@@ -39,7 +39,7 @@ class Cascade(Segmenter):
         stride_in: StridedUnit = "first",
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(
+        self.backbone = build_backbone(
             backbone,
             output_stride=output_stride,
             width=width,

@@ -12,9 +12,9 @@ from deeplab_bench.models.backbone import (
     OutputStride,
     Positive,
     Rate,
-    ResNet,
     Share,
 )
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -48,7 +48,7 @@ class DeepLabV3Plus(Segmenter):
         dropout: Share = 0.0,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(
+        self.backbone = build_backbone(
             backbone, output_stride=output_stride, width=width, multi_grid=multi_grid
         )
         low, *_, high = self.backbone.stage_channels

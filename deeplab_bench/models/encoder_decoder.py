@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
+from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -24,7 +25,7 @@ class EncoderDecoder(Segmenter):
         head_channels: Count,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
         stages = self.backbone.stage_channels
         self.laterals = nn.ModuleList(
             build_conv_bn_relu(c, head_channels, kernel_size=1) for c in stages

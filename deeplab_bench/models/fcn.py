@@ -4,7 +4,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
+from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_classifier_head
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.vgg import VGG16
@@ -50,7 +51,7 @@ class FCN(Segmenter):
                 self.backbone.stage_channels[-1], num_classes
             )
         else:
-            self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+            self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
             channels = self.backbone.stage_channels[-1]
             self.classifier = build_classifier_head(channels, channels // 4, num_classes)
         *shallower, _ = self.backbone.stage_channels

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
+from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_classifier_head
 from deeplab_bench.models.multi_scale import MultiScaleSegmenter, align, check_scales, rescale
 
@@ -40,7 +41,7 @@ class ImagePyramid(MultiScaleSegmenter):
         super().__init__()
         self.scales, self.fusion = tuple(scales), fusion
         self.supervise_scales = supervise_scales
-        self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
         check_scales(scales, self.grid)
         channels = self.backbone.stage_channels[-1]
         self.classifier = build_classifier_head(channels, head_channels, num_classes)

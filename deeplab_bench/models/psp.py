@@ -7,7 +7,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, ResNet
+from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import (
     adaptive_average_pool,
     adaptive_max_pool,
@@ -53,7 +54,7 @@ class PSP(Segmenter):
         auxiliary_weight: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
         *_, before, channels = self.backbone.stage_channels
         reduced = channels // max(1, len(bins))
         if not bins or not reduced:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from deeplab_bench.colours import Colours
 from deeplab_bench.models.backbone import ResNet
+from deeplab_bench.models.efficientnet_lite0 import EfficientNetLite0
 from deeplab_bench.models.grid import Grid
 from deeplab_bench.models.vgg import VGG16
 
@@ -15,11 +17,16 @@ class Segmenter(nn.Module):
     It resizes maps with ``grid``, which knows the pixels on which their positions lie.
     """
 
-    backbone: ResNet | VGG16
+    backbone: ResNet | VGG16 | EfficientNetLite0
 
     @property
     def grid(self) -> Grid:
         return self.backbone.grid
+
+    @property
+    def colours(self) -> Colours:
+        """The normalisation of the images that the network gets."""
+        return self.backbone.colours
 
     def logits(self, images: Tensor) -> Tensor:
         """Compute logits at the network's resolution, (N, 3, H, W) -> (N, num_classes, h, w).

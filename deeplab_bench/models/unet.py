@@ -5,7 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive, ResNet
+from deeplab_bench.models.backbone import BackboneName, OutputStride, Positive
+from deeplab_bench.models.backbones import build_backbone
 from deeplab_bench.models.layers import build_conv_bn_relu
 from deeplab_bench.models.segmenter import Segmenter
 
@@ -27,7 +28,7 @@ class UNet(Segmenter):
         output_stride: OutputStride,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(backbone, output_stride=output_stride, width=width)
+        self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
         channels = self.backbone.stage_channels
         self.merges = nn.ModuleList(
             nn.Sequential(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.models.backbone import OutputStride, Positive, he_initialise
 from deeplab_bench.models.grid import Grid
 
@@ -37,6 +38,8 @@ class VGG16(nn.Module):
     Raises:
         ValueError: an argument is outside its range above.
     """
+
+    colours = IMAGENET
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""Initialisation of a backbone with the weights of torchvision's classification network.
+"""Initialisation of a backbone with the weights of a classification network.
 
 ``training.pretrained`` reads the weights from a file; this module copies them into a model.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
@@ -15,6 +15,8 @@ from deeplab_bench.models.vgg import VGG16
 
 # A counter of batch normalisation. It is not used here, and torchvision's older files lack it.
 UNUSED = "num_batches_tracked"
+# What follows the last feature map: torchvision's names, then EfficientNet-Lite0's.
+CLASSIFIERS = ("fc.", "classifier.", "_conv_head.", "_bn1.", "_fc.")
 # torchvision's names of VGG-16's linear layers, and their weights' shapes as convolutions.
 LINEAR = {
     "fc6": ("classifier.0", (4096, 512, 7, 7)),
@@ -28,11 +30,11 @@ def get_imagenet_weights(backbone: BackboneName) -> WeightsEnum:
 
 
 def initialise_backbone(model: Segmenter, state: Mapping[str, Tensor]) -> None:
-    """Initialise a model's backbone with the state of torchvision's classification network.
+    """Initialise a model's backbone with the state of the classification network of its name.
 
-    The last linear layer is not used. Cascaded blocks get the weights of the last stage. VGG-16's
-    fc6 and fc7 get those of the linear layers; if they are smaller, every k-th weight along each
-    dimension (DeepLabv1, Section 3.2).
+    The classifier is not used. Cascaded blocks get the weights of the last stage. VGG-16's fc6 and
+    fc7 get those of the linear layers; if they are smaller, every k-th weight along each dimension
+    (DeepLabv1, Section 3.2).
 
     Raises:
         ValueError: the state belongs to another network or is of another width, or the backbone has
@@ -43,12 +45,13 @@ def initialise_backbone(model: Segmenter, state: Mapping[str, Tensor]) -> None:
     given = {
         key: x
         for key, x in state.items()
-        if not key.startswith(("fc.", "classifier.")) and not key.endswith(UNUSED)
+        if not key.startswith(CLASSIFIERS) and not key.endswith(UNUSED)
     }
     if isinstance(backbone, VGG16):
         given |= convert_linear_layers(state, expected)
     else:
-        given |= replicate_last_stage(given, expected, backbone.stages[4:])
+        sources = {key: backbone.find_source(key) for key in expected}
+        given |= {key: given[source] for key, source in sources.items() if source in given}
 
     refuse("lack {}", [key for key in expected if key not in given])
     refuse(
@@ -61,25 +64,6 @@ def initialise_backbone(model: Segmenter, state: Mapping[str, Tensor]) -> None:
         [key for key, x in expected.items() if given[key].shape != x.shape],
     )
     backbone.load_state_dict(given, strict=False)
-
-
-def replicate_last_stage(
-    given: Mapping[str, Tensor], expected: Iterable[str], blocks: Sequence[str]
-) -> dict[str, Tensor]:
-    """Copy the last stage's state to the names of the cascaded ``blocks``.
-
-    The first unit of a block gets the weights of the last stage's second unit, since the stage's
-    first unit has fewer input channels.
-    """
-    state = {}
-    for key in expected:
-        block, *inner = key.split(".", maxsplit=2)
-        if block in blocks:
-            unit, name = inner
-            source = f"layer4.{max(1, int(unit))}.{name}"
-            if source in given:
-                state[key] = given[source]
-    return state
 
 
 def convert_linear_layers(

@@ -347,10 +347,13 @@ def load_pretrained(params: Params, files: ProfileFiles) -> Pretrained | None:
 
 def require_equal_weights(results: Results) -> None:
     """Refuse results of models that started from the weights of another pretraining."""
-    for record in results.records if results.pretrained is not None else ():
+    pretrained, models = results.pretrained, results.from_pretrained
+    if pretrained is None:
+        return
+    for record in results.records:
         if (
-            record.model in results.from_pretrained
-            and record.provenance.weights_sha256 != results.pretrained.weights_sha256
+            record.model in models
+            and record.provenance.weights_sha256 != pretrained.weights_sha256
         ):
             raise ReportError(
                 f"{record.model}, seed {record.seed}, started from other pretrained weights than "

@@ -1,6 +1,7 @@
 """Device, worker processes and determinism."""
 
 import os
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -8,12 +9,14 @@ from torch import nn
 from deeplab_bench.runtime import distributed
 from deeplab_bench.runtime.pins import get_determinism
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare_model(model: nn.Module) -> nn.Module:
+def prepare_model(model: Network) -> Network:
     """Move the model to the device, in evaluation mode and channels-last memory."""
     return model.to(pick_device()).to(memory_format=torch.channels_last).eval()
 

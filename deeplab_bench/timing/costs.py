@@ -19,7 +19,7 @@ from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.params import Params
 from deeplab_bench.timing.speed import count_flops
 from deeplab_bench.timing.steps import Case, Step
-from deeplab_bench.training.pretrained import find_weights_archive
+from deeplab_bench.training.pretrained import find_weights_archive, needs_download
 
 BYTES_PER_PIXEL = 4  # RGB and the label
 UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
@@ -101,8 +101,8 @@ def list_downloads(params: Params, profile: str, models: Sequence[str]) -> Itera
     sizes = {a.filename: a.size_bytes for a in params.profile[profile].data.archives()}
     for model in models:
         experiment = params.experiment(profile, model)
-        if experiment.training.weights == "imagenet":
-            backbone = experiment.arguments["backbone"]
+        backbone = experiment.arguments["backbone"]
+        if needs_download(experiment.training.weights, backbone):
             mebibytes = get_imagenet_weights(backbone).meta["_file_size"]
             sizes[find_weights_archive(backbone).filename] = round(mebibytes * 2**20)
     for filename, size in sizes.items():

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.errors import UserError
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed
@@ -52,7 +51,7 @@ class TrainingLoss(nn.Module):
         """
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-            outputs = self.model.training_logits(normalise(images))
+            outputs = self.model.training_logits(self.model.colours.normalise(images))
         losses = [weight * self.loss(logits, labels.long()) for weight, logits in outputs]
         total = torch.stack(losses).sum()
         return total, total.detach() / sum(weight for weight, _ in outputs)

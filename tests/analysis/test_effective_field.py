@@ -18,6 +18,7 @@ from deeplab_bench.analysis.effective_field import (
     find_half_square,
     measure_field,
 )
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.settings.experiment import Experiment
@@ -63,13 +64,13 @@ def test_gradient_is_of_the_highest_logit_in_the_middle() -> None:
 
 
 def test_images_lie_in_the_middle_of_the_mean(val: Split) -> None:
-    images = choose_images(val, 4)
+    images = choose_images(val, 4, IMAGENET)
     assert images.shape == (4, 3, 48, 48)
     height, width = SIZES["val"][2 * 3]
     last = images[3]
     rows = last.abs().sum(dim=(0, 2)).nonzero()
     assert int(rows.max() - rows.min()) + 1 == height == 45
-    alone = centre_image(val.image(6), height, width)[0]
+    alone = centre_image(val.image(6), height, width, IMAGENET)[0]
     assert torch.equal(last[:, 24, 24], alone[:, height // 2, width // 2])
     assert float(last.abs().sum()) == pytest.approx(float(alone.abs().sum()))
 

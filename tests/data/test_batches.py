@@ -7,9 +7,10 @@ from small_splits import assert_same, random_split, split_of, training
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data import augmentation
 from deeplab_bench.data.augmentation import compute_window, draw_crop, draw_order
-from deeplab_bench.data.batches import BatchError, iterate_batches, normalise
+from deeplab_bench.data.batches import BatchError, iterate_batches
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.settings.training import Training
@@ -280,7 +281,7 @@ def test_normalise() -> None:
     images = torch.arange(2 * 3 * 16 * 8).mul(37).remainder(256).to(torch.uint8).view(2, 3, 16, 8)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     expected = transforms.normalize(images / 255, mean, std)
-    normalised = normalise(images)
+    normalised = IMAGENET.normalise(images)
     assert normalised.dtype == torch.float32
     assert normalised.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(normalised, expected)
@@ -289,5 +290,5 @@ def test_normalise() -> None:
 def test_padding_is_about_zero_to_the_model() -> None:
     image, label = located(4, 4)
     crop, truth = augment(image, label, training(crop_size=(6, 6)), random_of(0))
-    [normalised] = normalise(torch.from_numpy(crop).permute(2, 0, 1)[None])
+    [normalised] = IMAGENET.normalise(torch.from_numpy(crop).permute(2, 0, 1)[None])
     assert normalised[:, torch.from_numpy(truth == 255)].abs().max() < 0.01

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split, pick_evenly
 from deeplab_bench.data.samples import SAMPLES
 from deeplab_bench.data.voc_layout import VOID
@@ -35,6 +33,7 @@ from deeplab_bench.evaluation.measures.boundaries import (
     count_trimap_confusions,
 )
 from deeplab_bench.models import build_model
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import Inference
@@ -53,16 +52,16 @@ SETTINGS = CRF(
 )
 
 
-def loaded(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
+def loaded(experiment: Experiment, checkpoint: Checkpoint) -> Segmenter:
     model = build_model(experiment.architecture, experiment.arguments, num_classes=6).eval()
     model.load_state_dict(checkpoint.weights)
     return model
 
 
 @torch.no_grad()
-def logits(model: nn.Module, split: Split, index: int) -> torch.Tensor:
+def logits(model: Segmenter, split: Split, index: int) -> torch.Tensor:
     image = torch.from_numpy(split.image(index).transpose(2, 0, 1)[None].copy())
-    return model(normalise(image))[0]
+    return model(model.colours.normalise(image))[0]
 
 
 class ByHand:
@@ -70,7 +69,7 @@ class ByHand:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Segmenter,
         split: Split,
         index: int,
         searched: list[float],

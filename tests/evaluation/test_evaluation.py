@@ -15,6 +15,7 @@ from PIL import Image
 from small_splits import true_predictions
 from torch import Tensor, nn
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.samples import SAMPLES, tile, write_samples
 from deeplab_bench.data.voc_layout import VOID, Pixels, build_voc_palette, write_label
@@ -25,6 +26,7 @@ from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
 from deeplab_bench.evaluation.measures.object_size import BINS
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models import build_model
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import Inference
 from deeplab_bench.writing import format_json
@@ -44,19 +46,19 @@ def result(evaluated: Result) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def model(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
+def model(experiment: Experiment, checkpoint: Checkpoint) -> Segmenter:
     model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
     model.load_state_dict(checkpoint.weights)
     return model
 
 
 @pytest.fixture(scope="module")
-def predictions(model: nn.Module, val: Split) -> list[Pixels]:
+def predictions(model: Segmenter, val: Split) -> list[Pixels]:
     return predicted(model, val)
 
 
 def test_training_images_are_scored_too(
-    experiment: Experiment, val: Split, data_folder: Path, checkpoint: Checkpoint, model: nn.Module
+    experiment: Experiment, val: Split, data_folder: Path, checkpoint: Checkpoint, model: Segmenter
 ) -> None:
     train = load_split(data_folder, "train")
     result, _ = evaluate(experiment, 0, ONE_PASS, val, train, checkpoint)
@@ -79,7 +81,7 @@ def test_a_hundred_training_images_are_enough(
     assert result["training_images"]["miou"] != result["metrics"]["miou"]
 
 
-def predicted(model: nn.Module, split: Split) -> list[Pixels]:
+def predicted(model: Segmenter, split: Split) -> list[Pixels]:
     found = dict(predict(model, split, range(len(split)), "", ONE_PASS))
     return [found[index] for index in range(len(split))]
 
@@ -94,7 +96,7 @@ def source_files(data_folder: Path, name: str) -> tuple[Pixels, Pixels]:
 
 
 def test_predictions_at_every_image_size(
-    model: nn.Module, predictions: list[Pixels], data_folder: Path, val: Split
+    model: Segmenter, predictions: list[Pixels], data_folder: Path, val: Split
 ) -> None:
     """Compare with the model called by hand; pixels between two classes may differ."""
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -172,7 +174,7 @@ def test_nothing_varies_between_identical_runs(
 
 
 def test_result_says_what_it_is_of(
-    result: dict[str, Any], experiment: Experiment, model: nn.Module
+    result: dict[str, Any], experiment: Experiment, model: Segmenter
 ) -> None:
     """Check what the result says of itself; the stage adds the run's identity, such as its seed."""
     assert result["architecture"] == "fcn"
@@ -198,7 +200,7 @@ class TestOracle:
         """Check perfect predictions, with any class at void; a class in no image is null."""
 
         def oracle(
-            model: nn.Module, split: Split, indices: Sequence[int], title: str, inference: Inference
+            model: Segmenter, split: Split, indices: Sequence[int], title: str, inference: Inference
         ) -> Iterator[tuple[int, Pixels]]:
             return zip(indices, true_predictions(split, void_as), strict=True)
 
@@ -222,7 +224,9 @@ class TestOracle:
     ) -> None:
         """Check that sizes, argmax and the order of images keep the logits of the truth."""
 
-        class Oracle(nn.Module):
+        class Oracle(Segmenter):
+            colours = IMAGENET
+
             def __init__(self) -> None:
                 super().__init__()
                 self.weight = nn.Parameter(torch.zeros(()))

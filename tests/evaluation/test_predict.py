@@ -6,10 +6,9 @@ import torch
 from conftest import ARGUMENTS
 from PIL import Image
 from small_networks import interpolate_by_hand
-from torch import nn
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.augmentation import resize
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
@@ -22,6 +21,7 @@ from deeplab_bench.evaluation.predict import (
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.multi_scale import rescale
 from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import Inference
 
@@ -29,11 +29,11 @@ ONE_PASS = Inference()
 
 
 @pytest.fixture(scope="module")
-def model(experiment: Experiment, checkpoint: Checkpoint) -> nn.Module:
+def model(experiment: Experiment, checkpoint: Checkpoint) -> Segmenter:
     return checkpoint.build_model(experiment)
 
 
-def predicted(model: nn.Module, split: Split) -> list[Pixels]:
+def predicted(model: Segmenter, split: Split) -> list[Pixels]:
     found = dict(predict(model, split, range(len(split)), "", ONE_PASS))
     return [found[index] for index in range(len(split))]
 
@@ -51,7 +51,7 @@ class TestPredict:
         for key, value in model.state_dict().items():
             assert torch.equal(value.cpu(), before[key]), key
 
-    def test_images_do_not_see_each_other(self, model: nn.Module, val: Split) -> None:
+    def test_images_do_not_see_each_other(self, model: Segmenter, val: Split) -> None:
         """Check an image in one batch with others of its size."""
         image, label = val.image(2), val.label(2)
         together = Split(
@@ -89,7 +89,7 @@ class TestProbabilities:
             height, width = val.sizes[index]
             views = []
             for scale in scales:
-                seen = rescale(normalise(image), scale, antialias=True)
+                seen = rescale(model.colours.normalise(image), scale, antialias=True)
                 for mirrored in [seen, seen.flip(3)][: 1 + flip]:
                     with torch.no_grad():
                         logits = model(mirrored)
@@ -106,7 +106,9 @@ class TestProbabilities:
         pixels = np.random.default_rng(0).integers(0, 256, (61, 61, 3), dtype=np.uint8)
         seen: list[torch.Tensor] = []
 
-        class Watching(nn.Module):
+        class Watching(Segmenter):
+            colours = IMAGENET
+
             def forward(self, images: torch.Tensor) -> torch.Tensor:
                 seen.append(images)
                 return images
@@ -116,7 +118,7 @@ class TestProbabilities:
         start = 0.5 + 0.5 / scale
         box = (start, start, start + count / scale, start + count / scale)
         trained = resize(pixels, (count, count), box, Image.Resampling.BILINEAR)
-        expected = normalise(torch.from_numpy(trained.transpose(2, 0, 1)[None].copy()))
+        expected = IMAGENET.normalise(torch.from_numpy(trained.transpose(2, 0, 1)[None].copy()))
         found = seen[0].cpu()[..., 1:-1, 1:-1]
         torch.testing.assert_close(found, expected, rtol=0, atol=1.1 / 255 / 0.224)
 

@@ -13,6 +13,7 @@ from torchvision.models import get_model
 from torchvision.models._utils import IntermediateLayerGetter
 
 from deeplab_bench.models.backbone import DEPTHS, ResNet
+from deeplab_bench.models.backbones import build_backbone
 
 # Parameters of the classification networks, as torchvision publishes them.
 PUBLISHED_PARAMETERS = {
@@ -341,7 +342,8 @@ def test_initialisation_is_he_with_fan_out() -> None:
         (
             "resnet152",
             {},
-            "backbone 'resnet152' is not one of resnet18, resnet34, resnet50, resnet101",
+            "backbone 'resnet152' is not one of resnet18, resnet34, resnet50, resnet101, "
+            "efficientnet_lite0",
         ),
         ("resnet18", {"output_stride": 4}, "output_stride 4 is not one of 8, 16, 32"),
         ("resnet18", {"output_stride": 24}, "24 is not one of 8, 16, 32, 64, 128, 256"),
@@ -365,8 +367,23 @@ def test_initialisation_is_he_with_fan_out() -> None:
             {"multi_grid": ()},
             "multi_grid [] needs one unit rate for each of the 2 residual units in",
         ),
+        (
+            "efficientnet_lite0",
+            {"multi_grid": (1, 2)},
+            "multi_grid [1, 2] needs one unit rate for each of the 3 units in a cascaded block",
+        ),
+        (
+            "efficientnet_lite0",
+            {"output_stride": 64},
+            "64 is above 32, the largest of efficientnet_lite0 with 0 cascaded blocks",
+        ),
+        (
+            "efficientnet_lite0",
+            {"stride_in": "last"},
+            "stride_in 'last' is not possible with efficientnet_lite0",
+        ),
     ],
 )
-def test_wrong_arguments_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        on_meta(name, **arguments)
+def test_wrong_arguments_are_refused(name: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)), torch.device("meta"):
+        build_backbone(name, **{"output_stride": 32, **arguments})

@@ -12,10 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deeplab_bench.analysis.receptive_field import find_seen_pixels
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.voc_layout import VOID, Pixels
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models.backbone import ResNet
+from deeplab_bench.models.backbones import build_backbone
+from deeplab_bench.models.efficientnet_lite0 import EfficientNetLite0
 from deeplab_bench.models.grid import Grid, sample
 from deeplab_bench.models.multi_scale import align, rescale
 from deeplab_bench.models.segmenter import Segmenter
@@ -107,17 +110,18 @@ BACKBONES = [
     *(("resnet18", stride) for stride in (8, 16, 32)),
     *(("resnet50", stride) for stride in (8, 16, 32, 128)),
     *(("vgg16", stride) for stride in (8, 16, 32)),
+    *(("efficientnet_lite0", stride) for stride in (8, 16, 32, 128)),
 ]
 
 
-def build_backbone(name: Any, output_stride: Any) -> ResNet | VGG16:
+def build_on_meta(name: Any, output_stride: Any) -> ResNet | VGG16 | EfficientNetLite0:
     with torch.device("meta"):
         if name == "vgg16":
             return VGG16(
                 output_stride=output_stride, kernel_size=3, rates=(1,), channels=8, width=0.125
             )
         blocks = 2 if output_stride > 32 else 0
-        return ResNet(name, output_stride=output_stride, width=0.25, cascaded_blocks=blocks)
+        return build_backbone(name, output_stride=output_stride, width=0.25, cascaded_blocks=blocks)
 
 
 @pytest.mark.parametrize("size", [(2049, 1500), (1024, 1333)])
@@ -125,7 +129,7 @@ def build_backbone(name: Any, output_stride: Any) -> ResNet | VGG16:
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_positions_lie_on_the_grid(name: str, output_stride: int, size: tuple[int, int]) -> None:
     """The middle of what a position sees, away from borders, is the position itself."""
-    backbone = build_backbone(name, output_stride).eval()
+    backbone = build_on_meta(name, output_stride).eval()
     for index, stride in enumerate(backbone.stage_strides):
         field = find_seen_pixels(lambda x, i=index: backbone(x)[i], *size)  # type: ignore[misc]
         first = 0.0 if backbone.grid.from_first_pixel else (stride - 1) / 2
@@ -241,6 +245,8 @@ def test_several_scales_need_the_first_pixel() -> None:
 
 class Seer(Segmenter):
     """An ideal network: it looks at every ``stride``-th pixel, whose red is the label."""
+
+    colours = IMAGENET
 
     def __init__(self, stride: int) -> None:
         super().__init__()

@@ -16,10 +16,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 from small_networks import randomise_batch_norm
 from small_splits import split_of
-from torch import nn
 
 from deeplab_bench.data import voc2012
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, pack
 from deeplab_bench.data.voc2012 import CLASSES, PUBLISHED, UnlabelledImages
 from deeplab_bench.data.voc_layout import (
@@ -38,6 +36,7 @@ from deeplab_bench.evaluation.crf.search import Candidate
 from deeplab_bench.evaluation.predict import predict, predict_probabilities
 from deeplab_bench.evaluation.submission import SubmissionError, check_archive, pack_labels
 from deeplab_bench.models import build_model
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.base import SettingsError
@@ -109,7 +108,9 @@ def train(profile: str, classes: list[str]) -> None:
     randomise_batch_norm(model).eval()
     noise = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        model.get_parameter("classifier.1.bias").sub_(model(normalise(noise)).mean(dim=(0, 2, 3)))
+        model.get_parameter("classifier.1.bias").sub_(
+            model(model.colours.normalise(noise)).mean(dim=(0, 2, 3))
+        )
     content = {
         "model": model.state_dict(),
         "classes": classes,
@@ -161,7 +162,7 @@ def packed_images(images: VocFolder) -> Split:
     return split_of(pairs)
 
 
-def trained_network(inference: Inference) -> nn.Module:
+def trained_network(inference: Inference) -> Segmenter:
     experiment = load_params().experiment("voc2012", "fcn")
     expected = derive_provenance(experiment, 0, ProfileFiles("voc2012").data)
     checkpoint = open_checkpoint(RunFiles("voc2012", "fcn", 0).checkpoint, expected)

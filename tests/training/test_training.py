@@ -14,7 +14,6 @@ from small_networks import count_positions, interpolate_by_hand
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplab_bench.data.batches import normalise
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
@@ -630,7 +629,7 @@ class TestOptimisation:
             )
         losses = trainer.losses[: trainer.iteration]
         assert losses[-4:].mean() < 0.4 * losses[:2].mean()
-        found = model(normalise(torch.from_numpy(images).permute(0, 3, 1, 2)))
+        found = model(model.colours.normalise(torch.from_numpy(images).permute(0, 3, 1, 2)))
         assert (found.argmax(1).numpy() == labels).mean() > 0.9
 
 
@@ -641,7 +640,7 @@ class TestSupervision:
         images, labels = random_batch(2, 4)
         settings = changed(experiment, loss_resolution="logits").training
         with torch.no_grad():
-            logits = model.logits(normalise(images))
+            logits = model.logits(model.colours.normalise(images))
         height, width = labels.shape[-2:]
         assert logits.shape[-2:] == (-(-(height - 1) // 16) + 1, -(-(width - 1) // 16) + 1)
         few = torch.full((2, *logits.shape[-2:]), VOID)  # a position beyond the crop has no label
@@ -691,7 +690,7 @@ class TestSupervision:
         images, labels = random_batch(2, 4)
         trainer = Trainer(model, experiment.training, CPU)
         with torch.no_grad():
-            logits = model.logits(normalise(images))
+            logits = model.logits(model.colours.normalise(images))
         main, extra = (
             F.cross_entropy(s, labels.long(), ignore_index=VOID).item()
             for s in (logits, 2 * logits)

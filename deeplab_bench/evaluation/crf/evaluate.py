@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from deeplab_bench.data.packed import Split, load_split, pick_evenly
 from deeplab_bench.data.samples import SAMPLES, tile
@@ -45,6 +44,7 @@ from deeplab_bench.evaluation.measures.confusion import (
 )
 from deeplab_bench.evaluation.measures.measure import round_fraction
 from deeplab_bench.evaluation.predict import predict_probabilities
+from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime.device import make_deterministic, pick_device
 from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.settings.crf import CRF
@@ -119,7 +119,7 @@ def build_parameters(settings: CRF) -> CRFParameters:
 
 
 def search_parameters(
-    model: nn.Module, train: Split, settings: CRF, workers: int, title: str
+    model: Segmenter, train: Split, settings: CRF, workers: int, title: str
 ) -> list[Candidate]:
     """Search the parameters on images of the training split; return all candidates, best first.
 
@@ -150,7 +150,7 @@ def search_parameters(
 
 
 def build_validation_tasks(
-    model: nn.Module, val: Split, parameters: CRFParameters, settings: CRF, title: str
+    model: Segmenter, val: Split, parameters: CRFParameters, settings: CRF, title: str
 ) -> Iterator[Task]:
     """Predict the validation images, one by one, and yield a task for each."""
     background = find_background(val.classes)
