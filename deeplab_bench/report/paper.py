@@ -67,8 +67,9 @@ def render(results: Results) -> dict[str, str]:
 def build_paper(results: Results) -> Table:
     """Compare values if a cited paper uses the same data, else the order of its rows."""
     cited = find_cited(results.params)
-    dataset = results.params.profile[results.profile].data.dataset
-    if any(row.published.settings["dataset"] == dataset for row in cited):
+    data = results.params.profile[results.profile].data
+    same = [row for row in cited if row.published.settings["dataset"] == data.dataset]
+    if same and data.is_as_published():
         return build_values(results, cited)
     return build_orderings(results, cited)
 

@@ -22,7 +22,8 @@ from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DownloadError
 from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.data.preparation import download, prepare
-from deeplab_bench.data.voc2012 import PUBLISHED, Release, VocData, read_sbd_label
+from deeplab_bench.data.voc2012 import PUBLISHED, Release, VocData
+from deeplab_bench.data.voc_labels import read_sbd_label
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, write_label
 
 site = test_archives.site

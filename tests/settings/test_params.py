@@ -633,7 +633,7 @@ def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
     assert fov.arguments_at(16) == fov.arguments | changed
 
 
-@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc_animals", "voc2012"])
 def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str) -> None:
     """Check it for each profile: in DeepLabv2 LargeFOV has 12, ASPP-L 6, 12, 18 and 24."""
     params = load_params(COMMITTED)
@@ -1000,7 +1000,7 @@ def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
     assert re.findall(r"\n.*: \*\w+", text) == ["\n  models: *figure2"]
 
 
-@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc_animals", "voc2012"])
 def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
     """Check that its models are those of Figure 2 at output stride 16, with rates to match."""
     params = load_params(COMMITTED)
