@@ -15,6 +15,7 @@ from conftest import SCHEDULE
 from scipy import stats
 
 from deeplab_bench.data.camvid import CamVidData
+from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.report import page, paper, statistics
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.provenance import Provenance
@@ -413,6 +414,19 @@ def test_the_scored_split_is_compared_with_the_papers(split: str) -> None:
     params = found.params.model_copy(update={"profile": {"p": profile}})
     (cited,) = paper.find_cited(params)
     assert paper.collect_settings(params, "p", cited)["split"] == split
+
+
+@pytest.mark.parametrize(("images", "column"), [(None, "verdict"), ("lists", "ordering")])
+def test_values_of_other_photographs_are_not_compared(images: str | None, column: str) -> None:
+    """Check that only the order counts if the data set is the papers', but its images are not."""
+    text = FILE.replace("dataset: shapes", "dataset: voc2012")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    read_published.cache_clear()
+    found = results({"a": [60.0, 61.0], "b": [50.0, 52.0]}, {"a": cite(1), "b": cite(2)})
+    data = VocData(dataset="voc2012", images=images)
+    profile = found.params.profile["p"].model_copy(update={"data": data})
+    params = found.params.model_copy(update={"profile": {"p": profile}})
+    assert column in paper.build_paper(replace(found, params=params)).data
 
 
 def test_pairs_of_one_model_under_two_inferences() -> None:

@@ -209,6 +209,7 @@ def test_keys_of_voc2012() -> None:
         ("train_split", "val", 'train_split is "val": Input should be'),
         ("further_splits", ["train"], 'further_splits.0 is "train": Input should be'),
         ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
+        ("classes", ["cat"], 'classes is ["cat"]: name background first'),
     ):
         message = refusal(edited({"profile.spare.data": data | {key: value}}))
         assert message.startswith(f"params.yaml: profile.spare.data.{told}")
