@@ -1017,7 +1017,16 @@ def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["same_stride", "figure2", "pyramid_pooling", "large_fov", "lr_policy", "fcn_skips", "decoder"],
+    [
+        "same_stride",
+        "figure2",
+        "context_parts",
+        "pyramid_pooling",
+        "large_fov",
+        "lr_policy",
+        "fcn_skips",
+        "decoder",
+    ],
 )
 def test_hours_of_a_study_follow_from_its_operations(name: str) -> None:
     study = load_params(COMMITTED).studies[name]
