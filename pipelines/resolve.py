@@ -30,12 +30,13 @@ def main(profile: str) -> None:
 
     Raises:
         ParamsError: params.yaml is wrong, or does not define the profile.
+        DataError: a file that the profile's data name is missing or wrong.
     """
     params, files = load_params(), ProfileFiles(profile)
     require_known(profile, params.profile, "profile")
     data, process = params.profile[profile].data, params.profile[profile].process
     write_json(files.process_settings, process.model_dump())
-    of_data = DataSettings(data=data.model_dump(mode="json"))
+    of_data = DataSettings(data=data.model_dump(mode="json"), files_sha256=data.digest_files())
     for stage in ("download", "prepare"):
         write_settings(
             files, stage, settings=of_data, process=process, module=type(data).__module__

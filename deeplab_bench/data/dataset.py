@@ -47,6 +47,14 @@ class DataSet(Settings, ABC):
                     raise DataError(f"data.{key} {value} is not a folder: give {content}")
         return folders
 
+    def digest_files(self) -> dict[str, str]:
+        """Return the sha256 of each file of settings that the settings name, by its path.
+
+        Raises:
+            DataError: a file is missing or wrong.
+        """
+        return {}
+
     def archives(self) -> list[Archive]:
         """Return the archives to download; none if the images are generated or given."""
         return []
@@ -122,15 +130,23 @@ class DataSet(Settings, ABC):
     def describe(self, validation: str) -> str:
         """Return a phrase for the report; ``validation`` is the number of images, in words."""
 
+    def is_as_published(self) -> bool:
+        """Tell whether classes and scored images are those of published values on these data."""
+        return True
+
     def warn(self) -> str:
         """Return what the caption must say of published figures on these data, or nothing."""
         return ""
 
 
 class DataSettings(Settings):
-    """The settings of the stages ``download`` and ``prepare``, for one data set."""
+    """The settings of the stages ``download`` and ``prepare``, for one data set.
+
+    ``files_sha256`` is of the files that ``data`` names, so that an edit of one is seen.
+    """
 
     data: dict[str, JsonValue]
+    files_sha256: dict[str, str]
 
 
 def build_data_set(settings: DataSettings) -> DataSet:

@@ -7,20 +7,22 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012.
 
 For VOC's test server, DeepLabv3 (Section 4.1) goes on with "trainval", the 2,913 images that VOC
 itself labels. It contains val, so that no score on val says anything afterwards.
+
+A profile may choose some of the classes and list the photographs that it uses.
 """
 
+import hashlib
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-from scipy.io import loadmat
-from tqdm import tqdm
+from pydantic import AfterValidator, model_validator
 
 from deeplab_bench.data.archives import Archive, unpack
 from deeplab_bench.data.dataset import Address, DataSet
+from deeplab_bench.data.voc_labels import CLASSES, collect
 from deeplab_bench.data.voc_layout import (
     DataError,
     Pixels,
@@ -28,8 +30,8 @@ from deeplab_bench.data.voc_layout import (
     check_images,
     read_image,
     read_lines,
-    write_label,
 )
+from deeplab_bench.errors import suggest_nearest
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,17 @@ SBD_MEMBERS_UNDER = "benchmark_RELEASE/dataset"
 TYPICAL_PIXELS = 375 * 500
 EVALUATION_SERVER = "http://host.robots.ox.ac.uk:8080"
 
-CLASSES = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+
+def check_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no choice of VOC's classes; return the rest."""
+    for name in classes:
+        if name not in CLASSES:
+            raise ValueError(f"{name!r} is not a class of VOC{suggest_nearest(name, CLASSES)}")
+    if classes[:1] != CLASSES[:1] or len(classes) < 2:
+        raise ValueError(f"name {CLASSES[0]} first, and one class or more after it")
+    if len(set(classes)) < len(classes):
+        raise ValueError("it names one of them twice")
+    return classes
 
 
 class VocData(DataSet):
@@ -107,9 +97,15 @@ class VocData(DataSet):
     ``further_splits`` are packed as well, for a second phase of training (its ``train_split``).
     Runs that train on ``trainval`` have seen all of val: their scores on it are marked.
 
+    ``images``: a folder with the lists ``train.txt`` and ``val.txt``, one photograph of VOC a line.
+    Those in ``train.txt`` are of ``train_split``, those in ``val.txt`` of VOC's val. ``classes``:
+    some of VOC's, ``background`` first, in the order of their indices. Pixels of other classes are
+    void. It needs ``images``, since many photographs show none of a few classes.
+
     ``root`` is an extracted ``VOCdevkit`` or its folder ``VOC2012``, ``sbd_root`` an extracted
     ``benchmark_RELEASE`` or its folder ``dataset``. Each replaces one download. Without
-    ``sbd_root``, a ``root`` that lists ``trainaug`` needs no SBD.
+    ``sbd_root``, a ``root`` that lists ``trainaug`` needs no SBD, nor does one whose list ``train``
+    has all photographs of ``images``. With ``images``, ``root`` needs no other photographs.
     """
 
     folder_keys: ClassVar[Mapping[str, str]] = {
@@ -118,12 +114,22 @@ class VocData(DataSet):
     }
 
     dataset: Literal["voc2012"]
-    train_split: Literal["train", "trainaug", "trainval"]
+    train_split: Literal["train", "trainaug", "trainval"] = "trainaug"
     further_splits: tuple[Literal["trainval"], ...] = ()
+    classes: Annotated[tuple[str, ...], AfterValidator(check_classes)] = CLASSES
+    images: str | None = None
     mirrors: tuple[Address, ...] = ()
     sbd_mirrors: tuple[Address, ...] = ()
     root: str | None = None
     sbd_root: str | None = None
+
+    @model_validator(mode="after")
+    def _lists_fit(self) -> "VocData":
+        if self.images is None and self.classes != CLASSES:
+            raise ValueError("classes needs images, a folder with lists of photographs to use")
+        if self.images is not None and "trainval" in (self.train_split, *self.further_splits):
+            raise ValueError("images goes with the train_split train or trainaug alone")
+        return self
 
     def archives(self) -> list[Archive]:
         archives = []
@@ -138,24 +144,41 @@ class VocData(DataSet):
             archive, root = downloads / PUBLISHED.voc.filename, unpacked / "VOC2012"
             unpack(archive, root, members_under=VOC_MEMBERS_UNDER)
         voc = find_voc(unpacked if self.root is None else Path(self.root))
-        checked = ["val", *self.further_splits]
-        if not self._needs_sbd():
-            checked.append(self.train_split)
-        for split in checked:
-            check_count(voc.listing(split), voc.names(split), PUBLISHED.counts[split])
-        if not self._needs_sbd():
-            return voc
-        if self.sbd_root is None:
-            archive, root = downloads / PUBLISHED.sbd.filename, unpacked / "dataset"
-            unpack(archive, root, members_under=SBD_MEMBERS_UNDER)
-        sbd = find_sbd(unpacked if self.sbd_root is None else Path(self.sbd_root))
-        return add_sbd(voc, sbd, unpacked / "trainaug", self.further_splits)
+        if self.images is None:
+            self._check_counts(voc)
+        sbd = self._open_sbd(downloads, unpacked) if self._needs_sbd() else None
+        if self.images is not None:
+            self._check_lists(voc, sbd)
+            return collect(voc, sbd, self.read_lists(), unpacked / "listed", self.classes)
+        return voc if sbd is None else add_sbd(voc, sbd, unpacked / "trainaug", self.further_splits)
 
     def class_names(self) -> list[str]:
-        return list(CLASSES)
+        return list(self.classes)
+
+    def digest_files(self) -> dict[str, str]:
+        self.read_lists()
+        return {
+            path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in self._find_lists().values()
+        }
+
+    def read_lists(self) -> dict[str, list[str]]:
+        """Return the listed photographs by split; none without ``images``.
+
+        Raises:
+            DataError: a list is missing or empty, or a photograph is listed twice.
+        """
+        remedy = "list photographs of VOC in it by their names, one per line"
+        names = {split: read_lines(path, remedy) for split, path in self._find_lists().items()}
+        if both := sorted(set(names.get("train", ())) & set(names.get("val", ()))):
+            raise DataError(
+                f"{self.images}: train.txt and val.txt share {len(both)} photographs, such as "
+                f"{both[0]}: remove them from one of the two"
+            )
+        return names
 
     def train_names(self, source: VocFolder) -> list[str]:
-        return source.names(self.train_split)
+        return source.names(self.train_split if self.images is None else "train")
 
     def list_further_splits(self) -> tuple[str, ...]:
         return self.further_splits
@@ -165,17 +188,75 @@ class VocData(DataSet):
 
     def estimate_pixels(self) -> int:
         splits = (self.train_split, *self.further_splits, "val")
-        return sum(PUBLISHED.counts[split] for split in splits) * TYPICAL_PIXELS
+        counts = [len(names) for names in self.read_lists().values()] or [
+            PUBLISHED.counts[split] for split in splits
+        ]
+        return sum(counts) * TYPICAL_PIXELS
 
     def describe(self, validation: str) -> str:
-        return f"Pascal VOC 2012, trained on its split `{self.train_split}` ({validation})"
+        if self.images is None:
+            return f"Pascal VOC 2012, trained on its split `{self.train_split}` ({validation})"
+        return (
+            f"Pascal VOC 2012 in {len(self.classes)} of its {len(CLASSES)} classes, on the "
+            f"photographs listed in `{self.images}` ({validation})"
+        )
+
+    def is_as_published(self) -> bool:
+        return self.images is None
+
+    def warn(self) -> str:
+        if self.is_as_published():
+            return ""
+        return f"published figures are on all of VOC's {PUBLISHED.counts['val']:,} val images"
+
+    def _find_lists(self) -> dict[str, Path]:
+        if self.images is None:
+            return {}
+        return {split: Path(self.images, f"{split}.txt") for split in ("train", "val")}
+
+    def _check_counts(self, voc: VocFolder) -> None:
+        counted = ["val", *self.further_splits]
+        if not self._needs_sbd():
+            counted.append(self.train_split)
+        for split in counted:
+            check_count(voc.listing(split), voc.names(split), PUBLISHED.counts[split])
+
+    def _open_sbd(self, downloads: Path, unpacked: Path) -> Path:
+        if self.sbd_root is None:
+            archive, root = downloads / PUBLISHED.sbd.filename, unpacked / "dataset"
+            unpack(archive, root, members_under=SBD_MEMBERS_UNDER)
+        return find_sbd(unpacked if self.sbd_root is None else Path(self.sbd_root))
+
+    def _check_lists(self, voc: VocFolder, sbd: Path | None) -> None:
+        """Check that the source has all listed photographs.
+
+        Raises:
+            DataError: it lacks some.
+        """
+        split = self._find_train_split(voc)
+        train = voc.names(split) if sbd is None else read_trainaug_names(voc, sbd)
+        known = {"train": set(train), "val": set(voc.names("val"))}
+        for split, names in self.read_lists().items():
+            if unknown := sorted(set(names) - known[split]):
+                of = self.train_split if split == "train" else split
+                raise DataError(
+                    f"{self._find_lists()[split]} lists {len(unknown)} photographs that are not in "
+                    f"{of} of {voc.root}, such as {unknown[0]}: remove them from the list"
+                )
 
     def _needs_sbd(self) -> bool:
         if self.train_split != "trainaug":
             return False
         if self.root is None or self.sbd_root is not None:
             return True
-        return not find_voc(Path(self.root)).listing("trainaug").is_file()
+        voc = find_voc(Path(self.root))
+        if self.images is None:
+            return not voc.listing("trainaug").is_file()
+        return not set(self.read_lists()["train"]) <= set(voc.names(self._find_train_split(voc)))
+
+    def _find_train_split(self, voc: VocFolder) -> str:
+        """Return the list of a folder that has the labelled photographs of ``train_split``."""
+        return self.train_split if voc.listing(self.train_split).is_file() else "train"
 
 
 @dataclass(frozen=True)
@@ -239,33 +320,15 @@ def add_sbd(
 ) -> VocFolder:
     """Make the new folder ``destination`` in VOC's layout, with the splits trainaug and val.
 
-    Images are a link to those of ``voc``, which include all of SBD's. Images that VOC labels keep
-    VOC's labels; for the others, SBD's labels are converted. The lists of ``further_splits`` are
-    copied; they have no images but those of trainaug and val.
+    The lists of ``further_splits`` are copied; they have no images but those of trainaug and val.
 
     Raises:
         DataError: a list is incomplete, or a label is missing or damaged; the message names it.
     """
     splits = {"trainaug": read_trainaug_names(voc, sbd), "val": voc.names("val")}
-    labelled_by_voc = {*voc.names("train"), *splits["val"]}
-    made = VocFolder(destination)
-    for folder in (made.root / "SegmentationClass", made.listing("val").parent):
-        folder.mkdir(parents=True)
-    (made.root / "JPEGImages").symlink_to((voc.root / "JPEGImages").resolve())
+    made = collect(voc, sbd, splits, destination)
     for split in further_splits:
         shutil.copyfile(voc.listing(split), made.listing(split))
-    for split, names in splits.items():
-        made.listing(split).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        for name in tqdm(names, desc=f"labels of {split}", unit="image"):
-            try:
-                if name in labelled_by_voc:
-                    shutil.copyfile(voc.label_path(name), made.label_path(name))
-                else:
-                    label = read_sbd_label(sbd / "cls" / f"{name}.mat")
-                    write_label(made.label_path(name), label)
-            except OSError as error:
-                advice = "extract the archives again, or check the disk, and run again"
-                raise DataError(f"label of {name} in {split}: {error}; {advice}") from error
     return made
 
 
@@ -288,20 +351,3 @@ def read_trainaug_names(voc: VocFolder, sbd: Path) -> list[str]:
     names = (lists["train"] | lists["sbd_train"] | lists["sbd_val"]) - lists["val"]
     check_count(f"trainaug of {voc.root} and {sbd}", names, PUBLISHED.counts["trainaug"])
     return sorted(names)
-
-
-def read_sbd_label(path: Path) -> Pixels:
-    """Return the class indices of a label of SBD, uint8 (H, W), without void.
-
-    Raises:
-        DataError: the file is missing, damaged, or no label of SBD.
-    """
-    try:
-        label = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-    except Exception as error:  # scipy raises many types for damaged files
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path}: {reason}; extract SBD's archive again") from error
-    if label.dtype != np.uint8 or label.ndim != 2:
-        found = f"{label.dtype} of shape {label.shape}"
-        raise DataError(f"{path}: Segmentation is {found} instead of uint8 (H, W)")
-    return label

@@ -122,8 +122,8 @@ def check(folder: VocFolder, names: Iterable[str], num_classes: int, *, title: s
 
     Raises:
         DataError: a file is missing or damaged, an image and its label differ in size, or a label
-            is no palette or grey PNG or has a value that is neither a class nor void. The message
-            names up to ten files.
+            is no palette or grey PNG, is void everywhere, or has a value that is neither a class
+            nor void. The message names up to ten files.
     """
     problems: dict[str, list[str]] = {}
     for name in tqdm(list(names), desc=f"checking {title}", unit="image"):
@@ -156,6 +156,8 @@ def _check_pair(folder: VocFolder, name: str, num_classes: int) -> Iterable[tupl
         finding = f"{label_path} {label.shape[::-1]}, its image {size}"
         yield "give label and image the same (width, height)", finding
     values = np.unique(label)
+    if (values == VOID).all():
+        yield "remove images without any pixel of the classes from the list", str(label_path)
     outside = values[(values >= num_classes) & (values != VOID)]
     if outside.size:
         remedy = f"use labels 0 to {num_classes - 1}, and {VOID} for void"

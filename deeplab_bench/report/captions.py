@@ -5,7 +5,7 @@ the data.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from deeplab_bench.report.results import Results
@@ -141,7 +141,9 @@ def describe_paper_values(results: Results, papers: Iterable[Paper]) -> Caption:
     return Caption(text, ("Reproduced", "Not comparable", "Interval over seeds"))
 
 
-def describe_paper_orderings(results: Results, papers: Iterable[Paper]) -> Caption:
+def describe_paper_orderings(
+    results: Results, papers: Iterable[Paper], orderings: Sequence[str]
+) -> Caption:
     scope = describe_scope(results)
     if len(results.seeds) == 1:
         interval = "one seed decides no ordering"
@@ -149,12 +151,23 @@ def describe_paper_orderings(results: Results, papers: Iterable[Paper]) -> Capti
         crf = ", with a CRF over seeds alone" if results.params.run.crf else ""
         interval = f"95 % interval over {scope}{crf}"
     text = join_sentences(
-        f"Neighbouring rows of a published table: difference of mIoU in points "
+        f"Neighbouring published rows: difference of mIoU in points "
         f"{describe_data(results)}, paired by seed; {interval}.",
-        "The data are not the papers', so only the order is compared, not the values.",
+        "The data are not the papers', so only the order is compared, not the values: "
+        f"{count_orderings(orderings)}.",
         cite_papers(papers),
     )
     return Caption(text, ("Ordering", "Paired", *list_interval(results)))
+
+
+def count_orderings(orderings: Sequence[str]) -> str:
+    """Count the published orderings that agree with ours, contradict them, and neither."""
+    agreed, contradicted = orderings.count("agrees"), orderings.count("disagrees")
+    undecided = len(orderings) - agreed - contradicted
+    return (
+        f"of the published orderings, {agreed} of {len(orderings)} are agreed, "
+        f"{contradicted} contradicted, {undecided} undecided"
+    )
 
 
 def describe_crf(results: Results) -> Caption:

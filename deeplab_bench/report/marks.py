@@ -24,7 +24,7 @@ class Mark(NamedTuple):
 MARKS = {  # by the name of the reasons in ``Results.warnings``
     "implausible": Mark("†", "implausible", " The means include these runs."),
     "bad_start": Mark("◊", "badly started", " The scores say little about the design."),
-    "low_fit": Mark("§", "low on training images"),
+    "unfinished": Mark("§", "unfinished", " Longer training may change their order."),
     "trained_on_val": Mark("¶", "trained on val", " The scores say nothing about new images."),
     "outdated": Mark("‡", "results of older code"),
 }

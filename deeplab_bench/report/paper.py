@@ -67,8 +67,9 @@ def render(results: Results) -> dict[str, str]:
 def build_paper(results: Results) -> Table:
     """Compare values if a cited paper uses the same data, else the order of its rows."""
     cited = find_cited(results.params)
-    dataset = results.params.profile[results.profile].data.dataset
-    if any(row.published.settings["dataset"] == dataset for row in cited):
+    data = results.params.profile[results.profile].data
+    same = [row for row in cited if row.published.settings["dataset"] == data.dataset]
+    if same and data.is_as_published():
         return build_values(results, cited)
     return build_orderings(results, cited)
 
@@ -155,18 +156,17 @@ def find_differences(ours: dict[str, Any], published: Published) -> list[str]:
 def build_orderings(results: Results, cited: list[Cited]) -> Table:
     data = pd.DataFrame([compare_pair(results, *pair) for pair in find_neighbours(cited)])
     title = f"Orderings of published rows on the profile {results.profile}"
-    caption = captions.describe_paper_orderings(results, list_papers(cited))
+    orderings = list(data["ordering"]) if len(data) else []
+    caption = captions.describe_paper_orderings(results, list_papers(cited), orderings)
     return build_table(title, data, caption, "interval")
 
 
 def find_neighbours(cited: list[Cited]) -> list[tuple[Cited, Cited]]:
-    """Pair each cited row of a table with the next higher one, if their scores differ."""
-    tables = dict.fromkeys(row.published.reference for row in cited)
+    """Pair each cited row of a series with the next higher one, if their scores differ."""
+    all_series = dict.fromkeys(row.published.series for row in cited)
     ascending = [
-        sorted(
-            (c for c in cited if c.published.reference == table), key=lambda c: c.published.value
-        )
-        for table in tables
+        sorted((c for c in cited if c.published.series == series), key=lambda c: c.published.value)
+        for series in all_series
     ]
     return [
         (higher, lower)
@@ -193,7 +193,7 @@ def compare_pair(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
         margin = compute_margin_of_error(pool_seed_variance(results.miou_by_seed), *images)
     mean = float(difference.mean())
     return {
-        "paper": name_place(higher.published),
+        "paper": name_places(higher.published, lower.published),
         "model": higher.name,
         "other": lower.name,
         "published_difference": higher.published.value - lower.published.value,
@@ -241,6 +241,12 @@ def judge_ordering(difference: float, margin: float) -> str:
 
 def name_place(published: Published) -> str:
     return f"{published.paper.name}, {published.table}"
+
+
+def name_places(higher: Published, lower: Published) -> str:
+    """Name the tables of two rows of one paper."""
+    tables = dict.fromkeys([higher.table, lower.table])
+    return f"{higher.paper.name}, {' and '.join(tables)}"
 
 
 def list_papers(cited: list[Cited]) -> list[Paper]:

@@ -1,13 +1,19 @@
-"""Runs whose numbers need a warning: implausible ones, bad starts, low training accuracy."""
+"""Runs whose numbers need a warning: implausible, badly started or unfinished ones."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
 
 from deeplab_bench.report.statistics import count_class_pixels
 from deeplab_bench.results.records import EvaluationRecord
 from deeplab_bench.settings.inference import PLAIN
 
 LEAST_TRAINING_MIOU = 0.5
+# The end of a training curve, the stretch before it, and the fall that counts, all as shares.
+END = 0.2
+LEAST_FALL = 0.1
+LEAST_LOSSES = 5  # of each stretch
 
 
 def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) -> dict[str, str]:
@@ -32,9 +38,13 @@ def find_bad_starts(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
     return describe_models(runs, describe_bad_starts)
 
 
-def find_low_fits(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
-    """Return the models with a low mIoU on training images, with the reasons."""
-    return describe_models(runs, describe_low_fits)
+def find_unfinished(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
+    """Return the models with an unfinished training, with the reasons.
+
+    Either the loss was still falling at the end, or the mIoU on training images is low. The second
+    is needed, since a learning rate that goes to zero stops every fall.
+    """
+    return describe_models(runs, describe_unfinished)
 
 
 def describe_models(
@@ -60,11 +70,41 @@ def describe_bad_starts(runs: Sequence[EvaluationRecord]) -> str:
     return f"first loss {span} in {len(large)} of {len(runs)}, above 2 ln {classes} = {largest:.1f}"
 
 
+def describe_unfinished(runs: Sequence[EvaluationRecord]) -> str:
+    return ", ".join(reason for reason in (describe_low_fits(runs), describe_falls(runs)) if reason)
+
+
 def describe_low_fits(runs: Sequence[EvaluationRecord]) -> str:
     seen = [run.training_images for run in runs]
     mious = [images.miou for images in seen if images is not None and images.miou is not None]
     low = [100 * miou for miou in mious if miou < LEAST_TRAINING_MIOU]
-    return f"mIoU {format_span(low)} % in {len(low)} of {len(runs)}" if low else ""
+    if not low:
+        return ""
+    return f"mIoU on training images {format_span(low)} % in {len(low)} of {len(runs)}"
+
+
+def describe_falls(runs: Sequence[EvaluationRecord]) -> str:
+    falls = [100 * fall for run in runs if (fall := compute_fall(run.training.loss))]
+    if not falls:
+        return ""
+    return f"loss still falling by {format_span(falls)} % in {len(falls)} of {len(runs)}"
+
+
+def compute_fall(losses: Sequence[float | None]) -> float:
+    """Compute how far the loss fell at the end, as a share of what it was before.
+
+    The mean of the last fifth is compared with that of the fifth before it. The fall is 0 if it is
+    below ``LEAST_FALL`` or two standard errors of the difference, or if the curve is too short.
+    """
+    count = round(END * len(losses))
+    ends = [loss for loss in losses[-2 * count :] if loss is not None]
+    if count < LEAST_LOSSES or len(ends) < 2 * count:
+        return 0.0
+    before, after = np.reshape(ends, (2, count))
+    difference = before.mean() - after.mean()
+    error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / count)
+    fall = difference / before.mean()
+    return float(fall) if fall > LEAST_FALL and difference > 2 * error else 0.0
 
 
 def format_span(values: Sequence[float]) -> str:

@@ -15,7 +15,7 @@ from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
-from deeplab_bench.report.plausibility import find_bad_starts, find_implausible, find_low_fits
+from deeplab_bench.report.plausibility import find_bad_starts, find_implausible, find_unfinished
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -80,7 +80,7 @@ class Results:
         return {
             "implausible": find_implausible([*self.runs, *self.inferences], ceiling),
             "bad_start": find_bad_starts(self.runs),
-            "low_fit": find_low_fits(self.runs),
+            "unfinished": find_unfinished(self.runs),
             "trained_on_val": dict.fromkeys(
                 self.trained_on_val, "images of val were in its training"
             ),

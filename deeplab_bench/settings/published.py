@@ -49,13 +49,15 @@ class Paper(Facts):
 class PublishedTable(Facts):
     """A published table: all rows have the same keys, and no two have the same settings.
 
-    Each row has the key ``miou``, in percent.
+    Each row has the key ``miou``, in percent. Tables of one ``series`` have one protocol, so that
+    their paper compares rows of all of them. Without it, a table is a series of its own.
     """
 
     paper: str
     table: str
     split: Literal["val", "test"]
     metric: Literal["miou"]
+    series: str | None = None
     settings: dict[str, Setting] = {}
     note: str = ""
     rows: tuple[dict[str, Setting], ...]
@@ -120,6 +122,7 @@ class Published:
     value: float
     paper: Paper
     reference: str
+    series: str
     table: str
     index: int
     cited: dict[str, Any]
@@ -143,6 +146,7 @@ def find_published(citation: Citation) -> Published:
         value=table.miou(index),
         paper=facts.papers[table.paper],
         reference=citation.table,
+        series=table.series or citation.table,
         table=table.table,
         index=index,
         cited=citation.row,

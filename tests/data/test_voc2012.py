@@ -22,7 +22,8 @@ from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DownloadError
 from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.data.preparation import download, prepare
-from deeplab_bench.data.voc2012 import PUBLISHED, Release, VocData, read_sbd_label
+from deeplab_bench.data.voc2012 import PUBLISHED, Release, VocData
+from deeplab_bench.data.voc_labels import CLASSES, read_sbd_label
 from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, write_label
 
 site = test_archives.site
@@ -144,7 +145,7 @@ def check_prepared(folder: Path, copy: Copy, train: list[str], **further: list[s
     for split_name, names in {"train": train, "val": LISTS["val"], **further}.items():
         split = load_split(folder, split_name)
         assert split.names == names
-        assert split.classes == list(voc2012.CLASSES)
+        assert split.classes == list(CLASSES)
         for index, name in enumerate(names):
             by_voc = name in LISTS["train"] + LISTS["val"]
             assert np.array_equal(split.label(index), label_of(name, sbd=not by_voc))
@@ -491,7 +492,7 @@ def test_archives_and_classes_are_torchvisions() -> None:
     assert PUBLISHED.sbd.digest == f"md5:{SBDataset.md5}"
     assert SBDataset.url in PUBLISHED.sbd.urls
     categories = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
-    assert list(voc2012.CLASSES[1:]) == categories[1:]
+    assert list(CLASSES[1:]) == categories[1:]
 
 
 def test_published_counts_fit_each_other() -> None:

@@ -87,7 +87,7 @@ class Repository:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for folder in ("deeplab_bench", "pipelines"):
+        for folder in ("deeplab_bench", "lists", "pipelines"):
             shutil.copytree(ROOT / folder, root / folder, ignore=IGNORED)
         (root / ".dvc").mkdir()
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):

@@ -19,7 +19,8 @@ from small_splits import split_of
 
 from deeplab_bench.data import voc2012
 from deeplab_bench.data.packed import Split, pack
-from deeplab_bench.data.voc2012 import CLASSES, PUBLISHED, UnlabelledImages
+from deeplab_bench.data.voc2012 import PUBLISHED, UnlabelledImages
+from deeplab_bench.data.voc_labels import CLASSES
 from deeplab_bench.data.voc_layout import (
     DataError,
     Pixels,

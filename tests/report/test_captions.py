@@ -42,7 +42,7 @@ def describe_all(seeds: int) -> dict[str, Caption]:
     }
     found = {name: describe(results) for name, describe in described.items()}
     found["values"] = captions.describe_paper_values(results, [])
-    found["orderings"] = captions.describe_paper_orderings(results, [])
+    found["orderings"] = captions.describe_paper_orderings(results, [], ["agrees"])
     return found | {"atrous": captions.describe_atrous()}
 
 

@@ -256,8 +256,8 @@ def test_the_first_loss_stands_in_for_the_start() -> None:
     [
         ([None, None], None),
         ([0.5, 0.9], None),
-        ([0.499, 0.311], "mIoU 31.1 to 49.9 % in 2 of 2"),
-        ([0.1, 0.8], "mIoU 10.0 % in 1 of 2"),
+        ([0.499, 0.311], "mIoU on training images 31.1 to 49.9 % in 2 of 2"),
+        ([0.1, 0.8], "mIoU on training images 10.0 % in 1 of 2"),
     ],
 )
 def test_low_scores_on_training_images(mious: list[float | None], reason: str | None) -> None:
@@ -272,7 +272,54 @@ def test_low_scores_on_training_images(mious: list[float | None], reason: str | 
         )
         for miou in mious
     ]
-    assert plausibility.find_low_fits(runs) == ({"aspp": reason} if reason else {})
+    assert plausibility.find_unfinished(runs) == ({"aspp": reason} if reason else {})
+
+
+def curve(end: float, noise: float = 0.0, points: int = 100, seed: int = 0) -> list[float | None]:
+    """Make a curve that falls from 2 to 1, stays, and has the mean ``end`` in its last fifth."""
+    random = np.random.default_rng(seed)
+    level = np.interp(np.arange(points) / points, [0, 0.5, 0.79, 0.8], [2.0, 1.0, 1.0, end])
+    return list(level + noise * random.standard_normal(points))
+
+
+@pytest.mark.parametrize(
+    ("losses", "fall"),
+    [
+        (curve(0.8), 0.2),
+        (curve(0.89), 0.11),
+        (curve(0.91), 0),  # too little
+        (curve(1.2), 0),
+        (curve(0.8, points=20), 0),  # a fifth of it is only four losses
+        (curve(0.8, points=25), 0.2),
+        ([*curve(0.8)[:-1], None], 0),
+        ([None, *curve(0.8)[1:]], 0.2),  # what was before does not count
+    ],
+)
+def test_a_loss_that_still_falls(losses: list[float | None], fall: float) -> None:
+    assert plausibility.compute_fall(losses) == pytest.approx(fall, abs=0.01)
+
+
+def test_noise_is_no_fall() -> None:
+    """Count the marks of 1,000 curves whose last two fifths have one mean and much noise.
+
+    Two standard errors are exceeded in one direction by one in 40; a t distribution has a little
+    more.
+    """
+    marks = sum(plausibility.compute_fall(curve(1.0, 0.5, seed=seed)) > 0 for seed in range(1000))
+    assert 10 < marks < 45
+    assert sum(plausibility.compute_fall(curve(0.7, 0.2, seed=s)) > 0.1 for s in range(100)) > 95
+
+
+def test_both_reasons_of_an_unfinished_training() -> None:
+    images = {"val_0": [[0, 3, 4], [1, 2, 3]]}
+    histories = [{"iteration": [*range(1, 101)], "loss": curve(end)} for end in (0.8, 1.0)]
+    runs = [
+        run("aspp", 0, images, 0.5, training=history, training_images={"images": 9, "miou": 0.4})
+        for history in histories
+    ]
+    assert plausibility.find_unfinished(runs) == {
+        "aspp": "mIoU on training images 40.0 % in 2 of 2, loss still falling by 20.0 % in 1 of 2"
+    }
 
 
 def started(history: dict[str, Any]) -> EvaluationRecord:

@@ -41,7 +41,7 @@ def test_marks_of_one_model_and_their_reasons() -> None:
         "quick",
         {
             "implausible": {"a": "seed 0: why"},
-            "low_fit": {"d": "no"},
+            "unfinished": {"d": "no"},
             "trained_on_val": {"c": "yes"},
             "outdated": {"a": "train", "b": "train", "c": "crf"},
         },
@@ -49,11 +49,11 @@ def test_marks_of_one_model_and_their_reasons() -> None:
     names = ("a", "b, os8", "c", "d", "e")
     assert [marks.add_to(name) for name in names] == ["a †‡", "b, os8 ‡", "c ¶‡", "d §", "e"]
     assert marks.describe() == (
-        "† implausible · § low on training images · ¶ trained on val · ‡ results of older code"
+        "† implausible · § unfinished · ¶ trained on val · ‡ results of older code"
     )
     assert marks.list_reasons() == [
         "† Implausible: a (seed 0: why). The means include these runs.",
-        "§ Low on training images: d (no).",
+        "§ Unfinished: d (no). Longer training may change their order.",
         "¶ Trained on val: c (yes). The scores say nothing about new images.",
         "‡ Results of older code: a, b (train); c (crf).",
     ]
@@ -105,7 +105,7 @@ def test_tables_say_so() -> None:
         assert "‡ Results of older code: aspp (train, evaluate)." in latex
         assert "‡" not in files[f"tables/{name}.csv"]
     rows = files["tables/accuracy.csv"].splitlines()
-    assert rows[0].endswith(",implausible,bad_start,low_fit,trained_on_val,outdated")
+    assert rows[0].endswith(",implausible,bad_start,unfinished,trained_on_val,outdated")
     assert [row.endswith(',"train, evaluate"') for row in rows[1:]] == [True, False]
     assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
 

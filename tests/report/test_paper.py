@@ -15,7 +15,8 @@ from conftest import SCHEDULE
 from scipy import stats
 
 from deeplab_bench.data.camvid import CamVidData
-from deeplab_bench.report import page, paper, statistics
+from deeplab_bench.data.voc2012 import VocData
+from deeplab_bench.report import captions, page, paper, statistics
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.results.records import (
@@ -415,6 +416,19 @@ def test_the_scored_split_is_compared_with_the_papers(split: str) -> None:
     assert paper.collect_settings(params, "p", cited)["split"] == split
 
 
+@pytest.mark.parametrize(("images", "column"), [(None, "verdict"), ("lists", "ordering")])
+def test_values_of_other_photographs_are_not_compared(images: str | None, column: str) -> None:
+    """Check that only the order counts if the data set is the papers', but its images are not."""
+    text = FILE.replace("dataset: shapes", "dataset: voc2012")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    read_published.cache_clear()
+    found = results({"a": [60.0, 61.0], "b": [50.0, 52.0]}, {"a": cite(1), "b": cite(2)})
+    data = VocData(dataset="voc2012", images=images)
+    profile = found.params.profile["p"].model_copy(update={"data": data})
+    params = found.params.model_copy(update={"profile": {"p": profile}})
+    assert column in paper.build_paper(replace(found, params=params)).data
+
+
 def test_pairs_of_one_model_under_two_inferences() -> None:
     text = FILE.replace("dataset: shapes", "dataset: voc2012")
     published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
@@ -438,6 +452,35 @@ def test_rows_of_one_score_and_of_several_tables_are_no_pair() -> None:
         ("deeplabv3.table5", "b", "a"),
         ("other.table1", "b", "a"),
     ]
+
+
+def test_rows_of_one_series_are_pairs_across_tables() -> None:
+    text = FILE.replace("other.table1", "deeplabv3.table1").replace(
+        "paper: other", "paper: deeplabv3"
+    )
+    text = text.replace("split: val", "split: val, series: one")
+    published.PUBLISHED_FILE.write_text(text, encoding="utf-8")
+    read_published.cache_clear()
+    cited = {"a": cite(2, "deeplabv3.table1"), "b": cite(2), "c": cite(1)}
+    found = results({model: [40.0, 41.0] for model in "abc"}, cited)
+    data = paper.build_orderings(found, paper.find_cited(found.params)).data
+    assert data[["model", "other", "paper"]].values.tolist() == [
+        ["b", "c", "DeepLabv3, Table 5"],
+        ["a", "b", "DeepLabv3, Table 1 and Table 5"],
+    ]
+
+
+def test_the_caption_counts_the_orderings() -> None:
+    scores = {"a": [60.0, 61.0], "b": [40.0, 41.0], "c": [80.0, 81.0]}
+    found = results(scores, {"a": cite(2), "b": cite(1), "c": cite(3)})
+    table = paper.build_orderings(found, paper.find_cited(found.params))
+    assert list(table.data["ordering"]) == ["agrees", "disagrees"]
+    counts = "of the published orderings, 1 of 2 are agreed, 1 contradicted, 0 undecided."
+    assert counts in table.caption.text
+    orderings = ["agrees", "disagrees", "undecided", "undecided (one seed)", "disagrees"]
+    assert captions.count_orderings(orderings) == (
+        "of the published orderings, 1 of 5 are agreed, 2 contradicted, 2 undecided"
+    )
 
 
 def neighbours_of(found: Results) -> list[tuple[str, str, str]]:

@@ -1054,7 +1054,7 @@ def test_terminal_text(folder: Path) -> None:
     text = tables.format_accuracy(declare(), "quick")
     assert re.search(r"image_pyramid +3 +1\.235 +16 +16 +3\.000 +60\.00 +0\.00", text)
     path = folder / "tables" / "accuracy.csv"
-    older = pd.read_csv(path, dtype=str).drop(columns=["bad_start", "low_fit", "outdated"])
+    older = pd.read_csv(path, dtype=str).drop(columns=["bad_start", "unfinished", "outdated"])
     older.to_csv(path, index=False)
     assert tables.format_accuracy(declare(), "quick") == text
     with pytest.raises(UserError, match="does not show the models of params"):

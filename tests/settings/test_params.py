@@ -209,6 +209,7 @@ def test_keys_of_voc2012() -> None:
         ("train_split", "val", 'train_split is "val": Input should be'),
         ("further_splits", ["train"], 'further_splits.0 is "train": Input should be'),
         ("mirrors", ["ftp://x"], 'mirrors.0 is "ftp://x": String should match pattern'),
+        ("classes", ["cat"], 'classes is ["cat"]: name background first'),
     ):
         message = refusal(edited({"profile.spare.data": data | {key: value}}))
         assert message.startswith(f"params.yaml: profile.spare.data.{told}")
@@ -710,7 +711,7 @@ def test_the_rate_of_largefov_follows_the_output_stride_of_inference() -> None:
     assert fov.arguments_at(16) == fov.arguments | changed
 
 
-@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc_animals", "voc2012"])
 def test_the_rate_of_largefov_is_the_second_of_aspp(profile: str) -> None:
     """Check it for each profile: in DeepLabv2 LargeFOV has 12, ASPP-L 6, 12, 18 and 24."""
     params = load_params(COMMITTED)
@@ -1077,7 +1078,7 @@ def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
     assert re.findall(r"\n.*: \*\w+", text) == ["\n  models: *figure2"]
 
 
-@pytest.mark.parametrize("profile", ["quick", "camvid", "voc2012"])
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc_animals", "voc2012"])
 def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
     """Check that its models are those of Figure 2 at output stride 16, with rates to match."""
     params = load_params(COMMITTED)
@@ -1093,7 +1094,16 @@ def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["same_stride", "figure2", "pyramid_pooling", "large_fov", "lr_policy", "fcn_skips", "decoder"],
+    [
+        "same_stride",
+        "figure2",
+        "context_parts",
+        "pyramid_pooling",
+        "large_fov",
+        "lr_policy",
+        "fcn_skips",
+        "decoder",
+    ],
 )
 def test_hours_of_a_study_follow_from_its_operations(name: str) -> None:
     study = load_params(COMMITTED).studies[name]

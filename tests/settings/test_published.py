@@ -305,7 +305,7 @@ def committed_citations() -> tuple[Params, list[Cited]]:
 
 def test_no_two_models_are_said_to_be_the_same_row() -> None:
     params, cited = committed_citations()
-    families = params.studies["figure2"].models
+    families = params.studies["figure2"].models + params.studies["context_parts"].models
     rows = [(c.published.reference, c.published.index) for c in cited if c.model not in families]
     assert sorted(rows) == sorted(set(rows))
 
@@ -313,14 +313,15 @@ def test_no_two_models_are_said_to_be_the_same_row() -> None:
 def test_the_catalogue_is_trained_as_the_papers_say() -> None:
     """Check that settings on VOC 2012 differ from DeepLab's papers only in COCO pretraining.
 
-    The families of Figure 2 have the profile's backbone and schedule: they cite orderings alone.
+    The families of Figure 2 and parts of them have the profile's backbone and schedule: they cite
+    orderings alone.
     """
     params, cited = committed_citations()
     deeplab = [
         c
         for c in cited
         if c.published.settings["dataset"] == "voc2012"
-        and c.model not in params.studies["figure2"].models
+        and c.model not in params.studies["figure2"].models + params.studies["context_parts"].models
     ]
     assert len(deeplab) > 50
     otherwise = {
