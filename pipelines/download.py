@@ -11,4 +11,4 @@ from deeplab_bench.writing import write_json
 def main(profile: str) -> None:
     files = ProfileFiles(profile)
     settings = read_settings(files, "download", schema=DataSettings)
-    write_json(files.download_record, download(build_data_set(settings), DOWNLOADS))
+    write_json(files.download_record, download(build_data_set(settings.data), DOWNLOADS))

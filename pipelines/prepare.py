@@ -11,5 +11,5 @@ from deeplab_bench.results.stage_settings import read_settings
 def main(profile: str) -> None:
     files = ProfileFiles(profile)
     settings = read_settings(files, "prepare", schema=DataSettings)
-    prepare(build_data_set(settings), DOWNLOADS, files.data)
+    prepare(build_data_set(settings.data), DOWNLOADS, files.data)
     write_samples(files.data, files.sample_images, files.sample_labels)

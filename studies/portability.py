@@ -83,7 +83,6 @@ def compute_digests(profile: str, models: Sequence[str] | None) -> Digests:
     import torch
     from torch import Tensor
 
-    from deeplab_bench.data.batches import normalise
     from deeplab_bench.models import build_model
     from deeplab_bench.runtime.device import make_deterministic
     from deeplab_bench.settings.params import load_params
@@ -114,7 +113,7 @@ def compute_digests(profile: str, models: Sequence[str] | None) -> Digests:
                 for key, value in model.state_dict().items()
             }
         with torch.inference_mode():
-            logits = model.eval()(normalise(images[:1]))
+            logits = model.eval()(model.colours.normalise(images[:1]))
         digests[name] = found | {"logits": digest(logits)}
     return digests
 

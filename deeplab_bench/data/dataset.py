@@ -149,8 +149,8 @@ class DataSettings(Settings):
     files_sha256: dict[str, str]
 
 
-def build_data_set(settings: DataSettings) -> DataSet:
+def build_data_set(settings: Mapping[str, JsonValue]) -> DataSet:
     """Build the data set from its own file alone: an edit of another one is not seen."""
-    name = f"{__package__}.{settings.data['dataset']}"
+    name = f"{__package__}.{settings['dataset']}"
     data_set = find_only_class(name, DataSet)  # type: ignore[type-abstract]
-    return data_set.model_validate_json(json.dumps(settings.data))
+    return data_set.model_validate_json(json.dumps(settings))

@@ -351,10 +351,7 @@ def require_equal_weights(results: Results) -> None:
     if pretrained is None:
         return
     for record in results.records:
-        if (
-            record.model in models
-            and record.provenance.weights_sha256 != pretrained.weights_sha256
-        ):
+        if record.model in models and record.provenance.weights_sha256 != pretrained.weights_sha256:
             raise ReportError(
                 f"{record.model}, seed {record.seed}, started from other pretrained weights than "
                 f"those of {ProfileFiles(results.profile).pretraining}: run `dvc repro`"

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deeplab_bench.data.batches import normalise
-from deeplab_bench.data.dataset import DataSet, DataSettings, build_data_set
+from deeplab_bench.data.dataset import DataSet, build_data_set
 from deeplab_bench.data.packed import Split
 from deeplab_bench.models import count_parameters
 from deeplab_bench.models.classifier import Classifier
@@ -39,7 +38,7 @@ def pretrain(task: PretrainingTask, weights: Path) -> tuple[dict[str, Any], dict
     Raises:
         TrainingError: the loss is no longer finite, or another process does the same pretraining.
     """
-    data = build_data_set(DataSettings(data=task.data))
+    data = build_data_set(task.data)
     last = task.images + task.held_out_images
     learned, held_out = (
         draw_split(data, indices, task.image_size)
@@ -102,7 +101,7 @@ def measure_accuracy(model: Classifier, split: Split) -> float:
     for start in range(0, len(split), BATCH):
         indices = range(start, min(start + BATCH, len(split)))
         images = torch.stack([to_tensor(split, index) for index in indices])
-        predicted = model.logits(normalise(images)).flatten(1).argmax(dim=1)
+        predicted = model.logits(model.colours.normalise(images)).flatten(1).argmax(dim=1)
         classes = [int(split.label(index)[0, 0]) for index in indices]
         right += int((predicted == torch.tensor(classes)).sum())
     return right / len(split)

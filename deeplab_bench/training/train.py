@@ -55,7 +55,7 @@ def train(
         TrainingError: the loss is no longer finite, or another process trains the same run.
     """
     splits = [load_split(data_folder, phase.train_split) for phase in experiment.phases]
-    train_on(splits, experiment, seed, checkpoint, provenance, workers)
+    return train_on(splits, experiment, seed, checkpoint, provenance, workers)
 
 
 def train_on(
@@ -65,7 +65,7 @@ def train_on(
     checkpoint: Path,
     provenance: Mapping[str, Any],
     workers: int | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Train a model as ``train`` does, on one split for each phase."""
     classes = splits[0].classes
     device = pick_device()

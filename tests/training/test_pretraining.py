@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import JsonValue
 from torchvision.models import ResNet as TorchvisionResNet
 from torchvision.models.resnet import BasicBlock
 
-from deeplab_bench.data.dataset import DataSettings, build_data_set
+from deeplab_bench.data.dataset import build_data_set
 from deeplab_bench.data.packed import Split
 from deeplab_bench.models import build_model
 from deeplab_bench.models.classifier import Classifier
@@ -21,7 +22,13 @@ from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training.pretraining import draw_split, measure_accuracy, pretrain
 from deeplab_bench.training.trainer import Trainer
 
-DATA = {"dataset": "shapes", "seed": 3, "image_size": 48, "train_images": 2, "val_images": 2}
+DATA: dict[str, JsonValue] = {
+    "dataset": "shapes",
+    "seed": 3,
+    "image_size": 48,
+    "train_images": 2,
+    "val_images": 2,
+}
 ARGUMENTS = {"backbone": "resnet18", "width": 0.25}
 
 
@@ -44,7 +51,7 @@ def make_task(**training: Any) -> PretrainingTask:
         model="classifier",
         architecture="classifier",
         arguments=ARGUMENTS,
-        training=Training(**(schedule | training)),
+        training=Training.model_validate(schedule | training),
     )
     return PretrainingTask(
         data=DATA, images=12, held_out_images=5, image_size=32, experiment=experiment
@@ -135,7 +142,7 @@ def test_the_same_task_gives_the_same_bytes_even_if_interrupted(
 
 
 def test_images_are_held_out(task: PretrainingTask) -> None:
-    data = build_data_set(DataSettings(data=task.data))
+    data = build_data_set(task.data)
     learned, held_out = draw_split(data, range(12), 32), draw_split(data, range(12, 17), 32)
     known = {learned.image(index).tobytes() for index in range(12)}
     assert not known & {held_out.image(index).tobytes() for index in range(5)}
@@ -144,7 +151,7 @@ def test_images_are_held_out(task: PretrainingTask) -> None:
 def test_the_classes_can_be_learned() -> None:
     """Check that a short training names most classes of the images that it saw."""
     task = make_task(iterations=40, batch_size=16)
-    data = build_data_set(DataSettings(data=task.data))
+    data = build_data_set(task.data)
     split = draw_split(data, range(16), 32)
     model = Classifier(num_classes=5, **ARGUMENTS)  # type: ignore[arg-type]
     assert measure_accuracy(model, split) < 0.7
