@@ -163,6 +163,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("largefov", {"output_stride": 8, "kernel_size": 4, "atrous_rate": 2}),
+    ("cascade", {"backbone": "efficientnet_lite0"}),
 ]
 
 
