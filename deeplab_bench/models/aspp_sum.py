@@ -15,8 +15,8 @@ from deeplab_bench.models.vgg import VGG16
 class ASPPSum(MultiScaleSegmenter):
     """One classifier for each atrous rate; the logits of all branches are summed.
 
-    On VGG-16, a branch has its own fc6, fc7 and fc8; on other backbones, it is one convolution. As in the
-    paper, the branches have no batch normalisation, and there is no image pooling.
+    On VGG-16, a branch has its own fc6, fc7 and fc8; on other backbones, it is one convolution. As
+    in the paper, the branches have no batch normalisation, and there is no image pooling.
 
     Args:
         atrous_rates: rate of the atrous convolution of each branch. The paper uses, at
