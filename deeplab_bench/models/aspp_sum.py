@@ -15,15 +15,15 @@ from deeplab_bench.models.vgg import VGG16
 class ASPPSum(MultiScaleSegmenter):
     """One classifier for each atrous rate; the logits of all branches are summed.
 
-    On VGG-16, a branch has its own fc6, fc7 and fc8; on a ResNet, it is one convolution. As in the
-    paper, the branches have no batch normalisation, and there is no image pooling.
+    On VGG-16, a branch has its own fc6, fc7 and fc8; on other backbones, it is one convolution. As
+    in the paper, the branches have no batch normalisation, and there is no image pooling.
 
     Args:
         atrous_rates: rate of the atrous convolution of each branch. The paper uses, at
             ``output_stride`` 8, (2, 4, 8, 12) for ASPP-S and (6, 12, 18, 24) for ASPP-L.
         kernel_size: kernel size of the atrous convolutions.
         channels: filters of fc6 and fc7. Only VGG-16 uses it.
-        batch_norm: add batch normalisation to VGG-16. ResNets always have it.
+        batch_norm: add batch normalisation to VGG-16. Other backbones always have it.
         scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
         supervise_scales: train with a loss on each scale, too.
         average_pool5: as in ``VGG16``; False in the authors' released ASPP. Only for VGG-16.
@@ -31,7 +31,7 @@ class ASPPSum(MultiScaleSegmenter):
 
     Raises:
         ValueError: ``atrous_rates`` is empty, ``scales`` does not end with 1, or ``average_pool5``
-            is used with a ResNet.
+            is used with another backbone than VGG-16.
     """
 
     def __init__(

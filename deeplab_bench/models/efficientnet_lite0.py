@@ -16,6 +16,7 @@ from deeplab_bench.models.backbone import (
     he_initialise,
 )
 from deeplab_bench.models.grid import Grid
+from deeplab_bench.models.layers import DepthwiseConv2d
 
 STEM_CHANNELS = 32
 EPSILON = 1e-3  # of batch normalisation, as in the network of the published weights
@@ -133,7 +134,7 @@ class EfficientNetLite0(nn.Module):
         (N, 3, H, W) -> (N, C, h, w) each. The last map is that of the unit to 320 channels. The
         images are padded first (see ``Grid``).
         """
-        x = F.relu6(self._bn0(self._conv_stem(self.grid.pad(images))))
+        x = F.relu6(self._bn0(self._conv_stem(self.grid.pad(images))), inplace=True)
         features = []
         *before, last = self._blocks
         for index, unit in enumerate([*before, *self._copies, last]):
@@ -164,24 +165,15 @@ class InvertedResidual(nn.Module):
         if self.expands:
             self._expand_conv = nn.Conv2d(in_channels, inner, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(inner, eps=EPSILON)
-        self._depthwise_conv = nn.Conv2d(
-            inner,
-            inner,
-            layout.kernel_size,
-            stride=layout.stride,
-            padding=rate * (layout.kernel_size // 2),
-            dilation=rate,
-            groups=inner,
-            bias=False,
-        )
+        self._depthwise_conv = DepthwiseConv2d(inner, layout.kernel_size, layout.stride, rate)
         self._bn1 = nn.BatchNorm2d(inner, eps=EPSILON)
         self._project_conv = nn.Conv2d(inner, layout.channels, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(layout.channels, eps=EPSILON)
         self.has_shortcut, self.stride = has_shortcut, layout.stride
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        inner = F.relu6(self._bn1(self._depthwise_conv(inner)))
+        inner = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        inner = F.relu6(self._bn1(self._depthwise_conv(inner)), inplace=True)
         output = self._bn2(self._project_conv(inner))
         if not self.has_shortcut:
             return output

@@ -15,16 +15,16 @@ class FCN(Segmenter):
     """Classification of the last feature map, then upsampling (Section 4).
 
     ``output_stride`` 32 gives FCN-32s. On VGG-16, fc6 and fc7 are those of the classification
-    network, as in the paper. On a ResNet, the head is torchvision's ``FCNHead`` without dropout.
-    All upsampling is bilinear and fixed; the paper learns the inner upsampling, starting from
-    bilinear. The skips are trained at once with the rest, from scores of zero; the paper adds them
+    network, as in the paper. On others, the head is torchvision's ``FCNHead`` without dropout. All
+    upsampling is bilinear and fixed; the paper learns the inner upsampling, starting from bilinear.
+    The skips are trained at once with the rest, from scores of zero; the paper adds them
     in stages (Section 4.2).
 
     Args:
         skips: number of shallower maps whose logits are added: 0 for FCN-32s, 1 for FCN-16s, 2 for
-            FCN-8s. The maps are pool4 and pool3 of VGG-16, or the third and the second stage of a
-            ResNet.
-        batch_norm: add batch normalisation to VGG-16. ResNets always have it.
+            FCN-8s. The maps are pool4 and pool3 of VGG-16, or the maps before the last one of
+            other backbones.
+        batch_norm: add batch normalisation to VGG-16. Other backbones always have it.
     """
 
     def __init__(

@@ -16,14 +16,14 @@ class LargeFOV(ASPPSum):
     """``ASPPSum`` with one branch, optionally with features of lower layers.
 
     The papers use, on VGG-16, (``kernel_size``, ``atrous_rate``, ``channels``) of (7, 4, 4096),
-    (4, 4, 4096), (4, 8, 4096) and, called LargeFOV, (3, 12, 1024). On a ResNet, ``kernel_size`` 1
+    (4, 4, 4096), (4, 8, 4096) and, called LargeFOV, (3, 12, 1024). On others, ``kernel_size`` 1
     gives the plain network.
 
     Args:
-        kernel_size: kernel size of fc6 on VGG-16, or of the only convolution on a ResNet.
+        kernel_size: kernel size of fc6 on VGG-16, or of the only convolution on others.
         atrous_rate: rate of that convolution, at ``output_stride`` 8 in the papers.
         channels: filters of fc6 and fc7. Only VGG-16 uses it.
-        batch_norm: add batch normalisation to VGG-16. ResNets always have it.
+        batch_norm: add batch normalisation to VGG-16. Other backbones always have it.
         multi_scale_features: concatenate fc7 with features of the image and of the first four
             pools, each after two convolutions (DeepLab-MSc; DeepLabv1, Section 4.3). Only for
             VGG-16.
@@ -32,7 +32,7 @@ class LargeFOV(ASPPSum):
         head_std: as in ``ASPPSum``.
 
     Raises:
-        ValueError: as in ``ASPPSum``, or ``multi_scale_features`` is used with a ResNet or at
+        ValueError: as in ``ASPPSum``, or ``multi_scale_features`` is used without VGG-16 or at
             output stride 32.
     """
 

@@ -1,10 +1,13 @@
 """Layers that several architectures share."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from deeplab_bench.models.grid import pad_to
 
 Cell = TypeVar("Cell", int, Tensor)
 
@@ -21,6 +24,56 @@ def build_conv_bn_relu(
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, padded by half its kernel.
+
+    oneDNN's kernels for CPUs are slow at an atrous rate above 1, above all backward. There, every
+    rate-th row and column is convolved on its own, as an image of the batch, which gives the same
+    numbers (space to batch).
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1, rate: int = 1) -> None:
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            stride,
+            padding=rate * (kernel_size // 2),
+            dilation=rate,
+            groups=channels,
+            bias=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        rate = self.dilation[0]
+        if x.device.type != "cpu" or rate == 1 or self.stride[0] > 1:
+            return super().forward(x)
+        parts = space_to_batch(x, rate)
+        half = self.kernel_size[0] // 2
+        parts = F.conv2d(parts, self.weight, padding=half, groups=self.groups)
+        return batch_to_space(parts, rate, x.shape[-2:])
+
+
+def space_to_batch(x: Tensor, rate: int) -> Tensor:
+    """Divide maps by the remainder of row and column, (N, C, H, W) -> (N * rate**2, C, h, w).
+
+    Zeros at the right and the bottom make H and W multiples of ``rate`` first. The result is
+    channels last in memory.
+    """
+    rows, columns = (-(-side // rate) for side in x.shape[-2:])
+    x = pad_to(x, [rows * rate, columns * rate]).permute(0, 2, 3, 1)
+    x = x.unflatten(2, (columns, rate)).unflatten(1, (rows, rate))
+    return x.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
+
+
+def batch_to_space(parts: Tensor, rate: int, size: Sequence[int]) -> Tensor:
+    """Undo ``space_to_batch``; ``size`` is (H, W) of the maps."""
+    parts = parts.permute(0, 2, 3, 1).unflatten(0, (-1, rate, rate))
+    x = parts.permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)
+    # Cut by a copy: batch normalisation is slow on a view, above all backward.
+    return pad_to(x.permute(0, 3, 1, 2), size)
 
 
 def build_classifier_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:

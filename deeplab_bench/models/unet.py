@@ -1,4 +1,4 @@
-"""Decoder of U-Net on a ResNet (Ronneberger et al., MICCAI 2015, Section 2, Figure 1)."""
+"""Decoder of U-Net (Ronneberger et al., MICCAI 2015, Section 2, Figure 1)."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ class UNet(Segmenter):
 
     At each stage, two 3x3 convolutions follow the concatenation; their output has as many channels
     as the encoder's map. Upsampling is bilinear; the paper learns it. The decoder ends at the first
-    residual stage; the paper's ends at the size of the image.
+    map of the backbone; the paper's ends at the size of the image.
     """
 
     def __init__(

@@ -196,6 +196,7 @@ def test_archives_of_voc_lie_there_twice(params: Params) -> None:
 def test_pretrained_weights_are_fetched_once_per_backbone(params: Params) -> None:
     weights = {"architecture": "fcn", "training": {"weights": "imagenet"}}
     blocks = {"a": weights, "b": weights, "c": weights | {"backbone": "resnet50"}}
+    blocks["installed"] = weights | {"backbone": "efficientnet_lite0"}
     params = params.model_copy(update={"models": blocks})
     assert downloads(params, *blocks) == [
         "Download: resnet18-f37072fd.pth, 46.8MB",

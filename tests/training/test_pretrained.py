@@ -1,4 +1,4 @@
-"""Tests that ImageNet weights are torchvision's own files, and no others."""
+"""Tests that ImageNet weights are the published files, and no others."""
 
 import hashlib
 from dataclasses import replace
@@ -11,6 +11,7 @@ from torchvision.models import resnet18
 from deeplab_bench.data.archives import DOWNLOADS, Archive, DownloadError
 from deeplab_bench.training import pretrained
 from deeplab_bench.training.pretrained import (
+    WeightsError,
     compute_weights_sha256,
     find_weights_archive,
     read_weights,
@@ -56,6 +57,26 @@ def test_a_file_that_lies_there_is_used_without_network(monkeypatch: pytest.Monk
     monkeypatch.setattr(pretrained, "find_weights_archive", lambda backbone: published)
     loaded = read_weights("imagenet", "resnet18")
     assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_efficientnet_lite0_is_installed_with_its_weights() -> None:
+    """The start of the published digest is in the file's name, as in torchvision's names."""
+    assert compute_weights_sha256("imagenet", "efficientnet_lite0") == (
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    )
+    assert read_weights("imagenet", "efficientnet_lite0")["_fc.weight"].shape == (1000, 1280)
+    assert not DOWNLOADS.exists()
+
+
+def test_any_backbone_takes_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.pth"
+    torch.save({"x": torch.ones(2)}, path)
+    for backbone in ("resnet18", "efficientnet_lite0"):
+        assert read_weights(str(path), backbone)["x"].tolist() == [1, 1]
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert compute_weights_sha256(str(path), backbone) == digest
+        with pytest.raises(WeightsError, match=r"none\.pth does not exist: give a file"):
+            read_weights("none.pth", backbone)
 
 
 def test_from_scratch_there_is_no_digest() -> None:
