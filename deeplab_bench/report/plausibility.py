@@ -94,7 +94,7 @@ def compute_fall(losses: Sequence[float | None]) -> float:
     """Compute how far the loss fell at the end, as a share of what it was before.
 
     The mean of the last fifth is compared with that of the fifth before it. The fall is 0 if it is
-    below ``LEAST_FALL`` or two standard errors of the difference, or if the curve is too short.
+    below ``LEAST_FALL`` or three standard errors of the difference, or if the curve is too short.
     """
     count = round(END * len(losses))
     ends = [loss for loss in losses[-2 * count :] if loss is not None]
@@ -104,7 +104,7 @@ def compute_fall(losses: Sequence[float | None]) -> float:
     difference = before.mean() - after.mean()
     error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / count)
     fall = difference / before.mean()
-    return float(fall) if fall > LEAST_FALL and difference > 2 * error else 0.0
+    return float(fall) if fall > LEAST_FALL and difference > 3 * error else 0.0
 
 
 def format_span(values: Sequence[float]) -> str:
