@@ -329,11 +329,11 @@ def load_pretrained(params: Params, files: ProfileFiles) -> Pretrained | None:
 
 def require_equal_weights(results: Results) -> None:
     """Refuse results of models that started from the weights of another pretraining."""
-    for record in results.records if results.pretrained is not None else ():
-        if (
-            record.model in results.from_pretrained
-            and record.provenance.weights_sha256 != results.pretrained.weights_sha256
-        ):
+    if results.pretrained is None:
+        return
+    models, expected = results.from_pretrained, results.pretrained.weights_sha256
+    for record in results.records:
+        if record.model in models and record.provenance.weights_sha256 != expected:
             raise ReportError(
                 f"{record.model}, seed {record.seed}, started from other pretrained weights than "
                 f"those of {ProfileFiles(results.profile).pretraining}: run `dvc repro`"
