@@ -2,7 +2,7 @@
 
 All classes and the clutter have the same textures, so only the outline of a whole object shows its
 class: a pixel inside a triangle looks like one inside a disc until the object's corners are seen.
-Objects are between a quarter of the image and the whole image in size.
+Objects are between a fifth of the image and the whole image in size.
 
 Pixels are the same on every machine: they are computed from integers, from floating-point
 operations that IEEE 754 rounds exactly, and from a random generator whose numbers never change.
@@ -26,9 +26,7 @@ from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
 from deeplab_bench.settings.base import PositiveInt
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")
-RADII = (0.12, 0.16, 0.2, 0.25, 0.32, 0.4)  # as fractions of the image's side
-WHOLE_RADII = RADII[:5]  # with them, an object fits into the image
-EXTENT = 1.4  # no shape reaches farther from its middle, in radii
+RADII = (0.1, 0.14, 0.19, 0.25, 0.32, 0.4)  # as fractions of the image's side
 VOID_RIM_PX = 1
 OBJECTS_STREAM = 2**32 - 1  # the random stream of single objects; those of the splits count from 0
 CLUTTER = 8
@@ -137,7 +135,7 @@ def generate(folder: VocFolder, *, seed: int, image_size: int, images: dict[str,
 def draw_scene(random: np.random.RandomState, size: int, *, alone: bool = False) -> Scene:
     """Draw a random square scene: large objects behind small ones, clutter behind all objects.
 
-    With ``alone``, there is one object, and all of it is in the image.
+    With ``alone``, there is one object, whose middle is at least its radius away from the border.
     """
     y, x = np.mgrid[:size, :size]
     image = draw_texture(random, x, y, GROUND)
@@ -148,10 +146,9 @@ def draw_scene(random: np.random.RandomState, size: int, *, alone: bool = False)
         image[scrap.mask] = draw_texture(random, x[scrap.mask], y[scrap.mask], FIGURE)
         pieces.append(scrap)
     count = 1 if alone else random.randint(1, 4)
-    radii = random.choice(WHOLE_RADII if alone else RADII, size=count)
-    for radius in sorted(radii * size, reverse=True):
+    for radius in sorted(random.choice(RADII, size=count) * size, reverse=True):
         index = random.randint(1, len(CLASSES))
-        margin = int(EXTENT * radius) if alone else 0
+        margin = int(radius) if alone else 0
         piece = draw_object(random, CLASSES[index], x, y, radius, margin)
         image[piece.mask] = draw_texture(random, x[piece.mask], y[piece.mask], FIGURE)
         label[piece.mask] = index

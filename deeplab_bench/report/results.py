@@ -347,11 +347,11 @@ def load_pretrained(params: Params, files: ProfileFiles) -> Pretrained | None:
 
 def require_equal_weights(results: Results) -> None:
     """Refuse results of models that started from the weights of another pretraining."""
-    pretrained, models = results.pretrained, results.from_pretrained
-    if pretrained is None:
+    if results.pretrained is None:
         return
+    models, expected = results.from_pretrained, results.pretrained.weights_sha256
     for record in results.records:
-        if record.model in models and record.provenance.weights_sha256 != pretrained.weights_sha256:
+        if record.model in models and record.provenance.weights_sha256 != expected:
             raise ReportError(
                 f"{record.model}, seed {record.seed}, started from other pretrained weights than "
                 f"those of {ProfileFiles(results.profile).pretraining}: run `dvc repro`"

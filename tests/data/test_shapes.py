@@ -78,7 +78,7 @@ def test_pixels_are_the_same_on_every_machine(tmp_path: Path) -> None:
     digest = hashlib.sha256()
     for image, label in pixels_of(folder, "train") + pixels_of(folder, "val"):
         digest.update(image.tobytes() + label.tobytes())
-    assert digest.hexdigest() == "e449673d42267414ecaf167e65b66024b9934cea033e281e8988c34736e8403b"
+    assert digest.hexdigest() == "ea3cd4df3060b850689bcacf2a81458b591bdab330129b2707a2210ec4d5c0c8"
 
 
 def test_is_a_sound_folder(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_no_image_occurs_twice(tmp_path: Path) -> None:
     assert len({image.tobytes() for image, _ in pairs}) == len(pairs)
 
 
-def test_a_single_object_is_whole_and_of_no_split(tmp_path: Path) -> None:
+def test_a_single_object_is_in_the_image_and_of_no_split(tmp_path: Path) -> None:
     data = ShapesData(dataset="shapes", seed=0, image_size=SIZE, train_images=3, val_images=1)
     classes = set()
     for index in range(40):
@@ -134,9 +134,8 @@ def test_a_single_object_is_whole_and_of_no_split(tmp_path: Path) -> None:
         assert {scrap.name for scrap in clutter} == {"scrap"}
         assert piece.name == CLASSES[label]
         assert set(np.unique(scene.label)) <= {0, label, 255}
-        assert piece.mask.any()
-        for edge in (piece.mask[0], piece.mask[-1], piece.mask[:, 0], piece.mask[:, -1]):
-            assert not edge.any()
+        squared_radius = 1 / np.sum(np.square(np.gradient(piece.u)), axis=0).mean()
+        assert piece.mask.sum() > 0.8 * EXTENTS[piece.name][0] * squared_radius
         classes.add(label)
     assert classes == {1, 2, 3, 4}
     size = 40
@@ -205,12 +204,12 @@ def test_rotation() -> None:
         assert -18 < upright.min() < -15 and 15 < upright.max() < 18
 
 
-def test_objects_reach_from_a_quarter_of_the_image_to_all_of_it() -> None:
+def test_objects_reach_from_a_fifth_of_the_image_to_all_of_it() -> None:
     for _, diameter in EXTENTS.values():
-        assert 0.2 < diameter * min(RADII) < 0.3
+        assert 0.15 < diameter * min(RADII) < 0.25
         assert 0.7 < diameter * max(RADII) < 1
     steps = [larger / smaller for smaller, larger in pairwise(RADII)]
-    assert min(steps) > 1.2 and max(steps) < 1.4
+    assert min(steps) > 1.2 and max(steps) < 1.45
 
 
 def test_objects_cover_little_or_most_of_an_image(scenes: list[tuple[Pixels, Pixels]]) -> None:

@@ -29,11 +29,11 @@ DATA: dict[str, JsonValue] = {
     "train_images": 2,
     "val_images": 2,
 }
-ARGUMENTS = {"backbone": "resnet18", "width": 0.25}
+ARGUMENTS: dict[str, Any] = {"backbone": "resnet18", "width": 0.25}
 
 
 def make_task(**training: Any) -> PretrainingTask:
-    schedule = {
+    schedule: dict[str, Any] = {
         "iterations": 4,
         "batch_size": 4,
         "crop_size": (32, 32),
@@ -87,7 +87,7 @@ def test_the_file_is_a_state_dict_that_torchvision_takes(finished: tuple[Path, A
     for name, parameter in [*theirs.named_parameters(), *theirs.named_buffers()]:
         parameter.data = torch.empty_like(state[name])
     theirs.load_state_dict(state)
-    ours = Classifier(num_classes=5, **ARGUMENTS)  # type: ignore[arg-type]
+    ours = Classifier(num_classes=5, **ARGUMENTS)
     initialise_backbone(ours, state)
     ours.fc.load_state_dict({"weight": state["fc.weight"], "bias": state["fc.bias"]})
     images = torch.randn(2, 3, 65, 97)  # no padding
@@ -153,7 +153,7 @@ def test_the_classes_can_be_learned() -> None:
     task = make_task(iterations=40, batch_size=16)
     data = build_data_set(task.data)
     split = draw_split(data, range(16), 32)
-    model = Classifier(num_classes=5, **ARGUMENTS)  # type: ignore[arg-type]
+    model = Classifier(num_classes=5, **ARGUMENTS)
     assert measure_accuracy(model, split) < 0.7
     torch.manual_seed(0)
     trainer = Trainer(model, task.experiment.training, torch.device("cpu"))
@@ -166,7 +166,7 @@ def test_the_classes_can_be_learned() -> None:
 
 def test_accuracy_counts_images() -> None:
     """Check a classifier that always names class 2."""
-    model = Classifier(num_classes=5, **ARGUMENTS)  # type: ignore[arg-type]
+    model = Classifier(num_classes=5, **ARGUMENTS)
     torch.nn.init.zeros_(model.fc.weight)
     model.fc.bias.data = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
     classes = [2, 1, 2, 3]
