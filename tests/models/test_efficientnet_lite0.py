@@ -76,7 +76,7 @@ def test_the_network_is_timms(published: dict[str, Tensor]) -> None:
 
 
 def test_it_normalises_as_timm_does() -> None:
-    settings = timm.create_model(f"tf_{NAME}", pretrained=False).default_cfg
+    settings: Any = timm.create_model(f"tf_{NAME}", pretrained=False).default_cfg
     assert (EfficientNetLite0.colours.mean, EfficientNetLite0.colours.std) == (
         settings["mean"],
         settings["std"],
