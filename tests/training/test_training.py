@@ -14,6 +14,7 @@ from small_networks import count_positions, interpolate_by_hand
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.data.voc_layout import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
@@ -41,6 +42,8 @@ pytestmark = [
 
 class PixelClassifier(Segmenter):
     """The smallest network: a linear function of each pixel."""
+
+    colours = IMAGENET
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
