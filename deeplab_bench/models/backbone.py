@@ -230,18 +230,6 @@ def set_rate(conv: nn.Conv2d, rate: int) -> None:
     conv.dilation = conv.padding = (rate, rate)
 
 
-def start_as_identities(module: nn.Module) -> None:
-    """Set the last batch normalisation of each residual unit to zero (Goyal et al., 2017, 5.1).
-
-    A unit then passes its shortcut on, until training or pretrained weights change it. Random units
-    in a row multiply the features' scale, and with it the first loss.
-    """
-    for unit in module.modules():
-        if isinstance(unit, BasicBlock | Bottleneck):
-            last = unit.bn3 if isinstance(unit, Bottleneck) else unit.bn2
-            nn.init.zeros_(last.weight)
-
-
 def list_3x3_convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 

@@ -1,6 +1,9 @@
-"""Choice of a backbone by its name."""
+"""Choice of a backbone by its name, and the start of residual units."""
 
 from collections.abc import Sequence
+
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from deeplab_bench.models.backbone import (
     DEPTHS,
@@ -11,7 +14,7 @@ from deeplab_bench.models.backbone import (
     ResNet,
     StridedUnit,
 )
-from deeplab_bench.models.efficientnet_lite0 import EfficientNetLite0
+from deeplab_bench.models.efficientnet_lite0 import EfficientNetLite0, InvertedResidual
 
 
 def build_backbone(
@@ -47,3 +50,18 @@ def build_backbone(
         cascaded_blocks=cascaded_blocks,
         stride_in=stride_in,
     )
+
+
+def start_as_identities(module: nn.Module) -> None:
+    """Set the last batch normalisation of each residual unit to zero (Goyal et al., 2017, 5.1).
+
+    A unit then passes its shortcut on, until training or pretrained weights change it. Random units
+    in a row multiply the features' scale, and with it the first loss.
+    """
+    for unit in module.modules():
+        if isinstance(unit, Bottleneck):
+            nn.init.zeros_(unit.bn3.weight)
+        elif isinstance(unit, BasicBlock):
+            nn.init.zeros_(unit.bn2.weight)
+        elif isinstance(unit, InvertedResidual) and unit.has_shortcut:
+            nn.init.zeros_(unit.get_parameter("_bn2.weight"))

@@ -125,8 +125,6 @@ class EfficientNetLite0(nn.Module):
         self._copies = nn.ModuleList(units[len(before) : -1])
         self.grid = Grid(output_stride)
         he_initialise(self)
-        for copy in self._copies:
-            nn.init.zeros_(copy.get_parameter("_bn2.weight"))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the maps of stride 4, 8 and 16, of the last stage and of each cascaded block.

@@ -18,7 +18,7 @@ import torch
 from deeplab_bench.data.batches import iterate_batches
 from deeplab_bench.data.packed import Split, load_split
 from deeplab_bench.models import build_model
-from deeplab_bench.models.backbone import start_as_identities
+from deeplab_bench.models.backbones import start_as_identities
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.runtime import distributed

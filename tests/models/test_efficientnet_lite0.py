@@ -9,6 +9,7 @@ from small_networks import random_images, randomise_batch_norm
 from torch import Tensor, nn
 
 from deeplab_bench.models import build_model
+from deeplab_bench.models.backbones import start_as_identities
 from deeplab_bench.models.efficientnet_lite0 import EfficientNetLite0
 from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.training.pretrained import read_weights
@@ -114,6 +115,7 @@ def test_rates_and_strides() -> None:
 def test_cascaded_blocks_start_as_identities() -> None:
     torch.manual_seed(0)
     model = EfficientNetLite0(output_stride=16, width=0.25, cascaded_blocks=3)
+    start_as_identities(model)
     *_, block4, block5, block6, _ = model(random_images(2, 65, 65))
     assert block4.std() > 0.01
     assert torch.equal(block5, block4) and torch.equal(block6, block4)

@@ -11,7 +11,7 @@ from torchvision import models as torchvision_models
 from torchvision.models._utils import IntermediateLayerGetter
 
 from deeplab_bench.models import build_model, list_arguments
-from deeplab_bench.models.backbone import start_as_identities
+from deeplab_bench.models.backbones import start_as_identities
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.models.weights import decimate, get_imagenet_weights, initialise_backbone
 
