@@ -21,7 +21,7 @@ from deeplab_bench.settings.process import Process
 from deeplab_bench.writing import write_json
 from pipelines.stages import STAGES
 
-NATIVE = Process()  # of the stages that measure the machine
+UNPINNED = Process()  # for the stages that measure the machine
 OF_EVERY_MODEL = ("train", "receptive_field", "speed")
 
 
@@ -49,7 +49,7 @@ def main(profile: str) -> None:
         experiment = settings.experiment
         module = get_module_name(experiment.architecture)
         names = (*inference, experiment.model)
-        of_stage = NATIVE if STAGES[stage].cold else process
+        of_stage = UNPINNED if STAGES[stage].cold else process
         write_settings(files, stage, *names, settings=settings, process=of_stage, module=module)
 
 

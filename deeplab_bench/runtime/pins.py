@@ -71,7 +71,7 @@ def get_pins() -> dict[str, str | None]:
 
 def get_determinism() -> str:
     """Return the determinism that this process was pinned for."""
-    return os.environ.get(DETERMINISM, "native")
+    return os.environ.get(DETERMINISM, "strict")
 
 
 def read_cpuinfo() -> dict[str, str]:

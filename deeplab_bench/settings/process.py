@@ -14,8 +14,8 @@ class Process(Settings):
 
     ``determinism`` is one of
 
-    ``native``: the machine computes as fast as it can. On a CPU, the same machine gives the same
-    bytes. On a GPU, TF32 products and algorithms without a fixed order of sums are allowed.
+    ``native``: a GPU computes as fast as it can, with TF32 products and algorithms without a fixed
+    order of sums. On a CPU it is ``strict``.
 
     ``strict``: deterministic algorithms and no TF32, so that two runs on the same kind of GPU or
     CPU give the same bytes.
@@ -27,7 +27,7 @@ class Process(Settings):
     it.
     """
 
-    determinism: Determinism = "native"
+    determinism: Determinism = "strict"
     threads: PositiveInt | None = None
 
     @model_validator(mode="after")

@@ -64,9 +64,9 @@ def test_a_portable_stage_uses_avx2_and_its_number_of_threads(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("process", [Process(), None])
-def test_a_native_stage_is_not_pinned(tmp_path: Path, process: Process | None) -> None:
+def test_another_stage_is_not_pinned(tmp_path: Path, process: Process | None) -> None:
     capability, threads, determinism, branch = start_stage(tmp_path, process)
-    assert (threads, determinism, branch) == ("2", "native", "None")
+    assert (threads, determinism, branch) == ("2", "strict", "None")
     assert (
         capability
         == subprocess.run(

@@ -636,6 +636,13 @@ class TestOptimisation:
         assert (found.argmax(1).numpy() == labels).mean() > 0.9
 
 
+def test_bfloat16_is_refused_where_it_is_emulated(experiment: Experiment) -> None:
+    """Check on AVX2, to which the tests are pinned."""
+    settings = changed(experiment, precision="bfloat16").training
+    with pytest.raises(TrainingError, match=r"^training\.precision is bfloat16, .* to float32"):
+        Trainer(PixelClassifier(2), settings, CPU)
+
+
 class TestSupervision:
     def test_loss_at_the_logits(self, experiment: Experiment) -> None:
         """Check that at output_stride 16 one label of each 16 x 16 is compared."""
