@@ -25,7 +25,7 @@ from deeplab_bench.report.formats import (
     put_in_brackets,
 )
 from deeplab_bench.results.files import RESULTS
-from deeplab_bench.timing.machine import fingerprint
+from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.timing.rounds import Work, compute_quantiles, compute_ratios, time_in_rounds
 from deeplab_bench.writing import write_bytes
 
@@ -182,7 +182,7 @@ def make_table(
         if "traffic_mb" in data
         else "",
         *(f"{message}." for message in missing),
-        f"Measured on {describe_environments([fingerprint(device)])}.",
+        f"Measured on {describe_environments([describe_environment(device)])}.",
     )
     caption = Caption(join_sentences(*sentences))
     return Table(benchmark.name, data, text, mark_none(data, text.columns), caption)

@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import shutil
+import subprocess
 from importlib.metadata import version
 from typing import Any
 
@@ -53,7 +55,18 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         **{package: version(package) for package in ("torchvision", "numpy", "pillow")},
         **{name: find_version(pattern) for name, pattern in LIBRARIES.items()},
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "libc": " ".join(platform.libc_ver()) or None,
+        **describe_cuda(device),
+    }
+
+
+def describe_cuda(device: torch.device) -> dict[str, Any]:
+    """Describe the versions that a GPU computes with; None on a CPU, or if they are unknown."""
+    is_gpu = device.type == "cuda"
+    return {
+        "cuda": torch.version.cuda if is_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if is_gpu else None,
+        "driver": query_nvidia_smi(device, "driver_version") if is_gpu else None,
     }
 
 
@@ -84,3 +97,15 @@ def find_version(pattern: str) -> str | None:
     """Find the version of a library that torch was built with."""
     found = re.search(pattern, torch.__config__.show())
     return found and found.group(1)
+
+
+def query_nvidia_smi(device: torch.device, field: str) -> str | None:
+    """Ask ``nvidia-smi`` for a property of a GPU; None if it does not know."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    identifier = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = ["nvidia-smi", f"--id={identifier}", f"--query-gpu={field}"]
+    done = subprocess.run(
+        [*command, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,17 +1,14 @@
-"""The machine that a time belongs to: its device, memory, clocks and driver."""
+"""The machine that a time belongs to: its device, memory and clocks."""
 
 import re
 import resource
-import shutil
-import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.runtime.environment import describe_environment, get_device_name
+from deeplab_bench.runtime.environment import get_device_name, query_nvidia_smi
 from deeplab_bench.runtime.pins import CPUINFO
 
 MEBIBYTE = 2**20
@@ -67,19 +64,12 @@ def read_peak_memory_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
 
 
-def fingerprint(device: torch.device) -> dict[str, Any]:
-    """Return ``environment`` with the versions of driver and cuDNN; None if they are unknown."""
-    driver = _query_nvidia_smi(device, "driver_version") if device.type == "cuda" else None
-    cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
-    return describe_environment(device) | {"driver": driver, "cudnn": cudnn}
-
-
 def read_clocks_mhz(device: torch.device) -> dict[str, float | None]:
     """Read the current clock of the processor and, if it is the device, of the GPU.
 
     None if it is unknown.
     """
-    gpu = _query_nvidia_smi(device, "clocks.sm") if device.type == "cuda" else None
+    gpu = query_nvidia_smi(device, "clocks.sm") if device.type == "cuda" else None
     return {"cpu": _read_cpu_clock_mhz(), "gpu": None if gpu is None else float(gpu)}
 
 
@@ -87,14 +77,3 @@ def _read_cpu_clock_mhz() -> float | None:
     lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
     clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
     return round(float(np.median(clocks)), 1) if clocks else None
-
-
-def _query_nvidia_smi(device: torch.device, field: str) -> str | None:
-    if shutil.which("nvidia-smi") is None:
-        return None
-    identifier = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    command = ["nvidia-smi", f"--id={identifier}", f"--query-gpu={field}"]
-    done = subprocess.run(
-        [*command, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -18,11 +18,11 @@ from deeplab_bench.data.packed import Split
 from deeplab_bench.models import build_model, check_arguments, count_parameters
 from deeplab_bench.models.backbone import OutputStride
 from deeplab_bench.runtime.device import prepare_model
+from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.settings.base import SettingsError
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.timing.machine import (
     find_device,
-    fingerprint,
     read_clocks_mhz,
     read_peak_memory_mib,
     reset_peak_memory,
@@ -87,7 +87,7 @@ def measure(experiment: Experiment, hardware: str, split: Split) -> dict[str, An
         "images_per_second": measure_throughput(trained, size, device, title),
         "training": time_training(experiment, classes, device, title),
         "clocks_mhz": read_clocks_mhz(device),
-        "environment": fingerprint(device),
+        "environment": describe_environment(device),
     }
 
 

@@ -36,7 +36,10 @@ def test_environment() -> None:
         "pillow",
         "mkl",
         "onednn",
+        "libc",
         "cuda",
+        "cudnn",
+        "driver",
     }
     assert found["device"] and found["cuda"] is None
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))

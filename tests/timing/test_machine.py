@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.timing import machine
 from deeplab_bench.timing.machine import (
     HardwareError,
     find_device,
-    fingerprint,
     read_clocks_mhz,
 )
 
@@ -59,8 +59,8 @@ def test_label_of_a_gpu_where_there_is_none(label: str, monkeypatch: pytest.Monk
         find_device(label)
 
 
-def test_fingerprint_of_a_processor() -> None:
-    found = fingerprint(CPU)
+def test_description_of_a_processor() -> None:
+    found = describe_environment(CPU)
     assert {"device", "threads", "cpus", "torch", "cuda", "driver", "cudnn"} <= set(found)
     assert found["device"] and found["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
@@ -69,7 +69,7 @@ def test_fingerprint_of_a_processor() -> None:
 
 
 @pytest.mark.parametrize(("code", "driver", "clock"), [(0, "570.12", 1980.0), (6, None, None)])
-def test_fingerprint_of_a_gpu(
+def test_description_of_a_gpu(
     monkeypatch: pytest.MonkeyPatch, code: int, driver: str | None, clock: float | None
 ) -> None:
     answers = {"--query-gpu=driver_version": "570.12\n", "--query-gpu=clocks.sm": "1980\n"}
@@ -83,6 +83,6 @@ def test_fingerprint_of_a_gpu(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     properties = SimpleNamespace(uuid="1234")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert fingerprint(GPU)["driver"] == driver
-    assert fingerprint(GPU)["device"] == "NVIDIA H100"
+    assert describe_environment(GPU)["driver"] == driver
+    assert describe_environment(GPU)["device"] == "NVIDIA H100"
     assert read_clocks_mhz(GPU)["gpu"] == clock
