@@ -48,7 +48,9 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         rate = self.dilation[0]
-        if x.device.type != "cpu" or rate == 1 or self.stride[0] > 1:
+        # Divided maps smaller than the kernel are slower.
+        divisible = min(x.shape[-2:]) > rate * (self.kernel_size[0] - 1)
+        if x.device.type != "cpu" or rate == 1 or self.stride[0] > 1 or not divisible:
             return super().forward(x)
         parts = space_to_batch(x, rate)
         half = self.kernel_size[0] // 2

@@ -43,10 +43,12 @@ def list_imported_files(modules: Iterable[str]) -> list[str]:
     while pending:
         module = pending.pop()
         path = _find_source(module)
-        if path is None or path in found or path in LEFT_OUT:
+        if path is None or path in found:
             continue
-        found.add(path)
-        pending += [module.rpartition(".")[0], *_list_imports((ROOT / path).read_text("utf-8"))]
+        pending.append(module.rpartition(".")[0])
+        if path not in LEFT_OUT:
+            found.add(path)
+            pending += _list_imports((ROOT / path).read_text("utf-8"))
     return sorted(found)
 
 

@@ -88,7 +88,7 @@ def test_a_field_is_measured_before_and_after(
     before, after = found[0]["effective"]["before"], found[0]["effective"]["after"]
     with Image.open(tmp_path / "first.png") as image:
         maps = np.split(np.asarray(image), 2, axis=1)
-    assert not np.array_equal(*maps)
+    assert not np.array_equal(maps[0], maps[1])
     for pixels, measured in zip(maps, (before, after), strict=True):
         assert pixels.shape == (48, 48) and pixels.max() == 255
         assert np.count_nonzero(pixels > 11.6) / pixels.size == pytest.approx(

@@ -249,6 +249,8 @@ def start(project: Path, **settings: str) -> "subprocess.Popen[bytes]":
         env=get_environment(**settings),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell lets its background processes ignore Ctrl-C, and theirs inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -56,7 +56,7 @@ def test_identical_then_different(
     assert re.search(r"^miniature aspp 0  +identical  +[\d.]+  +[\d.]+$", out, re.M)
     assert "All runs are identical" in out
     assert re.findall(r"Running (\w+)@", err) == [
-        *("resolve", "download", "prepare", "train", "evaluate")
+        *("resolve", "download", "prepare", "pretrain", "train", "evaluate")
     ]
     assert committed.run("git", "status", "--porcelain", "--ignored").stdout == before
 

@@ -46,7 +46,7 @@ def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.Com
 @pytest.fixture(scope="module")
 def balanced(experiment: Experiment) -> Experiment:
     """Set two crops per process; their numbers of valid pixels differ."""
-    changes = {"batch_size": 4, "class_balancing": 0.5}
+    changes = {"batch_size": 4, "class_balancing": 0.5, "base_lr": 0.01}
     training = experiment.training.model_copy(update=changes)
     return experiment.model_copy(update={"training": training})
 
