@@ -26,8 +26,9 @@ from deeplab_bench.report.results import load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import RESULTS, ProfileFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
-from deeplab_bench.results.records import RunRecord
+from deeplab_bench.results.records import PretrainingRecord, RunRecord, read_record
 from deeplab_bench.runtime.source import LOCK
+from deeplab_bench.settings.experiment import PRETRAINED, Experiment
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
 from deeplab_bench.training.pretrained import compute_weights_sha256
@@ -328,9 +329,7 @@ def check_weights(found: Trace, params: Params, runs: Sequence[RunRecord]) -> It
         text = f"sha256 {digest[:DIGITS]} of {', '.join(models)}"
         try:
             experiment = params.experiment(runs[0].profile, models[0])
-            today = compute_weights_sha256(
-                experiment.training.weights, experiment.arguments.get("backbone", "")
-            )
+            today = find_weights_sha256(experiment)
         except UserError as error:
             yield found.report_break(f"{text}: {error}")
             continue
@@ -338,6 +337,14 @@ def check_weights(found: Trace, params: Params, runs: Sequence[RunRecord]) -> It
             yield f"{experiment.training.weights}: {text}, the same today"
         else:
             yield found.report_break(f"{text}, today {str(today)[:DIGITS]}")
+
+
+def find_weights_sha256(experiment: Experiment) -> str | None:
+    """Return the digest of the weights as they are today; those of ``pretrain`` are in its record."""
+    if experiment.training.weights != PRETRAINED:
+        return compute_weights_sha256(experiment.weights, experiment.arguments.get("backbone", ""))
+    record = read_record(ProfileFiles(experiment.profile).pretraining, PretrainingRecord)
+    return None if record.result is None else record.result.weights_sha256
 
 
 def check_lock(found: Trace, made: Sequence[Made]) -> Iterable[str]:
