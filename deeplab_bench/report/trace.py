@@ -340,7 +340,7 @@ def check_weights(found: Trace, params: Params, runs: Sequence[RunRecord]) -> It
 
 
 def find_weights_sha256(experiment: Experiment) -> str | None:
-    """Return the digest of the weights as they are today; those of ``pretrain`` are in its record."""
+    """Return the digest of today's weights; that of ``pretrain`` is in its record."""
     if experiment.training.weights != PRETRAINED:
         return compute_weights_sha256(experiment.weights, experiment.arguments.get("backbone", ""))
     record = read_record(ProfileFiles(experiment.profile).pretraining, PretrainingRecord)
