@@ -113,7 +113,11 @@ def find_accuracy(row: Mapping[str, str]) -> dict[str, Origin]:
             "the first loss, against the logarithm of the number of classes",
             ("training", "start_loss"),
         ),
-        "low_fit": of("mIoU on training images below the limit", ("training_images",)),
+        "unfinished": of(
+            "low mIoU on training images, or a loss that was still falling",
+            ("training_images",),
+            ("training", "loss"),
+        ),
         "trained_on_val": of(SAME, ("trained_on_val",)),
         "outdated": of(
             "stages whose code of today has another digest", ("provenance", "code_sha256")
