@@ -183,11 +183,11 @@ class FingerprintRecord(RunRecord):
 class RunDifference(Record):
     """How far two trainings of a run are apart.
 
-    ``loss`` is the relative difference of the first loss that differs, ``miou`` the difference at
-    the end.
+    ``loss`` is the relative difference of the first loss that differs; None if the trainings began
+    with other weights, of a pretraining that was made again. ``miou`` is the difference at the end.
     """
 
-    loss: float
+    loss: float | None
     miou: float
 
 
@@ -203,8 +203,8 @@ class ToleranceRecord(Record):
     runs: Annotated[dict[str, RunDifference], Field(min_length=1)]
 
     @property
-    def loss(self) -> float:
-        return max(run.loss for run in self.runs.values())
+    def loss(self) -> float | None:
+        return max((run.loss for run in self.runs.values() if run.loss is not None), default=None)
 
     @property
     def miou(self) -> float:

@@ -16,6 +16,7 @@ from deeplab_bench.results.records import (
     ToleranceRecord,
     read_record,
 )
+from deeplab_bench.settings.experiment import PRETRAINED
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.verification.departure import Departure, find_departure
 
@@ -49,6 +50,11 @@ class RunResults:
     @property
     def provenance(self) -> dict[str, Any]:
         return self.evaluations[PLAIN]["provenance"]
+
+    @property
+    def weights(self) -> str:
+        """``training.weights`` of the run."""
+        return self.evaluations[PLAIN]["settings"]["training"]["weights"]
 
 
 @dataclass(frozen=True)
@@ -119,20 +125,30 @@ def is_tolerated(
 ) -> bool:
     """Return whether a difference is as small as that of another instruction set.
 
-    The runs must have the same settings, data and initial weights. The first loss that differs must
-    do so by a rounding, and the mIoU by no more than was measured.
+    The runs must have the same settings and data, and their mIoU may differ by no more than was
+    measured. With the same initial weights, the first loss that differs must do so by a rounding.
+    Other initial weights are tolerated if they come from the profile's own pretraining, which was
+    made again here.
     """
-    if tolerance is None or departure.last == 0 or departure.loss_change is None:
+    if (
+        tolerance is None
+        or have_other(committed, here, "settings_sha256")
+        or have_other(committed, here, "data_sha256")
+        or abs(here.miou - committed.miou) > tolerance.miou
+    ):
         return False
-    same = all(
-        committed.provenance[key] == here.provenance[key]
-        for key in ("settings_sha256", "data_sha256", "weights_sha256")
-    )
+    if have_other(committed, here, "weights_sha256"):
+        return committed.weights == PRETRAINED
     return (
-        same
+        departure.last > 0
+        and departure.loss_change is not None
+        and tolerance.loss is not None
         and departure.loss_change <= LOSS_MARGIN * tolerance.loss
-        and abs(here.miou - committed.miou) <= tolerance.miou
     )
+
+
+def have_other(committed: RunResults, here: RunResults, key: str) -> bool:
+    return committed.provenance[key] != here.provenance[key]
 
 
 def list_changed_keys(committed: RunResults, here: RunResults) -> list[str]:

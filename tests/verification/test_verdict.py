@@ -40,7 +40,11 @@ TOLERANCE = ToleranceRecord(
 
 
 def make_results(
-    miou: float = 0.4, loss: float = 1.5, first: str = "aaaa", **provenance: Any
+    miou: float = 0.4,
+    loss: float = 1.5,
+    first: str = "aaaa",
+    weights: str = "imagenet",
+    **provenance: Any,
 ) -> RunResults:
     """Make the results of a training of one iteration, with one layer without statistics."""
     of_run = PROVENANCE | provenance
@@ -59,7 +63,12 @@ def make_results(
         losses={1: loss},
         points=points,
     )
-    evaluation = {"metrics": {"miou": miou}, "classes": ["a"], "provenance": of_run}
+    evaluation = {
+        "metrics": {"miou": miou},
+        "classes": ["a"],
+        "settings": {"training": {"weights": weights}},
+        "provenance": of_run,
+    }
     return RunResults({"plain": evaluation}, fingerprints, {"threads": 2, "torch": "2"})
 
 
@@ -107,6 +116,21 @@ def test_a_rounding_is_tolerated(miou: float) -> None:
 )
 def test_more_than_a_rounding_is_different(here: RunResults) -> None:
     assert judge(here)[0] == Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize(
+    ("miou", "expected"), [(0.429, Verdict.TOLERATED), (0.431, Verdict.DIFFERENT)]
+)
+def test_the_score_alone_decides_after_another_pretraining(miou: float, expected: Verdict) -> None:
+    committed = make_results(weights="pretrained")
+    here = make_results(miou, 1.6, first="abab", weights="pretrained", weights_sha256="x")
+    assert compare(RUN, committed, here, TOLERANCE).verdict == expected
+
+
+def test_no_loss_is_tolerated_if_all_measured_runs_had_another_pretraining() -> None:
+    runs = {"plain-0": RunDifference(loss=None, miou=0.03)}
+    tolerance = TOLERANCE.model_copy(update={"runs": runs})
+    assert judge(make_results(0.41, 1.5 * (1 + 1e-9)), tolerance)[0] == Verdict.DIFFERENT
 
 
 def test_nothing_is_tolerated_that_was_not_measured() -> None:
