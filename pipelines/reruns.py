@@ -1,7 +1,5 @@
 """Committed runs, made again in a temporary clone of HEAD by the stages of the pipeline."""
 
-import json
-import os
 import shlex
 import subprocess
 import sys
@@ -21,17 +19,9 @@ from deeplab_bench.runtime.pins import list_pins
 from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params
 from deeplab_bench.verification.verdict import RunResults, read_results
 from pipelines.stages import STAGES
-from pipelines.warm import ADDRESS
+from pipelines.warm import warm_process
 
 START = (sys.executable, "-m", "deeplab_bench")
-# A warm process of the clone's code, which ends with its standard input.
-WARM = f"""\
-import json, os, sys
-from pipelines.warm import warm_process
-with warm_process(json.loads(sys.argv[1])):
-    print(os.environ["{ADDRESS}"], flush=True)
-    sys.stdin.read()
-"""
 
 
 @contextmanager
@@ -84,15 +74,15 @@ def rerun(
     commands = list_commands(clone, targets)
     of_data = list_commands(clone, [f"prepare@{profile}"])
     process = load_params(clone / PARAMS_FILE).profile[profile].process
-    with warm_process(clone, list_pins(process.determinism, process.threads)) as address:
+    with warm_process(list_pins(process.determinism, process.threads), clone):
         for name in of_data:
-            run_stage(clone, name, commands[name], address)
+            run_stage(clone, name, commands[name])
         data_sha256 = compute_data_sha256(clone / ProfileFiles(profile).data)
         if any(results.provenance["data_sha256"] != data_sha256 for results in committed.values()):
             return {}
         for name, command in commands.items():
             if name not in of_data:
-                run_stage(clone, name, command, address)
+                run_stage(clone, name, command)
     return {run: read_results(clone, run, ways) for run in committed}
 
 
@@ -121,24 +111,7 @@ def get_place(run: Any) -> tuple[int, str]:
     return list(STAGES).index(run.name.partition("@")[0]), run.name
 
 
-@contextmanager
-def warm_process(clone: Path, pins: Mapping[str, str]) -> Iterator[str]:
-    """Run a warm process of the clone during the block, and yield its address."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WARM, json.dumps(pins)],
-        cwd=clone,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin and process.stdout
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
-
-
-def run_stage(clone: Path, name: str, command: str, address: str) -> None:
+def run_stage(clone: Path, name: str, command: str) -> None:
     """Run a stage in the clone with this Python; it shows its progress itself.
 
     Raises:
@@ -146,8 +119,7 @@ def run_stage(clone: Path, name: str, command: str, address: str) -> None:
     """
     print(f"Running {name}", file=sys.stderr, flush=True)
     arguments = [sys.executable, *shlex.split(command)[1:]]
-    environment = os.environ | {ADDRESS: address}
-    status = subprocess.run(arguments, cwd=clone, env=environment, check=False).returncode
+    status = subprocess.run(arguments, cwd=clone, check=False).returncode
     if status:
         raise UserError(f"{name} failed in the clone with the exit status {status}; see above")
 

@@ -143,10 +143,11 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
 
 
 @contextmanager
-def warm_process(pins: Mapping[str, str]) -> Iterator[None]:
+def warm_process(pins: Mapping[str, str], root: Path = ROOT) -> Iterator[None]:
     """Run a warm process during the block, for the stages that the block starts.
 
-    It is a new Python, since ``pins`` must be set before numpy and torch are imported.
+    It has the code of the repository at ``root``. It is a new Python, since ``pins`` must be set
+    before numpy and torch are imported.
     """
     folder = tempfile.mkdtemp()
     address = str(Path(folder) / "socket")
@@ -155,7 +156,7 @@ def warm_process(pins: Mapping[str, str]) -> Iterator[None]:
     listener.listen()
     server = subprocess.Popen(
         [sys.executable, "-m", "pipelines.warm", str(listener.fileno())],
-        cwd=ROOT,
+        cwd=root,
         env=os.environ | pins,
         pass_fds=[listener.fileno()],
         preexec_fn=ignore_interrupts,
