@@ -203,21 +203,23 @@ def test_a_photograph_that_is_listed_but_not_there(copy: Copy, tmp_path: Path) -
     assert "2009_7.jpg" in message
 
 
-def test_a_photograph_without_any_pixel_of_the_classes(copy: Copy, tmp_path: Path) -> None:
-    """Check that a photograph of other classes alone is refused: it would be void everywhere."""
+def refused_with_label(copy: Copy, tmp_path: Path, value: int) -> str:
+    """Give all pixels of 2010_2 one value, and return the message with which it is refused."""
     reduce_to_listed(copy)
     path = copy.voc.label_path("2010_2")
-    write_label(path, np.full_like(read_label(path), CLASSES.index("sheep")))
-    message = refused(listed(tmp_path, root=str(copy.voc.root)), tmp_path)
+    write_label(path, np.full_like(read_label(path), value))
+    return refused(listed(tmp_path, root=str(copy.voc.root)), tmp_path)
+
+
+def test_a_photograph_without_any_pixel_of_the_classes(copy: Copy, tmp_path: Path) -> None:
+    """Check that a photograph of other classes alone is refused: it would be void everywhere."""
+    message = refused_with_label(copy, tmp_path, CLASSES.index("sheep"))
     assert "remove images without any pixel of the classes from the list: 1 found" in message
     assert "2010_2.png" in message
 
 
 def test_a_value_that_is_no_class_of_voc_is_named(copy: Copy, tmp_path: Path) -> None:
-    reduce_to_listed(copy)
-    path = copy.voc.label_path("2010_2")
-    write_label(path, np.full_like(read_label(path), 77))
-    message = refused(listed(tmp_path, root=str(copy.voc.root)), tmp_path)
+    message = refused_with_label(copy, tmp_path, 77)
     assert "2010_2.png has 77" in message
 
 
