@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,16 @@ def write_tensors(path: Path, content: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a temporary file and rename it, so that no partial file has this name."""
+    """Write a temporary file and rename it, so that no partial file has this name.
+
+    The bytes are on the disk before they have the name, so that this holds after a power failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

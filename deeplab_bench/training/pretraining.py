@@ -36,7 +36,8 @@ def pretrain(task: PretrainingTask, weights: Path) -> tuple[dict[str, Any], dict
         The result with the accuracy on held-out images, and the timing, both ready for JSON.
 
     Raises:
-        TrainingError: the loss is no longer finite, or another process does the same pretraining.
+        LockError: another process does the same pretraining.
+        TrainingError: the loss is not finite.
     """
     data = build_data_set(task.data)
     last = task.images + task.held_out_images

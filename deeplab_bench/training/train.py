@@ -4,11 +4,9 @@
 them. Batch normalisation, loss and schedule are those of the whole batch.
 """
 
-import fcntl
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,9 @@ from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.training.fingerprints import join_phases, select_losses
 from deeplab_bench.training.loss import compute_class_weights
 from deeplab_bench.training.pretrained import read_weights
+from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.trainer import Trainer, TrainingError
+from deeplab_bench.training.watch import watch_training
 from deeplab_bench.writing import write_json, write_tensors
 
 
@@ -52,7 +52,8 @@ def train(
 
     Raises:
         DataError: the data have not been prepared.
-        TrainingError: the loss is no longer finite, or another process trains the same run.
+        LockError: another process trains the same run.
+        TrainingError: the loss is not finite.
     """
     splits = [load_split(data_folder, phase.train_split) for phase in experiment.phases]
     return train_on(splits, experiment, seed, checkpoint, provenance, workers)
@@ -75,7 +76,8 @@ def train_on(
     history: dict[str, Any] = {"iteration": [], "loss": []}
     traces = []
     seconds = 0.0
-    with lock(checkpoint) if is_first else nullcontext():
+    snapshots = Snapshots(checkpoint, provenance)
+    with snapshots.lock() if is_first else nullcontext():
         model = build_initial_model(experiment, classes)
         if not is_first:
             torch.manual_seed(derive_seed(seed))
@@ -87,8 +89,9 @@ def train_on(
             model = model.to(device).to(memory_format=torch.channels_last)
             weights = compute_class_weights(split, phase.training.class_balancing)
             trainer = Trainer(model, phase.training, device, weights)
-            snapshot = get_snapshot_file(checkpoint, provenance, number)
-            trainer.resume(snapshot)
+            state = snapshots.load(number, device)
+            if state is not None:
+                trainer.resume(state)
             batches = iterate_batches(
                 split,
                 phase.training,
@@ -100,9 +103,10 @@ def train_on(
                 world_size=distributed.world_size(),
             )
             title = f"training {experiment.model} ({experiment.profile}, seed {seed})"
-            trainer.run(batches, snapshot, title)
+            with watch_training(trainer, snapshots, number, title) as watch:
+                trainer.run(batches, watch)
             if phase is not experiment.phases[-1]:
-                trainer.save(snapshot)
+                watch.save(trainer)
             append_history(history, trainer.history())
             traces.append((select_losses(trainer.losses.cpu()), trainer.fingerprints))
             seconds += trainer.seconds
@@ -112,6 +116,7 @@ def train_on(
                 "provenance": dict(provenance),
                 "history": history,
                 "classes": classes,
+                "experiment": experiment.model_dump(mode="json"),
             }
             write_tensors(checkpoint, content)
             timing = {
@@ -121,15 +126,8 @@ def train_on(
                 "sources": {"train": source},
             }
             write_json(get_timing_file(checkpoint), timing)
-            for left in checkpoint.parent.glob(f"{checkpoint.stem}.*.snapshot"):
-                left.unlink()
+            snapshots.remove()
     return join_phases(model, traces)
-
-
-def get_snapshot_file(checkpoint: Path, provenance: Mapping[str, Any], phase: int) -> Path:
-    """Return the file of a phase's snapshot. Its name has a digest of the run's provenance."""
-    digest = hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
-    return checkpoint.with_name(f"{checkpoint.stem}.{digest}.{phase}.snapshot")
 
 
 def derive_seed(seed: int) -> int:
@@ -184,17 +182,3 @@ def read_timing(checkpoint: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainingError(f"{path} is missing: run `dvc repro`")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@contextmanager
-def lock(checkpoint: Path) -> Iterator[None]:
-    """Lock the run, so that no second process trains it, e.g. after ``dvc repro`` was killed."""
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with checkpoint.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(
-                f"{checkpoint} is being trained by another process: wait for it or end it"
-            ) from None
-        yield

@@ -2,15 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.models.segmenter import Segmenter
@@ -22,10 +20,8 @@ from deeplab_bench.training.fingerprints import (
     list_fingerprint_points,
 )
 from deeplab_bench.training.loss import segmentation_loss, subsample
-from deeplab_bench.writing import write_tensors
 
-SNAPSHOT_SECONDS = 120
-# Steps between two checks of the loss and the clock. To read the loss, the CPU waits for the GPU.
+# Steps between two checks of the loss on a GPU, for whose loss the CPU must wait.
 LOOK_EVERY = 20
 HISTORY_POINTS = 100
 # The iterations whose mean loss tells how a training began.
@@ -94,34 +90,30 @@ class Trainer:
         self.iteration = 0
         self.seconds = 0.0
 
-    def run(self, batches: Iterable[tuple[Tensor, Tensor]], snapshot: Path, title: str) -> None:
-        started = saved = time.monotonic()
-        before = self.seconds
+    def run(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        watch: Callable[["Trainer"], None] = lambda trainer: None,
+    ) -> None:
+        """Train on ``batches``. Every few steps, ``watch`` is called, while the loss is finite.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        started, before = time.monotonic(), self.seconds
         points = list_fingerprint_points(self.training.iterations)
+        look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
         if self.iteration == 0:
             self.take_fingerprint()
-        bar = tqdm(
-            batches,
-            desc=title,
-            unit="step",
-            initial=self.iteration,
-            total=self.training.iterations,
-            disable=distributed.rank() > 0,
-        )
-        for images, labels in bar:
+        for images, labels in batches:
             self.step(images, labels)
             if self.iteration in points:
                 self.take_fingerprint()
-            if self.iteration % LOOK_EVERY:
+            if self.iteration % look_every and self.iteration < self.training.iterations:
                 continue
-            self.require_finite_loss()
-            bar.set_postfix(loss=f"{self.last_loss():.3f}")
+            self.require_finite_losses()
             self.seconds = before + time.monotonic() - started
-            if distributed.broadcast_object(time.monotonic() - saved > SNAPSHOT_SECONDS):
-                self.save(snapshot)
-                saved = time.monotonic()
-        self.require_finite_loss()
-        self.seconds = before + time.monotonic() - started
+            watch(self)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         images, labels = (x.to(self.device, non_blocking=True) for x in (images, labels))
@@ -140,17 +132,18 @@ class Trainer:
     def last_loss(self) -> float:
         return self.losses[self.iteration - 1].item()
 
-    def require_finite_loss(self) -> None:
-        if not math.isfinite(self.last_loss()):
+    def require_finite_losses(self) -> None:
+        """Raise a ``TrainingError`` that names the first iteration whose loss is not finite."""
+        losses = self.losses[: self.iteration].cpu()
+        diverged = (~losses.isfinite()).nonzero()
+        if len(diverged):
+            first = int(diverged[0])
+            lr = self.training.base_lr * compute_lr_factor(self.training, first)
             raise TrainingError(
-                f"the loss is {self.last_loss()} after {self.iteration} iterations: "
-                f"lower training.base_lr, now {self.training.base_lr}"
+                f"the loss is {losses[first].item()} in iteration {first + 1}, where the learning "
+                f"rate is {lr:.3g}: lower training.base_lr, now {self.training.base_lr}, or raise "
+                "training.warmup_iterations"
             )
-
-    def save(self, snapshot: Path) -> None:
-        state = self.state()
-        if distributed.rank() == 0:
-            write_tensors(snapshot, state)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -164,11 +157,8 @@ class Trainer:
             "random": distributed.all_gather(get_random_state(self.device)),
         }
 
-    def resume(self, snapshot: Path) -> None:
-        """Load the state from ``snapshot`` if the file exists."""
-        if not snapshot.is_file():
-            return
-        state = torch.load(snapshot, map_location=self.device, weights_only=True)
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from the ``state`` of another trainer of the same run."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -179,8 +169,7 @@ class Trainer:
     def history(self) -> dict[str, Any]:
         """Return mean losses of at most ``HISTORY_POINTS`` intervals, with their last iterations.
 
-        ``start_loss`` is the mean of the first ``START_ITERATIONS``. A mean is None if it is not
-        finite, for example if the loss was infinite in one iteration. Where a network has several
+        ``start_loss`` is the mean of the first ``START_ITERATIONS``. Where a network has several
         losses, each iteration counts with their weighted mean, so that models can be compared.
         """
         losses = self.losses.cpu()
@@ -189,13 +178,9 @@ class Trainer:
         means = torch.stack([stretch.mean() for stretch in stretches])
         return {
             "iteration": ends.tolist(),
-            "loss": [round_or_none(mean) for mean in means.tolist()],
-            "start_loss": round_or_none(losses[:START_ITERATIONS].mean().item()),
+            "loss": [round(mean, 5) for mean in means.tolist()],
+            "start_loss": round(losses[:START_ITERATIONS].mean().item(), 5),
         }
-
-
-def round_or_none(loss: float) -> float | None:
-    return round(loss, 5) if math.isfinite(loss) else None
 
 
 def require_precision(training: Training, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from deeplab_bench.models import build_model
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.results.records import FingerprintRecord, read_record, write_record
 from deeplab_bench.settings.experiment import Experiment, Phase
-from deeplab_bench.training import trainer as trainer_module
+from deeplab_bench.training import watch as watch_module
 from deeplab_bench.training.fingerprints import (
     LAYER_DIGITS,
     compute_fingerprint,
@@ -106,8 +106,7 @@ def test_an_interruption_changes_nothing(
     assert list(whole["points"]) == [str(i) for i in range(11)]
     assert list(whole["losses"]) == [str(i) for i in range(1, 11)]
     step = Trainer.step
-    monkeypatch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
-    monkeypatch.setattr(trainer_module, "LOOK_EVERY", 1)
+    monkeypatch.setattr(watch_module, "SNAPSHOT_SECONDS", -1)
     for stop in ((6, 3), (4, 2)):  # the iterations of the phase, and how many of them run
 
         def stopping(

@@ -18,7 +18,7 @@ from deeplab_bench.models.weights import initialise_backbone
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.pretraining import PretrainingTask
 from deeplab_bench.settings.training import Training
-from deeplab_bench.training import trainer as trainer_module
+from deeplab_bench.training import watch as watch_module
 from deeplab_bench.training.pretraining import draw_split, measure_accuracy, pretrain
 from deeplab_bench.training.trainer import Trainer
 
@@ -121,8 +121,7 @@ def test_the_same_task_gives_the_same_bytes_even_if_interrupted(
         step(self, images, labels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
-        patch.setattr(trainer_module, "LOOK_EVERY", 1)
+        patch.setattr(watch_module, "SNAPSHOT_SECONDS", -1)
         patch.setattr(Trainer, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(task, other)

@@ -26,9 +26,11 @@ from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training import train as train_module
 from deeplab_bench.training import trainer as trainer_module
+from deeplab_bench.training import watch as watch_module
 from deeplab_bench.training.loss import compute_class_weights, segmentation_loss, subsample
 from deeplab_bench.training.pretrained import WeightsError
-from deeplab_bench.training.train import get_timing_file, lock, read_timing
+from deeplab_bench.training.snapshots import KEPT, LockError, Snapshots
+from deeplab_bench.training.train import get_timing_file, read_timing
 from deeplab_bench.training.trainer import Trainer, TrainingError, TrainingLoss
 
 CPU = torch.device("cpu")
@@ -86,13 +88,12 @@ def interrupt(
 ) -> None:
     """Leave the snapshot of a run of seed 0 that got as far as iteration ``at``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
-        patch.setattr(trainer_module, "LOOK_EVERY", 1)
+        patch.setattr(watch_module, "SNAPSHOT_SECONDS", -1)
         watch_steps(patch, stop_at=at)
         with pytest.raises(Interrupted):
             train_run(experiment, 0, data, checkpoint, workers)
     assert not checkpoint.exists()
-    assert len(list(checkpoint.parent.glob("*.snapshot"))) == 1
+    assert 1 <= len(list(checkpoint.parent.glob("*.snapshot"))) <= KEPT
 
 
 def names_in(folder: Path) -> set[str]:
@@ -183,8 +184,7 @@ class TestReproducibility:
         interrupt(experiment, data_folder, checkpoint, at=2)
         interrupt(experiment, data_folder, checkpoint, at=4)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer_module, "SNAPSHOT_SECONDS", -1)
-            patch.setattr(trainer_module, "LOOK_EVERY", 1)
+            patch.setattr(watch_module, "SNAPSHOT_SECONDS", -1)
             patch.setattr(Trainer, "history", lambda self: next(iter(())))
             with pytest.raises(StopIteration):
                 train_run(experiment, 0, data_folder, checkpoint)
@@ -192,6 +192,51 @@ class TestReproducibility:
         train_run(experiment, 0, data_folder, checkpoint)
         assert steps == []
         assert checkpoint.read_bytes() == finished.read_bytes()
+
+    @pytest.mark.parametrize(("damaged", "goes_on_from"), [(0, 4), (1, 3), (KEPT, 0)])
+    @pytest.mark.parametrize("left", [0, 0.5, 0.999])
+    def test_truncated_snapshots(
+        self,
+        damaged: int,
+        goes_on_from: int,
+        left: float,
+        experiment: Experiment,
+        data_folder: Path,
+        finished: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Truncate the newest snapshots, as a full disk or a power failure would."""
+        checkpoint = tmp_path / "plain-0.pt"
+        interrupt(experiment, data_folder, checkpoint, at=4)
+        newest_first = sorted(tmp_path.glob("*.snapshot"), reverse=True)
+        assert len(newest_first) == KEPT
+        for snapshot in newest_first[:damaged]:
+            content = snapshot.read_bytes()
+            snapshot.write_bytes(content[: int(left * len(content))])
+        steps = watch_steps(monkeypatch)
+        train_run(experiment, 0, data_folder, checkpoint)
+        assert steps == list(range(goes_on_from, experiment.training.iterations))
+        assert checkpoint.read_bytes() == finished.read_bytes()
+        assert names_in(tmp_path) == {"plain-0.pt", "plain-0.timing.json", "plain-0.lock"}
+        named = [record.args for record in caplog.records if "is damaged" in record.message]
+        assert named == [(path,) for path in newest_first[:damaged]]
+
+    def test_snapshots_of_other_settings_go_with_the_first_own(
+        self, experiment: Experiment, data_folder: Path, tmp_path: Path
+    ) -> None:
+        checkpoint = tmp_path / "plain-0.pt"
+        interrupt(experiment, data_folder, checkpoint, at=2)
+        before = set(tmp_path.glob("*.snapshot"))
+        other = changed(experiment, weight_decay=0.0)
+        interrupt(other, data_folder, checkpoint, at=0)
+        assert set(tmp_path.glob("*.snapshot")) == before
+        (tmp_path / f"{next(iter(before)).name}.partial").write_bytes(b"half")
+        interrupt(other, data_folder, checkpoint, at=1)
+        after = set(tmp_path.glob("*.snapshot*"))
+        assert len(after) == 1
+        assert after.isdisjoint(before)
 
     @pytest.mark.parametrize("other", ["settings", "seed", "code", "data", "weights"])
     def test_snapshot_of_another_run_is_not_taken_up(
@@ -217,7 +262,7 @@ class TestReproducibility:
         assert steps == list(range(experiment.training.iterations))
 
     def test_timing_is_kept_out_of_the_checkpoint(self, finished: Path) -> None:
-        assert set(load(finished)) == {"model", "provenance", "history", "classes"}
+        assert set(load(finished)) == {"model", "provenance", "history", "classes", "experiment"}
         timing = read_timing(finished)
         assert timing["training_seconds"] > 0
         assert torch.__version__.startswith(timing["environment"]["torch"])
@@ -575,7 +620,7 @@ class TestOptimisation:
             images, labels = random_batch(2, 4, seed)
             labels[seed] = VOID
             trainer.step(images, labels)
-        trainer.require_finite_loss()
+        trainer.require_finite_losses()
         for key, value in model.state_dict().items():
             assert value.isfinite().all(), key
             assert not torch.equal(value, before[key]), key
@@ -610,7 +655,7 @@ class TestOptimisation:
         trainer = Trainer(model, settings, CPU)
         images, labels = random_batch(2, 4)
         trainer.step(images, torch.full_like(labels, VOID))
-        trainer.require_finite_loss()
+        trainer.require_finite_losses()
         assert trainer.losses[0] == 0
         assert all(map(torch.equal, model.parameters(), before))
 
@@ -862,23 +907,48 @@ class TestFailure:
     def test_loss_not_finite_at_the_end(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(TrainingError, match=r"loss is (nan|inf) .*training\.base_lr.* 1e\+30"):
+        with pytest.raises(TrainingError, match=r"loss is (nan|inf) in iteration 2, .* 1e\+30"):
             train_run(changed(experiment, base_lr=1e30), 0, data_folder, tmp_path / "x.pt")
         assert names_in(tmp_path) == {"x.lock"}
 
-    def test_loss_not_finite_on_the_way(self, experiment: Experiment, tmp_path: Path) -> None:
-        settings = experiment.training.model_copy(update={"iterations": 100, "base_lr": math.inf})
+    def test_loss_not_finite_on_the_way(self, experiment: Experiment) -> None:
+        """Check that the training stops in the first such iteration, and names its rate."""
+        settings = experiment.training.model_copy(update={"iterations": 100, "base_lr": 0.5})
         trainer = Trainer(PixelClassifier(2), settings, CPU)
+        watched: list[int] = []
+
+        def spoil(trainer: Trainer) -> None:
+            watched.append(trainer.iteration)
+            if trainer.iteration == 7:
+                next(trainer.model.parameters()).data.fill_(math.nan)
+
         batches = (random_batch(2, 2) for _ in range(100))
-        with pytest.raises(TrainingError, match="after 20 iterations"):
-            trainer.run(batches, tmp_path / "x.snapshot", "")
+        rate = 0.5 * (1 - 7 / 100) ** settings.poly_power
+        with pytest.raises(TrainingError, match=rf"loss is nan in iteration 8, .* {rate:.3g}: "):
+            trainer.run(batches, spoil)
+        assert watched == list(range(1, 8))
+
+    def test_last_good_snapshot_is_kept(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(watch_module, "SNAPSHOT_SECONDS", -1)
+        checkpoint = tmp_path / "x.pt"
+        with pytest.raises(TrainingError):
+            train_run(changed(experiment, base_lr=1e30), 0, data_folder, checkpoint)
+        (snapshot,) = tmp_path.glob("*.snapshot")
+        assert load(snapshot)["iteration"] == 1
+        assert load(snapshot)["losses"].isfinite().all()
 
     def test_second_run_is_kept_off(
         self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
     ) -> None:
         checkpoint = tmp_path / "plain-0.pt"
-        with lock(checkpoint):
-            with pytest.raises(TrainingError, match=r"plain-0\.pt is being trained"):
+        with Snapshots(checkpoint, {}).lock():
+            with pytest.raises(LockError, match=r"plain-0\.pt is being trained"):
                 train_run(experiment, 0, data_folder, checkpoint)
             assert names_in(tmp_path) == {"plain-0.lock"}
         train_run(experiment, 0, data_folder, checkpoint)
@@ -887,7 +957,7 @@ class TestFailure:
     def test_models_do_not_keep_each_other_off(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
     ) -> None:
-        with lock(tmp_path / "plain-1.pt"):
+        with Snapshots(tmp_path / "plain-1.pt", {}).lock():
             train_run(experiment, 0, data_folder, tmp_path / "plain-0.pt")
 
     def test_data_not_prepared(self, experiment: Experiment, tmp_path: Path) -> None:
@@ -909,11 +979,3 @@ def test_history(iterations: int, experiment: Experiment) -> None:
     means = [losses[start:end].mean() for start, end in zip(starts, ends, strict=True)]
     assert history["loss"] == pytest.approx(means, abs=1e-5)
     assert history["start_loss"] == pytest.approx(losses[:10].mean(), abs=1e-5)
-
-
-@pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_history_of_a_loss_that_was_not_finite(value: float, experiment: Experiment) -> None:
-    trainer = Trainer(PixelClassifier(2), experiment.training, CPU)
-    trainer.losses = torch.full([200], 1.5)
-    trainer.losses[2] = value
-    assert trainer.history()["loss"] == [1.5, None] + [1.5] * 98

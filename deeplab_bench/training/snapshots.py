@@ -1,0 +1,83 @@
+"""Snapshots: the state of a training that is not done, from which an interrupted run goes on."""
+
+import fcntl
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from deeplab_bench.errors import UserError
+from deeplab_bench.writing import write_tensors
+
+KEPT = 2  # of one phase. If the newest cannot be read, the other can.
+
+
+class LockError(UserError):
+    """Another process trains the same run; the message says what to do."""
+
+
+class Snapshots:
+    """The snapshots of one run, beside its ``checkpoint``.
+
+    Their names have a digest of the run's ``provenance``, the phase and the iteration. A snapshot
+    of other settings, data or code is not loaded, and is removed as soon as this run has its own.
+    """
+
+    def __init__(self, checkpoint: Path, provenance: Mapping[str, Any]) -> None:
+        self.checkpoint = checkpoint
+        self.digest = hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
+
+    def save(self, phase: int, iteration: int, state: Mapping[str, Any]) -> None:
+        """Write the state after an iteration, and remove what it makes superfluous."""
+        name = f"{self.checkpoint.stem}.{self.digest}.{phase}.{iteration:08d}.snapshot"
+        write_tensors(self.checkpoint.with_name(name), dict(state))
+        kept = {p: self.list(p)[:KEPT] for p in range(1, phase + 1)}
+        self._remove_all_but({path for paths in kept.values() for path in paths})
+
+    def load(self, phase: int, device: torch.device) -> dict[str, Any] | None:
+        """Load the newest state of a phase that can be read; None if there is none."""
+        for path in self.list(phase):
+            try:
+                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            except (EOFError, OSError, RuntimeError, UnpicklingError):
+                logging.getLogger(__name__).warning("%s is damaged and is not used", path)
+                continue
+            return state
+        return None
+
+    def list(self, phase: int) -> list[Path]:
+        """List the files of a phase, the newest first."""
+        pattern = f"{self.checkpoint.stem}.{self.digest}.{phase}.*.snapshot"
+        return sorted(self.checkpoint.parent.glob(pattern), reverse=True)
+
+    def remove(self) -> None:
+        """Remove all snapshots of the run, also those of other settings."""
+        self._remove_all_but(set())
+
+    def _remove_all_but(self, kept: set[Path]) -> None:
+        for path in self.checkpoint.parent.glob(f"{self.checkpoint.stem}.*.snapshot*"):
+            if path not in kept:
+                path.unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the run, so that no second process trains it, e.g. after ``dvc`` was killed.
+
+        Raises:
+            LockError: another process has locked it.
+        """
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with self.checkpoint.with_suffix(".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LockError(
+                    f"{self.checkpoint} is being trained by another process: wait for it or end it"
+                ) from None
+            yield
