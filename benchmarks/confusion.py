@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from benchmarks.comparison import OURS, Benchmark, Implementation, Workload, import_peer
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation.measures import confusion as metrics
 
 CLASSES = 21

@@ -23,9 +23,11 @@ from benchmarks.network_steps import ARGUMENTS, make_schedule
 from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.augmentation import MEAN_PIXEL
 from deeplab_bench.data.batches import CPU, iterate_batches
-from deeplab_bench.data.packed import Split, load_split, pack
+from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packing import pack
+from deeplab_bench.data.pixels import VOID, write_label
 from deeplab_bench.data.shapes import CLASSES, draw_scene
-from deeplab_bench.data.voc_layout import VOID, VocFolder, write_label
+from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import count_default_workers
 from deeplab_bench.settings.training import Training

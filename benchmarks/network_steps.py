@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from benchmarks.comparison import OURS, Benchmark, Implementation, Workload, import_peer
-from deeplab_bench.data.voc_layout import VOID
+from deeplab_bench.data.pixels import VOID
 from deeplab_bench.evaluation.predict import compute_view_probabilities
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.device import computes_bfloat16

@@ -2,8 +2,8 @@
 
 import time
 
+from deeplab_bench.data.pixels import write_label
 from deeplab_bench.data.samples import tile
-from deeplab_bench.data.voc_layout import write_label
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.results.records import EvaluationRecord, TimingRecord, write_record
 from deeplab_bench.runtime import distributed

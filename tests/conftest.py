@@ -16,9 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab_bench.data.packed import Split, load_split, pack
+from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.packing import pack
+from deeplab_bench.data.pixels import write_label
 from deeplab_bench.data.shapes import CLASSES, draw_scene
-from deeplab_bench.data.voc_layout import VocFolder, write_label
+from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.evaluation.checkpoint import Checkpoint, open_checkpoint
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.experiment import Experiment

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_bench.colours import IMAGENET
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.settings.training import Training
 
 # The padding of crops, for every backbone.

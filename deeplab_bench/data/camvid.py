@@ -20,14 +20,8 @@ from PIL import Image
 
 from deeplab_bench.data.archives import Archive, create_folder, unpack
 from deeplab_bench.data.dataset import Address, DataSet
-from deeplab_bench.data.voc_layout import (
-    VOID,
-    DataError,
-    Pixels,
-    VocFolder,
-    read_label,
-    write_label,
-)
+from deeplab_bench.data.pixels import VOID, DataError, Pixels, write_label
+from deeplab_bench.data.voc_layout import VocFolder, read_label
 
 COMMIT = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"
 ARCHIVE = Archive(

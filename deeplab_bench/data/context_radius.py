@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 
 UNDECIDABLE = 255
 

@@ -12,7 +12,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 
 from deeplab_bench.data.archives import Archive
-from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder
+from deeplab_bench.data.pixels import DataError, Pixels
+from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.plugins import find_only_class
 from deeplab_bench.settings.base import Settings
 

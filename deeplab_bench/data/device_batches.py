@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deeplab_bench.data.augmentation import MEAN_PIXEL, Positions, Window, draw
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.settings.training import Training
 
 COPIED_BYTES = 2**26  # copied to the device at once

@@ -9,7 +9,8 @@ from PIL import Image
 from pydantic import AfterValidator
 
 from deeplab_bench.data.dataset import DataSet
-from deeplab_bench.data.voc_layout import DataError, VocFolder
+from deeplab_bench.data.pixels import DataError
+from deeplab_bench.data.voc_layout import VocFolder
 
 
 def check_pattern(pattern: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from deeplab_bench.data.archives import fetch
 from deeplab_bench.data.dataset import DataSet
-from deeplab_bench.data.packed import pack
-from deeplab_bench.data.voc_layout import DataError, check
+from deeplab_bench.data.packing import pack
+from deeplab_bench.data.pixels import DataError
+from deeplab_bench.data.voc_layout import check
 
 
 def download(data: DataSet, downloads: Path) -> dict[str, Any]:

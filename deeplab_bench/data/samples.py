@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_bench.data.packed import load_split
-from deeplab_bench.data.voc_layout import VOID, Pixels, write_label
+from deeplab_bench.data.pixels import VOID, Pixels, write_label
 
 SAMPLES = 6
 

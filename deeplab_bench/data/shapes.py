@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from deeplab_bench.data.context_radius import Mask, compute_context_radii
 from deeplab_bench.data.dataset import DataSet
-from deeplab_bench.data.voc_layout import VOID, Pixels, VocFolder, write_label
+from deeplab_bench.data.pixels import VOID, Pixels, write_label
+from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.settings.base import PositiveInt
 
 CLASSES = ("background", "disc", "ring", "triangle", "cross")

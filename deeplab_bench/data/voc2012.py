@@ -22,15 +22,9 @@ from pydantic import AfterValidator, model_validator
 
 from deeplab_bench.data.archives import Archive, unpack
 from deeplab_bench.data.dataset import Address, DataSet
+from deeplab_bench.data.pixels import DataError, Pixels
 from deeplab_bench.data.voc_labels import CLASSES, collect
-from deeplab_bench.data.voc_layout import (
-    DataError,
-    Pixels,
-    VocFolder,
-    check_images,
-    read_image,
-    read_lines,
-)
+from deeplab_bench.data.voc_layout import VocFolder, check_images, read_image, read_lines
 from deeplab_bench.errors import suggest_nearest
 
 

@@ -7,14 +7,8 @@ import numpy as np
 from scipy.io import loadmat
 from tqdm import tqdm
 
-from deeplab_bench.data.voc_layout import (
-    VOID,
-    DataError,
-    Pixels,
-    VocFolder,
-    read_label,
-    write_label,
-)
+from deeplab_bench.data.pixels import VOID, DataError, Pixels, write_label
+from deeplab_bench.data.voc_layout import VocFolder, read_label
 
 CLASSES = (
     "background",

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from deeplab_bench.data.packed import Split, pick_evenly
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.data.samples import SAMPLES
-from deeplab_bench.data.voc_layout import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
 from deeplab_bench.evaluation.measures.measure import round_fraction

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.models.multi_scale import rescale, undo_rescale
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.runtime import distributed

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from deeplab_bench.data.augmentation import resize
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.measures.confusion import (
     Confusion,

@@ -18,9 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.pixels import Pixels, build_voc_palette, encode_label
 from deeplab_bench.data.voc2012 import UnlabelledImages, open_test_images
 from deeplab_bench.data.voc_labels import CLASSES
-from deeplab_bench.data.voc_layout import Pixels, build_voc_palette, encode_label
 from deeplab_bench.errors import UserError
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.crf import CRFParameters, require_pydensecrf

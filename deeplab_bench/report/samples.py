@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.report.figures import redden
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import ReportError, Results

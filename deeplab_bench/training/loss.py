@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID
+from deeplab_bench.data.pixels import VOID
 from deeplab_bench.models.grid import Grid
 from deeplab_bench.runtime import distributed
 

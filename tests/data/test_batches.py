@@ -12,7 +12,7 @@ from deeplab_bench.data import augmentation
 from deeplab_bench.data.augmentation import compute_window, draw_crop, draw_order
 from deeplab_bench.data.batches import BatchError, iterate_batches
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.settings.training import Training
 
 MEAN_PIXEL = (124, 116, 104)  # ImageNet's mean of 0.485, 0.456 and 0.406, times 255

@@ -11,8 +11,8 @@ from deeplab_bench.data import camvid
 from deeplab_bench.data.archives import DownloadError, unpack
 from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.pixels import DataError
 from deeplab_bench.data.preparation import prepare
-from deeplab_bench.data.voc_layout import DataError
 
 NAMES = {
     "train": ["0006R0_f00930", "0001TP_006690"],

@@ -11,6 +11,7 @@ from deeplab_bench.data.context_radius import (
     compute_context_radii,
     compute_window_radii,
 )
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.data.shapes import (
     DIRECTIONS,
     Piece,
@@ -21,7 +22,6 @@ from deeplab_bench.data.shapes import (
     find_rim,
     make_look_alikes,
 )
-from deeplab_bench.data.voc_layout import Pixels
 
 Mask = NDArray[np.bool_]
 

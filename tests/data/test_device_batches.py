@@ -15,7 +15,7 @@ from deeplab_bench.data.augmentation import Positions, draw
 from deeplab_bench.data.batches import iterate_batches
 from deeplab_bench.data.device_batches import DeviceBatches, copy_to_device, fits
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.settings.training import Training
 
 CPU = torch.device("cpu")

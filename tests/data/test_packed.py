@@ -9,8 +9,10 @@ from PIL import Image
 from test_archives import Usage
 from test_voc_layout import add_pair, make_folder
 
-from deeplab_bench.data.packed import compute_data_sha256, load_split, pack
-from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, write_label
+from deeplab_bench.data.packed import compute_data_sha256, load_split
+from deeplab_bench.data.packing import pack
+from deeplab_bench.data.pixels import DataError, Pixels, write_label
+from deeplab_bench.data.voc_layout import VocFolder
 
 CLASSES = ["ground", "tree"]
 NAMES = {"train": ["c", "a", "b"], "val": ["d"]}

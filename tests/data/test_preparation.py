@@ -20,10 +20,11 @@ from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.folder import FolderData
 from deeplab_bench.data.packed import compute_data_sha256, load_split
+from deeplab_bench.data.pixels import DataError, Pixels, write_label
 from deeplab_bench.data.preparation import download, prepare
 from deeplab_bench.data.samples import write_samples
 from deeplab_bench.data.shapes import CLASSES, ShapesData
-from deeplab_bench.data.voc_layout import DataError, Pixels, read_image, write_label
+from deeplab_bench.data.voc_layout import read_image
 
 published = test_camvid.published
 site = test_archives.site

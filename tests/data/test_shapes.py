@@ -13,6 +13,7 @@ from scipy.spatial.distance import pdist
 
 from deeplab_bench.data import shapes
 from deeplab_bench.data.context_radius import compute_context_radii
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.data.shapes import (
     CLASSES,
     RADII,
@@ -27,7 +28,7 @@ from deeplab_bench.data.shapes import (
     find_rim,
     generate,
 )
-from deeplab_bench.data.voc_layout import Pixels, VocFolder, check
+from deeplab_bench.data.voc_layout import VocFolder, check
 
 SIZE = 64
 NEIGHBOURS = np.ones((3, 3), dtype=bool)

@@ -21,10 +21,11 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights
 from deeplab_bench.data import voc2012
 from deeplab_bench.data.archives import DownloadError
 from deeplab_bench.data.packed import compute_data_sha256, load_split
+from deeplab_bench.data.pixels import DataError, Pixels, write_label
 from deeplab_bench.data.preparation import download, prepare
 from deeplab_bench.data.voc2012 import PUBLISHED, Release, VocData
 from deeplab_bench.data.voc_labels import CLASSES, read_sbd_label
-from deeplab_bench.data.voc_layout import DataError, Pixels, VocFolder, write_label
+from deeplab_bench.data.voc_layout import VocFolder
 
 site = test_archives.site
 

@@ -15,9 +15,10 @@ from test_voc2012 import LISTS, Copy, downloaded_and_prepared, label_of, refused
 from test_voc_layout import list_split
 
 from deeplab_bench.data.packed import compute_data_sha256, load_split
+from deeplab_bench.data.pixels import DataError, Pixels, write_label
 from deeplab_bench.data.voc2012 import Release, VocData
 from deeplab_bench.data.voc_labels import CLASSES
-from deeplab_bench.data.voc_layout import DataError, Pixels, read_label, write_label
+from deeplab_bench.data.voc_layout import read_label
 from pipelines import resolve
 
 site = test_archives.site

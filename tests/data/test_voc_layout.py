@@ -5,16 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_bench.data.voc_layout import (
-    DataError,
-    Pixels,
-    VocFolder,
-    build_voc_palette,
-    check,
-    read_image,
-    read_label,
-    write_label,
-)
+from deeplab_bench.data.pixels import DataError, Pixels, build_voc_palette, write_label
+from deeplab_bench.data.voc_layout import VocFolder, check, read_image, read_label
 
 # As published with the challenge, for background and the twenty classes.
 VOC_COLOURS = (

@@ -10,7 +10,7 @@ from conftest import open_run
 from torch import nn
 
 from deeplab_bench.data.packed import MANIFEST
-from deeplab_bench.data.voc_layout import DataError
+from deeplab_bench.data.pixels import DataError
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
 from deeplab_bench.results import provenance
 from deeplab_bench.results.provenance import derive_provenance

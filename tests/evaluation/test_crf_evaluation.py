@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from deeplab_bench.data.packed import Split, load_split, pick_evenly
+from deeplab_bench.data.pixels import VOID
 from deeplab_bench.data.samples import SAMPLES
-from deeplab_bench.data.voc_layout import VOID
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.crf import CRFError, CRFParameters, Refined, Task, iterate_mean_field
 from deeplab_bench.evaluation.crf import evaluate as crf_evaluation

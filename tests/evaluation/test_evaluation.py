@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split, load_split
+from deeplab_bench.data.pixels import VOID, Pixels, build_voc_palette, write_label
 from deeplab_bench.data.samples import SAMPLES, tile, write_samples
-from deeplab_bench.data.voc_layout import VOID, Pixels, build_voc_palette, write_label
 from deeplab_bench.evaluation import evaluate as evaluation
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate, measure_predictions

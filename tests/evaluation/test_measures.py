@@ -12,7 +12,7 @@ import pytest
 from small_splits import labelled_split, true_predictions
 
 from deeplab_bench.data.packed import Split, load_split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation import measures
 from deeplab_bench.evaluation.evaluate import measure_predictions
 from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS

@@ -10,7 +10,7 @@ from small_networks import interpolate_by_hand
 from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.augmentation import resize
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.predict import (
     batch_by_size,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from deeplab_bench.analysis.receptive_field import find_seen_pixels
 from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation.predict import predict
 from deeplab_bench.models.backbone import ResNet
 from deeplab_bench.models.backbones import build_backbone

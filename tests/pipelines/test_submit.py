@@ -18,16 +18,12 @@ from small_networks import randomise_batch_norm
 from small_splits import split_of
 
 from deeplab_bench.data import voc2012
-from deeplab_bench.data.packed import Split, pack
+from deeplab_bench.data.packed import Split
+from deeplab_bench.data.packing import pack
+from deeplab_bench.data.pixels import DataError, Pixels, build_voc_palette, write_label
 from deeplab_bench.data.voc2012 import PUBLISHED, UnlabelledImages
 from deeplab_bench.data.voc_labels import CLASSES
-from deeplab_bench.data.voc_layout import (
-    DataError,
-    Pixels,
-    VocFolder,
-    build_voc_palette,
-    write_label,
-)
+from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.errors import UserError
 from deeplab_bench.evaluation import submission
 from deeplab_bench.evaluation.checkpoint import CheckpointError, open_checkpoint

@@ -13,8 +13,8 @@ from conftest import open_run
 from PIL import Image
 
 from deeplab_bench.data.packed import MANIFEST, Split, compute_data_sha256, load_split
+from deeplab_bench.data.pixels import DataError, build_voc_palette
 from deeplab_bench.data.samples import tile
-from deeplab_bench.data.voc_layout import DataError, build_voc_palette
 from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
 from deeplab_bench.evaluation.crf import evaluate as crf_evaluation
 from deeplab_bench.evaluation.crf.refinement import refine_image

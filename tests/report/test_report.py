@@ -17,7 +17,7 @@ from conftest import SCHEDULE
 from PIL import Image
 
 from deeplab_bench.data.packed import MANIFEST
-from deeplab_bench.data.voc_layout import VOID, write_label
+from deeplab_bench.data.pixels import VOID, write_label
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
 from deeplab_bench.models.registry import ARCHITECTURES

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from deeplab_bench.colours import IMAGENET
 from deeplab_bench.data.packed import Split, load_split
-from deeplab_bench.data.voc_layout import VOID, DataError
+from deeplab_bench.data.pixels import VOID, DataError
 from deeplab_bench.models import build_model, list_arguments
 from deeplab_bench.models.grid import Grid
 from deeplab_bench.models.registry import ARCHITECTURES

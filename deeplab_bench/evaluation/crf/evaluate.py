@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_bench.data.packed import Split, load_split, pick_evenly
+from deeplab_bench.data.pixels import VOID, Pixels, write_label
 from deeplab_bench.data.samples import SAMPLES, tile
-from deeplab_bench.data.voc_layout import VOID, Pixels, write_label
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.crf import (
     CRFParameters,

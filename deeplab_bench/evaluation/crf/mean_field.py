@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.errors import UserError
 
 LEAST_PROBABILITY = 1e-5

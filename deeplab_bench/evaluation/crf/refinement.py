@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 from deeplab_bench.evaluation.crf.mean_field import CRFParameters, Floats, iterate_mean_field
 from deeplab_bench.evaluation.crf.processes import map_in_processes
 from deeplab_bench.evaluation.measures.boundaries import (

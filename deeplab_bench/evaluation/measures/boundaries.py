@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation.measures.confusion import Confusion, mean, miou, ratio
 from deeplab_bench.evaluation.measures.measure import Measure, round_fraction
 

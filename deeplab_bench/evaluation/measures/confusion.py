@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation.measures.measure import Measure, round_fraction
 
 Confusion = NDArray[np.int64]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import VOID, Pixels
+from deeplab_bench.data.pixels import VOID, Pixels
 from deeplab_bench.evaluation.measures.measure import Measure
 
 RADIUS_BINS = (0, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # the largest radius of each bin, in pixels

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab_bench.data.packed import Split
-from deeplab_bench.data.voc_layout import Pixels
+from deeplab_bench.data.pixels import Pixels
 
 
 class Measure(ABC):
