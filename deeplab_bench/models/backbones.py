@@ -15,6 +15,7 @@ from deeplab_bench.models.backbone import (
     StridedUnit,
 )
 from deeplab_bench.models.efficientnet_lite0 import EfficientNetLite0, InvertedResidual
+from deeplab_bench.models.vgg import VGG16
 
 
 def build_backbone(
@@ -52,16 +53,24 @@ def build_backbone(
     )
 
 
-def start_as_identities(module: nn.Module) -> None:
-    """Set the last batch normalisation of each residual unit to zero (Goyal et al., 2017, 5.1).
+def start_as_identities(
+    backbone: ResNet | EfficientNetLite0 | VGG16, *, copies_alone: bool = False
+) -> None:
+    """Set the last batch normalisation of residual units to zero (Goyal et al., 2017, 5.1).
 
-    A unit then passes its shortcut on, until training or pretrained weights change it. Random units
-    in a row multiply the features' scale, and with it the first loss.
+    A unit then passes its shortcut on, until training changes it. Random units in a row multiply
+    the features' scale, and with it the first loss. Cascaded blocks do so as well if they copy
+    pretrained weights, which were trained for another place in the network. With ``copies_alone``,
+    only these blocks begin as identities.
     """
-    for unit in module.modules():
+    for name, unit in backbone.named_modules():
         if isinstance(unit, Bottleneck):
-            nn.init.zeros_(unit.bn3.weight)
+            last = "bn3.weight"
         elif isinstance(unit, BasicBlock):
-            nn.init.zeros_(unit.bn2.weight)
+            last = "bn2.weight"
         elif isinstance(unit, InvertedResidual) and unit.has_shortcut:
-            nn.init.zeros_(unit.get_parameter("_bn2.weight"))
+            last = "_bn2.weight"
+        else:
+            continue
+        if not copies_alone or backbone.find_source(f"{name}.{last}"):
+            nn.init.zeros_(unit.get_parameter(last))

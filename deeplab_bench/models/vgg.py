@@ -104,6 +104,9 @@ class VGG16(nn.Module):
                 pools.append(x)
         return [*pools[:-1], *(layers(x) for layers in self.fully_connected)]
 
+    def find_source(self, key: str) -> None:
+        """Return None: VGG-16 has no cascaded blocks, whose parameters would be copies."""
+
 
 def build_fc6_fc7(
     in_channels: int, channels: int, kernel_size: int, rate: int, batch_norm: bool

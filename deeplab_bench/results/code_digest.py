@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# They fetch what a digest verifies, say where a result lies, check and write what it holds, describe
-# the machine, show progress, or keep the state of an interrupted run. None of this changes a result.
+# They fetch what a digest verifies, say where a result lies, check and write what it holds,
+# describe the machine, show progress, or keep the state of an interrupted run. None of this changes
+# a result.
 LEFT_OUT = {
     "deeplab_bench/data/archives.py",
     "deeplab_bench/errors.py",

@@ -31,8 +31,8 @@ class Training(Settings):
 
     ``weights`` is ``none``, ``imagenet``, ``pretrained`` (those of the stage ``pretrain``), or the
     path of a classification network's state dict. With ``zero_init_residual``, residual units that
-    get no such weights begin as identities: the scale of their last batch normalisation is zero
-    (Goyal et al., Section 5.1).
+    get no such weights of their own begin as identities, cascaded blocks among them: the scale of
+    their last batch normalisation is zero (Goyal et al., Section 5.1).
     ``compile``: whether to compile network and loss with ``torch.compile``.
     """
 

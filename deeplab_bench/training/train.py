@@ -138,8 +138,6 @@ def derive_seed(seed: int) -> int:
 def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segmenter:
     """Build the network at the start of training, with pretrained weights if the settings ask."""
     model = build_model(experiment.architecture, experiment.arguments, num_classes=len(classes))
-    if experiment.training.zero_init_residual:
-        start_as_identities(model)
     weights = experiment.weights
     if weights != "none":
         try:
@@ -148,6 +146,8 @@ def build_initial_model(experiment: Experiment, classes: Sequence[str]) -> Segme
             raise TrainingError(
                 f"training.weights {weights} of models.{experiment.model}: {error}"
             ) from None
+    if experiment.training.zero_init_residual:
+        start_as_identities(model.backbone, copies_alone=weights != "none")
     return model
 
 

@@ -77,7 +77,7 @@ def test_units_that_start_as_identities_pass_features_on_and_can_learn(backbone:
     torch.manual_seed(0)
     arguments = {"backbone": backbone, "width": 0.25, "output_stride": 16}
     model = build_model("cascade", arguments, num_classes=3)
-    start_as_identities(model)
+    start_as_identities(model.backbone)
     *_, block4, block5, block6, block7 = model.backbone(torch.randn(2, 3, 65, 65))
     assert block4.std() > 0.1
     for features in (block5, block6, block7):

@@ -456,17 +456,18 @@ class TestOptimisation:
             last = "bn3" if backbone == "resnet50" else "bn2"
             assert state[f"layer7.1.{last}.weight"].any() != zero_init_residual
 
-    def test_pretrained_units_do_not_start_as_identities(
+    def test_of_pretrained_units_only_copies_start_as_identities(
         self, experiment: Experiment, tmp_path: Path
     ) -> None:
-        model = torchvision.models.resnet18()
-        torch.save(model.state_dict(), tmp_path / "x.pth")
-        arguments = experiment.arguments | {"width": 1.0}
-        experiment = experiment.model_copy(update={"arguments": arguments})
+        torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "x.pth")
+        arguments = {"backbone": "resnet18", "width": 1.0, "output_stride": 16}
+        cascade = experiment.model_copy(update={"architecture": "cascade", "arguments": arguments})
         settings = {"weights": str(tmp_path / "x.pth"), "zero_init_residual": True}
-        initial = train_module.build_initial_model(changed(experiment, **settings), ["a", "b"])
+        initial = train_module.build_initial_model(changed(cascade, **settings), ["a", "b"])
         state = initial.backbone.state_dict()
-        assert all(x.all() for key, x in state.items() if key.endswith("bn2.weight"))
+        for key in [key for key in state if key.endswith("bn2.weight")]:
+            assert state[key].any() != key.startswith(("layer5", "layer6", "layer7")), key
+        assert torch.equal(state["layer6.0.conv2.weight"], state["layer4.1.conv2.weight"])
 
     def test_the_head_has_a_rate_of_its_own(self, experiment: Experiment) -> None:
         """Check that in one plain step every parameter moves by its gradient times its rate."""
