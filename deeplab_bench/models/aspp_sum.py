@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deeplab_bench.models.backbone import BackboneName, Count, OutputStride, Positive, Rate
 from deeplab_bench.models.backbones import build_backbone
-from deeplab_bench.models.layers import build_logits_layer
+from deeplab_bench.models.layers import build_conv_bn_relu, build_logits_layer
 from deeplab_bench.models.multi_scale import MultiScaleSegmenter, align, check_scales, rescale
 from deeplab_bench.models.vgg import VGG16
 
@@ -15,14 +15,15 @@ from deeplab_bench.models.vgg import VGG16
 class ASPPSum(MultiScaleSegmenter):
     """One classifier for each atrous rate; the logits of all branches are summed.
 
-    On VGG-16, a branch has its own fc6, fc7 and fc8; on other backbones, it is one convolution. As
-    in the paper, the branches have no batch normalisation, and there is no image pooling.
+    On VGG-16, a branch has its own fc6, fc7 and fc8; on a ResNet, it is one convolution. As in the
+    paper, these have no batch normalisation, and there is no image pooling. The last map of
+    EfficientNet-Lite0 is linear, so there a branch is fc6 with batch normalisation, and fc8.
 
     Args:
         atrous_rates: rate of the atrous convolution of each branch. The paper uses, at
             ``output_stride`` 8, (2, 4, 8, 12) for ASPP-S and (6, 12, 18, 24) for ASPP-L.
         kernel_size: kernel size of the atrous convolutions.
-        channels: filters of fc6 and fc7. Only VGG-16 uses it.
+        channels: filters of fc6 and fc7. ResNets do not use it.
         batch_norm: add batch normalisation to VGG-16. Other backbones always have it.
         scales: scales of the input; the last must be 1. The logits are the maximum over the scales.
         supervise_scales: train with a loss on each scale, too.
@@ -31,7 +32,8 @@ class ASPPSum(MultiScaleSegmenter):
 
     Raises:
         ValueError: ``atrous_rates`` is empty, ``scales`` does not end with 1, or ``average_pool5``
-            is used with another backbone than VGG-16.
+            is used with another backbone than VGG-16, or ``kernel_size`` is even with
+            EfficientNet-Lite0.
     """
 
     def __init__(
@@ -66,16 +68,27 @@ class ASPPSum(MultiScaleSegmenter):
                 batch_norm=batch_norm,
                 average_pool5=average_pool5,
             )
-            classifiers = [
+            classifiers: list[nn.Module] = [
                 build_logits_layer(channels, num_classes, std=head_std) for _ in atrous_rates
             ]
         else:
             self.backbone = build_backbone(backbone, output_stride=output_stride, width=width)
-            channels = self.backbone.stage_channels[-1]
-            classifiers = [
-                build_logits_layer(channels, num_classes, kernel_size, r, head_std)
-                for r in atrous_rates
-            ]
+            features = self.backbone.stage_channels[-1]
+            if backbone == "efficientnet_lite0":
+                if kernel_size % 2 == 0:
+                    raise ValueError(f"kernel_size {kernel_size} must be odd with {backbone}")
+                classifiers = [
+                    nn.Sequential(
+                        build_conv_bn_relu(features, channels, kernel_size, rate),
+                        build_logits_layer(channels, num_classes, std=head_std),
+                    )
+                    for rate in atrous_rates
+                ]
+            else:
+                classifiers = [
+                    build_logits_layer(features, num_classes, kernel_size, rate, head_std)
+                    for rate in atrous_rates
+                ]
         check_scales(scales, self.grid)
         self.classifiers = nn.ModuleList(classifiers)
 

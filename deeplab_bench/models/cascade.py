@@ -14,11 +14,15 @@ from deeplab_bench.models.backbone import (
     StridedUnit,
 )
 from deeplab_bench.models.backbones import build_backbone
+from deeplab_bench.models.layers import build_classifier_head
 from deeplab_bench.models.segmenter import Segmenter
 
 
 class Cascade(Segmenter):
     """Copies of block4 in a row; the atrous rate doubles at each one that has no stride.
+
+    A 1x1 convolution classifies the last map, which ends with a ReLU in ResNets. That of
+    EfficientNet-Lite0 is linear, so there the head is that of ``FCN``.
 
     Args:
         cascaded_blocks: number of copies: 3 for block7, 0 for the plain network up to block4.
@@ -47,7 +51,12 @@ class Cascade(Segmenter):
             cascaded_blocks=cascaded_blocks,
             stride_in=stride_in,
         )
-        self.classifier = nn.Conv2d(self.backbone.stage_channels[-1], num_classes, kernel_size=1)
+        channels = self.backbone.stage_channels[-1]
+        self.classifier: nn.Module = (
+            build_classifier_head(channels, channels // 4, num_classes)
+            if backbone == "efficientnet_lite0"
+            else nn.Conv2d(channels, num_classes, kernel_size=1)
+        )
 
     def logits(self, images: Tensor) -> Tensor:
         return self.classifier(self.backbone(images)[-1])

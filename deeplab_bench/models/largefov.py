@@ -22,7 +22,7 @@ class LargeFOV(ASPPSum):
     Args:
         kernel_size: kernel size of fc6 on VGG-16, or of the only convolution on others.
         atrous_rate: rate of that convolution, at ``output_stride`` 8 in the papers.
-        channels: filters of fc6 and fc7. Only VGG-16 uses it.
+        channels: filters of fc6 and fc7. ResNets do not use it.
         batch_norm: add batch normalisation to VGG-16. Other backbones always have it.
         multi_scale_features: concatenate fc7 with features of the image and of the first four
             pools, each after two convolutions (DeepLab-MSc; DeepLabv1, Section 4.3). Only for
