@@ -140,3 +140,38 @@ def test_narrow_networks_keep_the_shortcuts() -> None:
             model = EfficientNetLite0(output_stride=32, width=width)
         shortcuts = [index for index, unit in enumerate(model._blocks) if unit.has_shortcut]
         assert shortcuts == [2, 4, 6, 7, 9, 10, 12, 13, 14]
+
+
+@pytest.mark.parametrize("model", ["fcn", "cascade", "largefov", "aspp_sum"])
+def test_no_classifier_is_bare(model: str) -> None:
+    """Check that a normalised, rectified map stands between the linear last map and the classes."""
+    arguments: dict[str, Any] = {"backbone": NAME, "width": 0.25, "output_stride": 16}
+    if model in ("largefov", "aspp_sum"):
+        arguments |= {"channels": 24}
+    if model == "aspp_sum":
+        arguments |= {"atrous_rates": [1, 2]}
+    network: Any = build_model(model, arguments, num_classes=3)
+    heads = network.classifiers if model in ("largefov", "aspp_sum") else [network.classifier]
+    assert len(heads) == (2 if model == "aspp_sum" else 1)
+    for head in heads:
+        kinds = [type(layer).__name__ for layer in head.modules()]
+        assert kinds.index("BatchNorm2d") < kinds.index("ReLU") < len(kinds) - 1
+        assert kinds[-1] == "Conv2d"
+    logits = network.eval().logits(random_images(1, 65, 65))
+    assert logits.shape == (1, 3, 5, 5)
+
+
+def test_the_summed_branches_have_their_rates() -> None:
+    arguments = {"backbone": NAME, "width": 0.25, "output_stride": 16, "channels": 24}
+    network: Any = build_model("aspp_sum", arguments | {"atrous_rates": [1, 3]}, num_classes=3)
+    convolutions = [
+        next(m for m in x.modules() if isinstance(m, nn.Conv2d)) for x in network.classifiers
+    ]
+    assert [conv.dilation for conv in convolutions] == [(1, 1), (3, 3)]
+    assert [conv.out_channels for conv in convolutions] == [24, 24]
+
+
+def test_even_kernels_are_refused() -> None:
+    arguments = {"backbone": NAME, "width": 0.25, "output_stride": 16, "kernel_size": 4}
+    with pytest.raises(ValueError, match="kernel_size 4 must be odd with efficientnet_lite0"):
+        build_model("largefov", arguments, num_classes=3)
