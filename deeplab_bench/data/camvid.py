@@ -20,8 +20,9 @@ from PIL import Image
 
 from deeplab_bench.data.archives import Archive, create_folder, unpack
 from deeplab_bench.data.dataset import Address, DataSet
+from deeplab_bench.data.image_files import read_label
 from deeplab_bench.data.pixels import VOID, DataError, Pixels, write_label
-from deeplab_bench.data.voc_layout import VocFolder, read_label
+from deeplab_bench.data.voc_layout import VocFolder
 
 COMMIT = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"
 ARCHIVE = Archive(

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 
 from deeplab_bench.data.archives import Archive
@@ -130,6 +132,15 @@ class DataSet(Settings, ABC):
     @abstractmethod
     def describe(self, validation: str) -> str:
         """Return a phrase for the report; ``validation`` is the number of images, in words."""
+
+    def check_occurrence(self, pixels: Mapping[str, NDArray[np.int64]]) -> None:
+        """Check what only the labels of a whole split show, where their values may mean anything.
+
+        ``pixels`` are the number of pixels of every value in a split's labels (256).
+
+        Raises:
+            DataError: a class never occurs in a split that is trained on.
+        """
 
     def is_as_published(self) -> bool:
         """Tell whether classes and scored images are those of published values on these data."""

@@ -1,15 +1,18 @@
 """A user's own data set: any folder in Pascal VOC's layout, with its class names in a file."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator
 
 from deeplab_bench.data.dataset import DataSet
-from deeplab_bench.data.pixels import DataError
+from deeplab_bench.data.pixels import VOID, DataError
 from deeplab_bench.data.voc_layout import VocFolder
 
 
@@ -54,6 +57,24 @@ class FolderData(DataSet):
             return super().group_images(names)
         groups: dict[str, int] = {}
         return [groups.setdefault(self._find_group(name), len(groups)) for name in names]
+
+    def check_occurrence(self, pixels: Mapping[str, NDArray[np.int64]]) -> None:
+        for split, counts in pixels.items():
+            classes = enumerate(self.class_names())
+            absent = [f"{name} ({value})" for value, name in classes if not counts[value]]
+            if not absent:
+                continue
+            values = ", ".join(map(str, counts.nonzero()[0]))
+            found = f"{self.root}: no label of {split} has {', '.join(absent)}; they have {values}"
+            if split == "val":
+                logging.getLogger(__name__).warning(
+                    "%s: the IoU of an absent class is 0 if it is predicted, else left out", found
+                )
+                continue
+            raise DataError(
+                f"{found}: the first line of classes.txt is the name of value 0, and {VOID} is "
+                "void; remove names that no label uses, or change the values of the labels"
+            )
 
     def _find_group(self, name: str) -> str:
         found = re.search(self.group_pattern or "", name)

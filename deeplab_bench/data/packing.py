@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from deeplab_bench.data.image_files import read_image, read_label
 from deeplab_bench.data.packed import MANIFEST, array_files, context_radii_file
 from deeplab_bench.data.pixels import DataError
-from deeplab_bench.data.voc_layout import VocFolder, read_image, read_label
+from deeplab_bench.data.voc_layout import VocFolder
 from deeplab_bench.writing import describe_lack_of_room
 
 

@@ -57,7 +57,9 @@ def prepare(data: DataSet, downloads: Path, folder: Path) -> None:
             f"{source.root}: train and val share {len(both)} images, such as {both[0]}: "
             "remove them from one of the two lists"
         )
-    for split, names in splits.items():
-        check(source, names, len(classes), title=split)
+    pixels = {
+        split: check(source, names, len(classes), title=split) for split, names in splits.items()
+    }
+    data.check_occurrence(pixels)
     pack(source, splits, classes, folder)
     shutil.rmtree(unpacked, ignore_errors=True)

@@ -22,9 +22,10 @@ from pydantic import AfterValidator, model_validator
 
 from deeplab_bench.data.archives import Archive, unpack
 from deeplab_bench.data.dataset import Address, DataSet
+from deeplab_bench.data.image_files import read_image
 from deeplab_bench.data.pixels import DataError, Pixels
 from deeplab_bench.data.voc_labels import CLASSES, collect
-from deeplab_bench.data.voc_layout import VocFolder, check_images, read_image, read_lines
+from deeplab_bench.data.voc_layout import VocFolder, check_images, read_image_names
 from deeplab_bench.errors import suggest_nearest
 
 
@@ -163,7 +164,9 @@ class VocData(DataSet):
             DataError: a list is missing or empty, or a photograph is listed twice.
         """
         remedy = "list photographs of VOC in it by their names, one per line"
-        names = {split: read_lines(path, remedy) for split, path in self._find_lists().items()}
+        names = {
+            split: read_image_names(path, remedy) for split, path in self._find_lists().items()
+        }
         if both := sorted(set(names.get("train", ())) & set(names.get("val", ()))):
             raise DataError(
                 f"{self.images}: train.txt and val.txt share {len(both)} photographs, such as "
@@ -280,7 +283,7 @@ def open_test_images(root: str) -> UnlabelledImages:
     if not root:
         raise DataError(f"VOC's test images cannot be downloaded without a login: {remedy}")
     folder = find_voc(Path(root))
-    names = sorted(read_lines(folder.listing("test"), remedy))
+    names = sorted(read_image_names(folder.listing("test"), remedy))
     check_count(folder.listing("test"), names, PUBLISHED.counts["test"])
     check_images(folder, names, title="test")
     return UnlabelledImages(folder, names)
@@ -340,7 +343,7 @@ def read_trainaug_names(voc: VocFolder, sbd: Path) -> list[str]:
     }
     lists = {}
     for key, listing in listings.items():
-        lists[key] = set(read_lines(listing, "extract the archive again"))
+        lists[key] = set(read_image_names(listing, "extract the archive again"))
         check_count(listing, lists[key], PUBLISHED.counts[key])
     names = (lists["train"] | lists["sbd_train"] | lists["sbd_val"]) - lists["val"]
     check_count(f"trainaug of {voc.root} and {sbd}", names, PUBLISHED.counts["trainaug"])

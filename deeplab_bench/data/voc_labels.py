@@ -7,8 +7,9 @@ import numpy as np
 from scipy.io import loadmat
 from tqdm import tqdm
 
+from deeplab_bench.data.image_files import read_label
 from deeplab_bench.data.pixels import VOID, DataError, Pixels, write_label
-from deeplab_bench.data.voc_layout import VocFolder, read_label
+from deeplab_bench.data.voc_layout import VocFolder
 
 CLASSES = (
     "background",

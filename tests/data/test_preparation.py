@@ -1,7 +1,7 @@
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from deeplab_bench.data.archives import DownloadError
 from deeplab_bench.data.camvid import CamVidData
 from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.folder import FolderData
+from deeplab_bench.data.image_files import read_image
 from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.data.pixels import DataError, Pixels, write_label
 from deeplab_bench.data.preparation import download, prepare
 from deeplab_bench.data.samples import write_samples
 from deeplab_bench.data.shapes import CLASSES, ShapesData
-from deeplab_bench.data.voc_layout import read_image
 
 published = test_camvid.published
 site = test_archives.site
@@ -165,6 +165,43 @@ def test_bad_label_stops_before_packing(tmp_path: Path, split: str, dataset: str
     message = refused(data, tmp_path / "out")
     assert f"use labels 0 to 10, and 255 for void: 1 found: {path} has 11" in message
     assert not list(tmp_path.glob("out/*.bin"))
+
+
+def relabelled(root: Path, classes: Sequence[str], values: Mapping[int, int]) -> FolderData:
+    """Make a folder with these classes, where labels have other values instead of 0, 1 and 2."""
+    label = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
+    for value, other in values.items():
+        label[label == value] = other
+    make_folder(root, {"train": {"a": label}, "val": {"b": label}}, classes)
+    return FolderData(dataset="folder", root=str(root))
+
+
+def test_masks_of_0_and_255(tmp_path: Path) -> None:
+    data = relabelled(tmp_path / "voc", ["background", "cat"], {1: 255, 2: 255})
+    message = refused(data, tmp_path / "out")
+    assert "no label of train has cat (1); they have 0, 255: " in message
+    assert "255 is void" in message
+
+
+def test_an_additional_background_in_the_classes(tmp_path: Path) -> None:
+    data = relabelled(tmp_path / "voc", ["background", "cat", "dog", "cow"], {})
+    message = refused(data, tmp_path / "out")
+    assert "no label of train has cow (3); they have 0, 1, 2: the first line of" in message
+
+
+def test_a_split_of_void_alone(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        splits = labels()
+        splits[split] = {name: np.full_like(x, 255) for name, x in splits[split].items()}
+        message = refused(given(tmp_path / split, splits), tmp_path / "out")
+        assert "remove images without any pixel of the classes" in message
+
+
+def test_a_class_that_val_lacks_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    splits = labels()
+    splits["val"]["c"][splits["val"]["c"] == 4] = 0
+    prepare(given(tmp_path / "voc", splits), tmp_path / "downloads", tmp_path / "out")
+    assert "no label of val has class_4 (4)" in caplog.text
 
 
 @pytest.mark.parametrize("lost", ["classes.txt", "ImageSets/Segmentation/val.txt"])

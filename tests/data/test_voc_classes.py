@@ -14,11 +14,11 @@ from test_archives import Site
 from test_voc2012 import LISTS, Copy, downloaded_and_prepared, label_of, refused, settings
 from test_voc_layout import list_split
 
+from deeplab_bench.data.image_files import read_label
 from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.data.pixels import DataError, Pixels, write_label
 from deeplab_bench.data.voc2012 import Release, VocData
 from deeplab_bench.data.voc_labels import CLASSES
-from deeplab_bench.data.voc_layout import read_label
 from pipelines import resolve
 
 site = test_archives.site

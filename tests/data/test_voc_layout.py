@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_bench.data.image_files import read_image, read_label
 from deeplab_bench.data.pixels import DataError, Pixels, build_voc_palette, write_label
-from deeplab_bench.data.voc_layout import VocFolder, check, read_image, read_label
+from deeplab_bench.data.voc_layout import VocFolder, check
 
 # As published with the challenge, for background and the twenty classes.
 VOC_COLOURS = (
@@ -121,6 +122,60 @@ def test_images_of_either_format(tmp_path: Path, suffix: str) -> None:
     assert folder.image_path("a") == tmp_path / "JPEGImages" / f"a.{suffix}"
     assert np.abs(read_image(folder.image_path("a")) - np.array([10.0, 200, 90])).max() <= 3
     check(folder, ["a"], 3, title="train")
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "JPG", "JPEG", "PNG"])
+def test_suffixes_in_use(tmp_path: Path, suffix: str) -> None:
+    folder = VocFolder(tmp_path)
+    add_pair(folder, "a", LABEL, suffix)
+    assert folder.image_path("a") == tmp_path / "JPEGImages" / f"a.{suffix}"
+    check(folder, ["a"], 3, title="train")
+
+
+def test_two_images_of_one_name(tmp_path: Path) -> None:
+    folder = VocFolder(tmp_path)
+    for suffix in ("jpg", "png"):
+        add_pair(folder, "a", LABEL, suffix)
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png have one name: keep one of them"):
+        check(folder, ["a"], 3, title="train")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gbk", "latin-1"])
+def test_lists_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    path = list_split(VocFolder(tmp_path), "train", "")
+    path.write_bytes({"gbk": "图像", "latin-1": "Bäume", "utf-16": "a"}[encoding].encode(encoding))
+    with pytest.raises(DataError, match=r"train\.txt is no text in UTF-8: save it"):
+        VocFolder(tmp_path).names("train")
+
+
+@pytest.mark.parametrize("text", ["\ufeffa\nb\n", "a\r\nb\r\n", "  a \n\n\tb", "a\nb"])
+def test_habits_of_editors_are_accepted(tmp_path: Path, text: str) -> None:
+    list_split(VocFolder(tmp_path), "train", "").write_bytes(text.encode())
+    assert VocFolder(tmp_path).names("train") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("/JPEGImages/x.png /SegmentationClass/x.png", "x"),
+        ("JPEGImages/x.JPG", "x"),
+        ("x.jpeg", "x"),
+        ("folder\\x.v2.png", "x.v2"),
+        ("../../secret", "secret"),
+    ],
+)
+def test_lines_that_are_no_names(tmp_path: Path, line: str, meant: str) -> None:
+    list_split(VocFolder(tmp_path), "train", f"a\n{line}\n")
+    with pytest.raises(DataError) as caught:
+        VocFolder(tmp_path).names("train")
+    message = message_of(caught)
+    assert f"has the line {line!r}: write the name of the image alone" in message
+    assert message.endswith(f"here {meant!r}")
+
+
+def test_a_name_may_have_dots_and_spaces(tmp_path: Path) -> None:
+    list_split(VocFolder(tmp_path), "train", "clip 1.frame.0001\n")
+    assert VocFolder(tmp_path).names("train") == ["clip 1.frame.0001"]
 
 
 def test_missing_files(tmp_path: Path) -> None:
