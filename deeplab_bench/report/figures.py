@@ -8,6 +8,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
@@ -36,6 +37,7 @@ STYLE = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "svg.hashsalt": "deeplab-bench",
+    "text.parse_math": False,  # a name may have $ in it
     "xtick.color": "0.3",
     "xtick.labelcolor": "black",
     "ytick.color": "0.3",
@@ -64,6 +66,15 @@ def encode(figure: Figure, suffix: str, dpi: float = 160) -> bytes:
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     figure.savefig(buffer, format=suffix, metadata=metadata, dpi=dpi)
     return buffer.getvalue()
+
+
+def label_classes(names: Sequence[str]) -> list[str]:
+    """Return the names of the classes; in place of one that the font cannot show, its index."""
+    font = get_font(findfont(FontProperties()))
+    return [
+        name if all(font.get_char_index(ord(character)) for character in name) else f"class {index}"
+        for index, name in enumerate(names)
+    ]
 
 
 def make_figure(width: float, height: float) -> Figure:

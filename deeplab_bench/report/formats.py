@@ -1,5 +1,6 @@
 """Tables and their three formats: CSV for programs, Markdown and LaTeX for readers."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -84,7 +85,13 @@ DECIMALS = {
     "p_holm": 5,
 }
 LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "_%&#${}"} | {"≤": r"$\leq$", "√": r"$\surd$"}
+    {character: f"\\{character}" for character in "_%&#${}"}
+    | {"≤": r"$\leq$", "√": r"$\surd$"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+# What ends a cell, is emphasis, code or a link, or begins an HTML tag.
+MARKDOWN = re.compile(
+    r"[\\`*|]|\[(?=[^\]]*\]\()|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
 )
 
 
@@ -175,12 +182,19 @@ def format_csv(data: pd.DataFrame) -> str:
 
 def format_markdown(table: Table, marks: Marks | None = None) -> str:
     """Format the table with its caption; if models are marked, an alert comes first."""
-    cells = table.text.mask(table.bold, "**" + table.text + "**").rename(columns=HEADINGS)
+    cells = table.text.map(escape_markdown)
+    cells = cells.mask(table.bold, "**" + cells + "**").rename(columns=HEADINGS)
+    cells.columns = cells.columns.map(escape_markdown)
     lines = cells.to_markdown(index=False, disable_numparse=True, colalign=list_alignments(table))
     blocks = [lines, add_reasons(table.caption, marks).format_markdown(ROOT)]
     if marks:
         blocks.insert(0, marks.format_alert())
     return "\n\n".join(blocks) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Escape what Markdown would not show as it is."""
+    return MARKDOWN.sub(r"\\\g<0>", text)
 
 
 def format_latex(table: Table, label: str, marks: Marks | None = None) -> str:

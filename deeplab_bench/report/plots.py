@@ -17,6 +17,7 @@ from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
     explain_marks,
+    label_classes,
     make_figure,
     render_figure,
     render_panel,
@@ -151,6 +152,7 @@ def label_sizes(results: Results) -> list[str]:
 def draw_per_class(results: Results) -> Figure:
     means = average_classes(results).loc[order_by_miou(results.scores())[::-1]]
     means.index = pd.Index(label_models(results, means.index))
+    means = means.set_axis(label_classes(results.runs[0].classes), axis="columns")
     figure = make_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))
     axes = figure.subplots()
     axes.set_facecolor("0.85")

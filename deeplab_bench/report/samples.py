@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_bench.data.pixels import VOID, Pixels
-from deeplab_bench.report.figures import redden
+from deeplab_bench.report.figures import label_classes, redden
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.results.files import ProfileFiles, RunFiles
@@ -161,7 +161,7 @@ def list_classes(results: Results, strips: Mapping[str, Image.Image], marks: Mar
     """List the legend: the colour of each class, of void if there is any, and the marks."""
     truth = strips["ground truth"]
     palette = np.array(truth.getpalette(), dtype=float).reshape(-1, 3) / 255
-    names = dict(enumerate(results.runs[0].classes))
+    names = dict(enumerate(label_classes(results.runs[0].classes)))
     if VOID in np.unique(np.asarray(truth)):
         names[VOID] = "void, not scored"
     patches = [
