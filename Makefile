@@ -8,7 +8,7 @@ JOBS ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro plan verify submit test lint lock
+.PHONY: repro plan verify chaos submit test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -22,6 +22,10 @@ plan: .venv/installed
 # Makes committed runs again in a clone, and says whether they come out the same.
 verify: .venv/installed
 	deeplab-bench verify $(PROFILE)
+
+# Kills a tiny run at random, again and again, and says whether its results stay the same.
+chaos: .venv/installed
+	python -m studies.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 # Packs predictions of Pascal VOC's test images for its evaluation server (docs/voc2012.md).
 submit: .venv/installed
