@@ -1,13 +1,14 @@
 """The commands. Each is a function ``main``, whose signature gives the arguments."""
 
 import inspect
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, get_args
 
-from deeplab_bench.errors import UserError
+from deeplab_bench.errors import UserError, describe_machine_error
 from pipelines.stages import STAGES
 
 TOOLS = {
@@ -21,6 +22,7 @@ TOOLS = {
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }
 EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."
+TRACEBACK = "DEEPLAB_BENCH_TRACEBACK"  # where it is set, errors of the machine have a traceback
 
 
 def run(command: Sequence[str]) -> int:
@@ -35,6 +37,12 @@ def run(command: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        described = describe_machine_error(error)
+        if described is None or TRACEBACK in os.environ:
+            raise
+        print(f"error: {described}", file=sys.stderr)
+        return 1
 
 
 def call(name: str, main: Callable[[], int | None]) -> int | None:

@@ -1,6 +1,8 @@
 """Errors that the user can act on."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -8,6 +10,35 @@ from pydantic import ValidationError
 
 class UserError(Exception):
     """An error whose message is one line: what is wrong and what to do."""
+
+
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk and run again",
+    errno.EDQUOT: "make room in your quota and run again",
+    errno.EFBIG: "allow larger files and run again",
+    errno.EROFS: "run in a folder that can be written",
+    errno.EACCES: "allow to read and write it, and run again",
+    errno.EPERM: "allow to read and write it, and run again",
+    errno.EMFILE: "allow more open files (ulimit -n) and run again",
+    errno.EIO: "check the disk and run again",
+}
+
+
+def describe_machine_error(error: Exception) -> str | None:
+    """Describe an error that the machine is the reason of, with what to do; None for others."""
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{os.strerror(error.errno)}; {REMEDIES[error.errno]}"
+    # torch has a class for the GPU's memory alone, and importing it takes seconds.
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    ):
+        return (
+            "out of memory; lower training.batch_size or training.crop_size, or end other programs"
+        )
+    return None
 
 
 def suggest_nearest(name: str, valid: Iterable[str]) -> str:

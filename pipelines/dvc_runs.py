@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import UserError
+from deeplab_bench.writing import write_bytes
+
+LOCK_FILE = Path("dvc.lock")
+WHOLE = Path(".dvc/tmp/dvc.lock.whole")  # the last one that could be read
 
 
 class DVCError(UserError):
@@ -36,6 +42,36 @@ def get_environment() -> dict[str, str]:
     """Return the environment of stages. They use this Python, even if it is not activated."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return os.environ | {"PATH": path}
+
+
+def keep_lock_file() -> None:
+    """Keep a copy of dvc.lock, if it can be read. DVC does not write it atomically."""
+    if LOCK_FILE.is_file() and is_lock_file_whole():
+        write_bytes(WHOLE, LOCK_FILE.read_bytes())
+
+
+def restore_lock_file() -> None:
+    """Put the last copy in place of a dvc.lock that DVC could not read after a kill.
+
+    Raises:
+        DVCError: there is no copy.
+    """
+    if not LOCK_FILE.is_file() or is_lock_file_whole():
+        return
+    if not WHOLE.is_file():
+        raise DVCError(f"{LOCK_FILE} is damaged: run `git checkout {LOCK_FILE}`, and then again")
+    print(f"warning: {LOCK_FILE} was damaged; its last copy is in place again", file=sys.stderr)
+    write_bytes(LOCK_FILE, WHOLE.read_bytes())
+
+
+def is_lock_file_whole() -> bool:
+    """Tell whether DVC can read dvc.lock, and whether its last line is complete."""
+    try:
+        text = LOCK_FILE.read_text(encoding="utf-8")
+        runs = YAML(typ="safe").load(text)["stages"].values()
+        return text.endswith("\n") and all("cmd" in run for run in runs)
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, YAMLError):
+        return False
 
 
 @contextmanager
@@ -111,6 +147,7 @@ def record(runs: Sequence[Any]) -> None:
     """Write runs, whose outputs are taken, into dvc.lock. This takes a second."""
     if runs:
         runs[0].dvcfile.dump_stages(runs, update_pipeline=False)
+        keep_lock_file()
 
 
 def list_recorded_runs(repo: Any) -> list[str]:

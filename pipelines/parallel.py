@@ -21,11 +21,13 @@ from tqdm import tqdm
 from pipelines.dvc_runs import (
     DVCError,
     get_environment,
+    keep_lock_file,
     list_recorded_runs,
     list_stale_runs,
     locked_repository,
     prepare,
     record,
+    restore_lock_file,
     run_dvc,
     sort_recorded_runs,
     take_outputs,
@@ -47,10 +49,15 @@ def reproduce(jobs: int) -> int:
     Raises:
         DVCError: DVC refuses to begin.
     """
+    with locked_repository():  # else another DVC might be writing it
+        restore_lock_file()
+        keep_lock_file()
     lanes = list_lanes(jobs)
     if len(lanes) > 1 and not run_waves(lanes):
         return 1
-    return run_dvc("repro").returncode
+    status = run_dvc("repro").returncode
+    keep_lock_file()
+    return status
 
 
 def list_lanes(jobs: int) -> list[dict[str, str]]:

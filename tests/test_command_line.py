@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from unittest.mock import Mock, create_autospec
 
 import pytest
+import torch
 
 from deeplab_bench.command_line import TOOLS, run
 from deeplab_bench.errors import UserError
@@ -139,6 +140,45 @@ class TestMistakes:
     def test_any_other_error_is_not_hidden(self, audited: Mock) -> None:
         audited.side_effect = ZeroDivisionError
         with pytest.raises(ZeroDivisionError):
+            run(["audit", "toy", "plain", "0"])
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (OSError(28, "", "a.pt"), "a.pt: No space left on device; make room on the disk"),
+            (OSError(27, ""), "File too large; allow larger files"),
+            (OSError(30, "", "logs"), "logs: Read-only file system; run in a folder"),
+            (PermissionError(13, "", "data"), "data: Permission denied; allow to read and write"),
+            (MemoryError(), "out of memory; lower training.batch_size"),
+            (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; lower training"),
+        ],
+    )
+    def test_an_error_of_the_machine_is_one_line(
+        self,
+        error: Exception,
+        said: str,
+        audited: Mock,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        audited.side_effect = error
+        assert run(["audit", "toy", "plain", "0"]) == 1
+        out, text = capsys.readouterr()
+        assert out == "" and text.startswith(f"error: {said}") and text.count("\n") == 1
+        monkeypatch.setenv("DEEPLAB_BENCH_TRACEBACK", "1")
+        with pytest.raises(type(error)):
+            run(["audit", "toy", "plain", "0"])
+
+    def test_torch_without_memory_is_one_line(
+        self, audited: Mock, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        audited.side_effect = lambda **_: torch.empty(1 << 58)
+        assert run(["audit", "toy", "plain", "0"]) == 1
+        assert capsys.readouterr().err.startswith("error: out of memory; ")
+
+    def test_a_missing_file_is_a_mistake_of_ours(self, audited: Mock) -> None:
+        audited.side_effect = FileNotFoundError(2, "", "x")
+        with pytest.raises(FileNotFoundError):
             run(["audit", "toy", "plain", "0"])
 
     def test_an_interrupt_is_no_traceback(

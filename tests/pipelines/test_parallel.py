@@ -233,6 +233,25 @@ def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
     assert "train@c" in said
 
 
+@pytest.mark.parametrize(("jobs", "left"), [(1, 0.77), (2, 0.3)])
+def test_a_lock_file_that_was_cut_off_is_restored(project: Path, jobs: int, left: float) -> None:
+    assert run(project, jobs=2).returncode == 0
+    before = (project / "dvc.lock").read_bytes()
+    os.truncate(project / "dvc.lock", int(left * len(before)))
+    done = run(project, jobs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("warning: dvc.lock was damaged; its last copy is in place again") == 1
+    assert "Running stage" not in done.stdout
+    assert (project / "dvc.lock").read_bytes() == before
+
+
+def test_a_damaged_lock_file_without_a_copy_is_named(project: Path) -> None:
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages:\n  tra", encoding="utf-8")
+    done = run(project, jobs=2)
+    assert done.returncode == 1
+    assert "error: dvc.lock is damaged: run `git checkout dvc.lock`" in done.stderr
+
+
 def test_another_dvc_is_refused_meanwhile(project: Path) -> None:
     with start(project, SLOW="c") as process:
         wait_for(project / "logs" / "train@a.log")

@@ -72,6 +72,8 @@ PRETRAINING = """\
       training: {iterations: 2, batch_size: 4}
 """
 CRF = "{w1: 4, sigma_alpha: 49, sigma_beta: 5, w2: 3, sigma_gamma: 3, iterations: [0, 1]}"
+# Python then takes files and names for ASCII, unless it is told otherwise.
+OTHER_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 REPRODUCE = """\
 import sys
 from pipelines.parallel import reproduce
@@ -100,7 +102,7 @@ class Repository:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        environment = os.environ | OTHER_LOCALE | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
         return subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
         )
@@ -141,7 +143,7 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
-    yield Repository(tmp_path_factory.mktemp("repository"))
+    yield Repository(tmp_path_factory.mktemp("a repository"))
 
 
 def stages_of(model: str) -> set[str]:
