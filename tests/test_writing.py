@@ -1,6 +1,7 @@
 """Tests that result files are written completely or not at all."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ CONTENTS = [
 ]
 
 
-def fill_disk(path: Path, content: bytes | memoryview) -> None:
-    """Write a part, as ``Path.write_bytes`` does on a disk without room."""
-    with path.open("wb") as file:
-        file.write(bytes(content)[:3])
+def fill_disk(descriptor: int) -> None:
+    """Fail as ``os.fsync`` does on a full disk; half of the content has been written."""
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
     raise OSError("no space left")
 
 
@@ -80,7 +80,7 @@ def test_interrupted_write_leaves_the_old_file(
     write_json(path, "old")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fill_disk)
+        patch.setattr(os, "fsync", fill_disk)
         with pytest.raises(OSError, match="no space"):
             write_json(path, "new content")
     assert json.loads(path.read_text()) == "old"
@@ -97,7 +97,7 @@ def test_write_interrupted_leaves_the_old_checkpoint(
     assert names_in(path.parent) == ["x.pt"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fill_disk)
+        patch.setattr(os, "fsync", fill_disk)
         with pytest.raises(OSError, match="no space"):
             write_tensors(path, {"x": torch.ones(3)})
     assert torch.equal(torch.load(path, weights_only=True)["x"], torch.zeros(3))
