@@ -26,17 +26,17 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = [
-    *("deeplab_bench", "lists", "pipelines", "results/published.yaml", "dvc.yaml"),
+    *("deeplab_bench", "lists", "pipelines", "results/published.yaml", "dvc.yaml", "README.md"),
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
 ]
-MADE = ["checkpoints", "data", "logs", "results/tiny", "dvc.lock", ".dvc/cache", ".dvc/tmp"]
-COMPARED = ("checkpoints/tiny/*.pt", "results/tiny/runs/**/*.json", "results/tiny/*/**/*.json")
+MADE = ["checkpoints", "data", "logs", "results/quick", "dvc.lock", ".dvc/cache", ".dvc/tmp"]
+COMPARED = ("checkpoints/quick/*.pt", "results/quick/runs/**/*.json", "results/quick/*/**/*.json")
 NOT_COMPARED = "timings"  # times differ in every run
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 PATIENCE_SECONDS = 120.0
 PARAMS = """\
 run:
-  profiles: [tiny]
+  profiles: [quick]
   models: [fcn, aspp]
   seeds: [0, 1]
   hardware: []
@@ -45,7 +45,7 @@ run:
   audit: []
 
 profile:
-  tiny:
+  quick:  # the profile that README.md shows
     data: {dataset: shapes, seed: 0, image_size: 48, train_images: 12, val_images: 10}
     process: {determinism: portable, threads: 1}
     model: {backbone: resnet18, width: 0.25, output_stride: 16, head_channels: 8, atrous_rates: [1]}
@@ -166,7 +166,7 @@ class Playground:
 
     def truncate_at_random(self, chance: random.Random) -> None:
         """Cut off the newest snapshot of a run, if there is one."""
-        found = sorted(self.root.glob("checkpoints/tiny/*.snapshot"))
+        found = sorted(self.root.glob("checkpoints/quick/*.snapshot"))
         if found:
             path = chance.choice(found)
             newest = max(path.parent.glob(f"{path.name.partition('.')[0]}.*.snapshot"))
