@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,7 +146,7 @@ class Playground:
     def kill_at_random(self, chance: random.Random, longest: float) -> None:
         """Kill a random process of a running ``repro`` after a random time."""
         driver = self.start()
-        time.sleep(chance.uniform(0, longest))
+        time.sleep(chance.uniform(0.05, 0.8) * longest)
         family = list_family(driver.pid)
         if driver.poll() is None and family:
             victim, number = chance.choice(family), chance.choice(SIGNALS)
@@ -213,20 +213,29 @@ def name_process(process: psutil.Process) -> str:
         return "a process"
 
 
-def run_round(playground: Playground, chance: random.Random, longest: float) -> None:
-    """Run from nothing with several accidents, then to the end."""
+def run_round(
+    playground: Playground, chance: random.Random, longest: float, expected: dict[str, str]
+) -> None:
+    """Run from nothing with several accidents, then to the end.
+
+    Raises:
+        ChaosError: a result has other bytes than ``expected``, or processes do not end.
+    """
     playground.clear()
-    for _ in range(chance.randint(2, 5)):
-        accidents: list[Callable[[], None]] = [
-            lambda: playground.kill_at_random(chance, longest),
-            lambda: playground.kill_at_random(chance, longest),
-            lambda: playground.kill_at_random(chance, longest),
-            lambda: playground.fail_writes(chance),
-        ]
-        chance.choice(accidents)()
+    for _ in range(chance.randint(3, 6)):
+        if playground.list_digests().keys() >= expected.keys():
+            playground.clear()  # nothing is left to disturb
+        if chance.random() < 0.75:
+            playground.kill_at_random(chance, longest)
+        else:
+            playground.fail_writes(chance)
         if chance.random() < 0.5:
             playground.truncate_at_random(chance)
     playground.finish()
+    found = playground.list_digests()
+    if found != expected:
+        differ = sorted(dict(expected.items() ^ found.items()))
+        raise ChaosError(f"other bytes in {', '.join(differ)}")
 
 
 def main() -> None:
@@ -244,11 +253,7 @@ def main() -> None:
         for number in tqdm(range(given.rounds), desc="chaos", unit="round"):
             chance = random.Random(f"{given.seed} {number}")
             try:
-                run_round(playground, chance, longest)
-                found = playground.list_digests()
-                if found != expected:
-                    differ = sorted(dict(expected.items() ^ found.items()))
-                    raise ChaosError(f"other bytes in {', '.join(differ)}")
+                run_round(playground, chance, longest, expected)
             except ChaosError as error:
                 sys.exit(f"round {number} of --seed {given.seed}: {error}")
     for accident, times in sorted(playground.accidents.items()):
