@@ -205,6 +205,8 @@ def name_process(process: psutil.Process) -> str:
     try:
         words = process.cmdline()
         parent = process.parent()
+        if "deeplab_bench" in words:
+            return "the process of a stage"
         if "pipelines.warm" not in words:
             return next((word for word in words[2:] if not word.startswith("-")), "a process")
         is_fork = parent is not None and "pipelines.warm" in parent.cmdline()
