@@ -44,19 +44,18 @@ def get_environment() -> dict[str, str]:
     return os.environ | {"PATH": path}
 
 
-def keep_lock_file() -> None:
-    """Keep a copy of dvc.lock, if it can be read. DVC does not write it atomically."""
-    if LOCK_FILE.is_file() and is_lock_file_whole():
-        write_bytes(WHOLE, LOCK_FILE.read_bytes())
+def secure_lock_file() -> None:
+    """Keep a copy of dvc.lock, or put the last copy in its place if a kill has cut it off.
 
-
-def restore_lock_file() -> None:
-    """Put the last copy in place of a dvc.lock that DVC could not read after a kill.
+    DVC does not write the file atomically.
 
     Raises:
-        DVCError: there is no copy.
+        DVCError: the file is damaged and there is no copy.
     """
-    if not LOCK_FILE.is_file() or is_lock_file_whole():
+    if not LOCK_FILE.is_file():
+        return
+    if is_lock_file_whole():
+        write_bytes(WHOLE, LOCK_FILE.read_bytes())
         return
     if not WHOLE.is_file():
         raise DVCError(f"{LOCK_FILE} is damaged: run `git checkout {LOCK_FILE}`, and then again")
@@ -147,7 +146,7 @@ def record(runs: Sequence[Any]) -> None:
     """Write runs, whose outputs are taken, into dvc.lock. This takes a second."""
     if runs:
         runs[0].dvcfile.dump_stages(runs, update_pipeline=False)
-        keep_lock_file()
+        secure_lock_file()
 
 
 def list_recorded_runs(repo: Any) -> list[str]:

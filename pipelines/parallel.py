@@ -21,14 +21,13 @@ from tqdm import tqdm
 from pipelines.dvc_runs import (
     DVCError,
     get_environment,
-    keep_lock_file,
     list_recorded_runs,
     list_stale_runs,
     locked_repository,
     prepare,
     record,
-    restore_lock_file,
     run_dvc,
+    secure_lock_file,
     sort_recorded_runs,
     take_outputs,
 )
@@ -50,13 +49,12 @@ def reproduce(jobs: int) -> int:
         DVCError: DVC refuses to begin.
     """
     with locked_repository():  # else another DVC might be writing it
-        restore_lock_file()
-        keep_lock_file()
+        secure_lock_file()
     lanes = list_lanes(jobs)
     if len(lanes) > 1 and not run_waves(lanes):
         return 1
     status = run_dvc("repro").returncode
-    keep_lock_file()
+    secure_lock_file()
     return status
 
 

@@ -30,7 +30,7 @@ COPIED = [
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
 ]
 MADE = ["checkpoints", "data", "logs", "results/quick", "dvc.lock", ".dvc/cache", ".dvc/tmp"]
-COMPARED = ("checkpoints/quick/*.pt", "results/quick/runs/**/*.json", "results/quick/*/**/*.json")
+COMPARED = ("checkpoints/quick/*.pt", "results/quick/*/**/*.json")
 NOT_COMPARED = "timings"  # times differ in every run
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 PATIENCE_SECONDS = 120.0

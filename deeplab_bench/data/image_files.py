@@ -38,6 +38,11 @@ def read_label(path: Path) -> Pixels:
     fault = find_label_fault(path)
     if fault:
         raise DataError(f"{fault.finding}: {fault.remedy}")
+    return decode_label(path)
+
+
+def decode_label(path: Path) -> Pixels:
+    """Return the values of a label in which ``find_label_fault`` has found nothing."""
     with Image.open(path) as image:
         return np.asarray(image)
 

@@ -6,7 +6,7 @@ Images are ``JPEGImages/<name>.jpg``, ``.jpeg`` or ``.png``. Labels are
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from deeplab_bench.data.image_files import Fault, find_image_fault, find_label_fault, read_label
+from deeplab_bench.data.image_files import Fault, decode_label, find_image_fault, find_label_fault
 from deeplab_bench.data.pixels import VOID, DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -46,7 +46,7 @@ class VocFolder:
             DataError: several files have this name.
         """
         folder = self.root / "JPEGImages"
-        found = _find_with_suffix(folder, name, SUFFIXES)
+        found = _find_images(folder, name)
         if len(found) > 1:
             raise DataError(f"{found[0]} and {found[1].name} have one name: keep one of them")
         return found[0] if found else folder / f"{name}.jpg"
@@ -116,12 +116,11 @@ def check(
             an image and its label differ in size, or a label is void everywhere or has a value that
             is neither a class nor void. The message names up to ten files.
     """
-    problems: dict[str, list[str]] = {}
+    faults: list[Fault] = []
     pixels = np.zeros(256, dtype=np.int64)
     for name in tqdm(list(names), desc=f"checking {title}", unit="image"):
-        for remedy, finding in _check_pair(folder, name, num_classes, pixels):
-            problems.setdefault(remedy, []).append(finding)
-    _refuse(folder, problems)
+        faults += _check_pair(folder, name, num_classes, pixels)
+    _refuse(folder, faults)
     return pixels
 
 
@@ -139,7 +138,7 @@ def _check_pair(
     if fault:
         yield fault
         return
-    label = read_label(label_path)
+    label = decode_label(label_path)
     with Image.open(image_path) as image:
         size = image.size
     if label.shape[::-1] != size:
@@ -167,21 +166,21 @@ def check_images(folder: VocFolder, names: Iterable[str], *, title: str) -> None
     paths = [folder.image_path(name) for name in names]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise DataError(f"{folder.root}: add the missing files: {_listed(missing)}")
-    problems: dict[str, list[str]] = {}
-    for path in tqdm(paths, desc=f"checking {title}", unit="image"):
-        if fault := find_image_fault(path):
-            problems.setdefault(fault.remedy, []).append(fault.finding)
-    _refuse(folder, problems)
+    shown = tqdm(paths, desc=f"checking {title}", unit="image")
+    _refuse(folder, [fault for path in shown if (fault := find_image_fault(path))])
 
 
-def _find_with_suffix(folder: Path, name: str, suffixes: Iterable[str]) -> list[Path]:
-    """Find the files of a name, with the suffixes in lower or upper case."""
-    both = [cased for suffix in suffixes for cased in (suffix, suffix.upper())]
+def _find_images(folder: Path, name: str) -> list[Path]:
+    """Find the images of a name, with suffixes in lower or upper case."""
+    both = [cased for suffix in SUFFIXES for cased in (suffix, suffix.upper())]
     return [path for suffix in both if (path := folder / f"{name}{suffix}").is_file()]
 
 
-def _refuse(folder: VocFolder, problems: Mapping[str, Iterable[str]]) -> None:
-    """Raise a ``DataError`` if there are problems: what was found, by remedy."""
+def _refuse(folder: VocFolder, faults: Iterable[Fault]) -> None:
+    """Raise a ``DataError`` if there are faults: what was found, by remedy."""
+    problems: dict[str, list[str]] = {}
+    for remedy, finding in faults:
+        problems.setdefault(remedy, []).append(finding)
     if problems:
         reports = [f"{remedy}: {_listed(findings)}" for remedy, findings in problems.items()]
         raise DataError(f"{folder.root}: " + "; ".join(reports))
