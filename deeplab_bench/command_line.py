@@ -19,6 +19,7 @@ TOOLS = {
     "trace": "say where a number of a table comes from, and check it",
     "readme": "put the results into README.md",
     "verify": "make committed runs again in a clone, and say whether they come out the same",
+    "predict": "write a trained model's classes of photographs, and pictures of them",
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }
 EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."
@@ -29,7 +30,7 @@ def run(command: Sequence[str]) -> int:
     """Run ``[name, argument, ...]``; a user's error is one line and the exit status 1."""
     chosen = vars(build_parser(command).parse_args(command))
     main = chosen.pop("main")
-    positional = chosen.pop("profiles", [])
+    positional = chosen.pop(chosen.pop("variadic", ""), [])
     try:
         return call(command[0], lambda: main(*positional, **chosen)) or 0
     except UserError as error:
@@ -89,6 +90,7 @@ def add_argument(parser: ArgumentParser, parameter: inspect.Parameter) -> None:
     kind, *texts = get_args(parameter.annotation) or (parameter.annotation,)
     options: dict[str, Any] = {"help": texts[0] if texts else None}
     if parameter.kind is parameter.VAR_POSITIONAL:
+        parser.set_defaults(variadic=parameter.name)
         parser.add_argument(parameter.name, nargs="*", type=kind, **options)
     elif parameter.kind is not parameter.KEYWORD_ONLY:
         parser.add_argument(parameter.name, type=kind, **options)

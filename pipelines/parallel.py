@@ -7,6 +7,7 @@ that no other DVC starts the same run. The output of a run is in ``logs/<run>.lo
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ from pipelines.dvc_runs import (
     take_outputs,
 )
 from pipelines.stages import STAGES
+from pipelines.warm import OUT_OF_MEMORY
 
 LOGS = Path("logs")
 TAIL_LINES = 20
@@ -157,7 +159,7 @@ class SideBySide:
             if status == 0:
                 self.finish(child.run, seconds)
             else:
-                said = f"exited with {status} after {seconds}. The end of {child.log}:"
+                said = f"{describe_end(status)} after {seconds}. The end of {child.log}:"
                 self.fail(child.run, "\n".join([said, *read_tail(child.log)]))
 
     def finish(self, run: Any, how: str) -> None:
@@ -212,6 +214,14 @@ def start(run: Any, environment: Mapping[str, str]) -> Child:
             stderr=subprocess.STDOUT,
         )
     return Child(run, process, log, time.monotonic())
+
+
+def describe_end(status: int) -> str:
+    """Describe the exit status of a command that failed; a negative one is a signal's number."""
+    if status >= 0:
+        return f"exited with {status}"
+    hint = f" ({OUT_OF_MEMORY})" if status == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-status).name}{hint}"
 
 
 def read_tail(log: Path) -> list[str]:

@@ -27,6 +27,7 @@ from deeplab_bench.runtime.pins import get_pins
 from pipelines.stages import STAGES
 
 ADDRESS = "DEEPLAB_BENCH_WARM"
+OUT_OF_MEMORY = "if nobody did that, memory ran out: run fewer stages side by side (JOBS=1)"
 GPUS = "CUDA_VISIBLE_DEVICES"
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1
@@ -56,7 +57,7 @@ def delegate(command: Sequence[str]) -> int | None:
             return None
         status = connection.recv(1)
     if not status:
-        print("error: the stage was killed", file=sys.stderr)
+        print(f"error: the stage was killed; {OUT_OF_MEMORY}", file=sys.stderr)
     return status[0] if status else 1
 
 

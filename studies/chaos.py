@@ -1,8 +1,9 @@
 """Accidents at random, and whether the results stay the same: ``make chaos``.
 
 A tiny profile runs once undisturbed, in a copy of this repository. Then it runs again and again
-from nothing. Each time, processes of it are killed, files are cut off, and writes fail as on a full
-disk. In the end ``repro`` runs undisturbed, and all results must have the same bytes as at first.
+from nothing. Each time, processes of it are killed, files are cut off, and writes fail. In the end
+``repro`` runs undisturbed, and all results must have the same bytes as at first. Where Linux lets a
+user mount one, all this is on a small disk in memory, which also gets full.
 """
 
 import argparse
@@ -17,7 +18,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +36,9 @@ COMPARED = ("checkpoints/quick/*.pt", "results/quick/*/**/*.json")
 NOT_COMPARED = "timings"  # times differ in every run
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 PATIENCE_SECONDS = 120.0
+DISK_BYTES = 400 << 20
+# Starts a command that may mount disks, which nobody else sees.
+OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 PARAMS = """\
 run:
   profiles: [quick]
@@ -79,6 +84,7 @@ class Playground:
     """A copy of the repository, with a tiny profile, that saves a snapshot after every step."""
 
     root: Path
+    has_own_disk: bool
     accidents: Counter[str] = field(default_factory=Counter)
 
     def build(self) -> None:
@@ -164,6 +170,17 @@ class Playground:
         self.accidents["writes that fail"] += 1
         self.await_end(driver, [])
 
+    def fill_disk(self, chance: random.Random) -> None:
+        """Leave so little of the disk that it gets full."""
+        ballast = self.root / "ballast"
+        left = int(10 ** chance.uniform(3.5, 7))
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self.root).free - left)
+        driver = self.start()
+        self.accidents["a full disk"] += 1
+        self.await_end(driver, [])
+        ballast.unlink()
+
     def truncate_at_random(self, chance: random.Random) -> None:
         """Cut off the newest snapshot of a run, if there is one."""
         found = sorted(self.root.glob("checkpoints/quick/*.snapshot"))
@@ -190,6 +207,28 @@ class Playground:
             process.kill()
         if alive:
             raise ChaosError(f"still running: {[name_process(process) for process in alive]}")
+
+
+def can_mount() -> bool:
+    """Return whether this user may mount disks that nobody else sees."""
+    if shutil.which(OWN_MOUNTS[0]) is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "disk", folder]
+        return subprocess.run([*OWN_MOUNTS, *mount], capture_output=True).returncode == 0
+
+
+@contextmanager
+def mounted(folder: str, own_disk: bool) -> Iterator[None]:
+    """Mount a small disk in memory, if it is asked for."""
+    if own_disk:
+        options = ["-t", "tmpfs", "-o", f"size={DISK_BYTES}"]
+        subprocess.run(["mount", *options, "disk", folder], check=True)
+    try:
+        yield
+    finally:
+        if own_disk:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def list_family(pid: int) -> list[psutil.Process]:
@@ -227,8 +266,10 @@ def run_round(
     for _ in range(chance.randint(3, 6)):
         if playground.list_digests().keys() >= expected.keys():
             playground.clear()  # nothing is left to disturb
-        if chance.random() < 0.75:
+        if chance.random() < 0.6:
             playground.kill_at_random(chance, longest)
+        elif playground.has_own_disk and chance.random() < 0.5:
+            playground.fill_disk(chance)
         else:
             playground.fail_writes(chance)
         if chance.random() < 0.5:
@@ -244,9 +285,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="runs from nothing (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the accidents (default: 0)")
+    parser.add_argument(
+        "--own-disk", action="store_true", help="mount a small disk; set without asking if possible"
+    )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        playground = Playground(Path(folder))
+    if not given.own_disk and can_mount():
+        again = [sys.executable, "-m", "studies.chaos", *sys.argv[1:], "--own-disk"]
+        os.execvp(OWN_MOUNTS[0], [*OWN_MOUNTS, *again])
+    with tempfile.TemporaryDirectory() as folder, mounted(folder, given.own_disk):
+        playground = Playground(Path(folder), given.own_disk)
         playground.build()
         started = time.monotonic()
         playground.finish()

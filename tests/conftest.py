@@ -145,7 +145,7 @@ def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: P
 def train_balanced(experiment: Experiment, data_folder: Path, path: Path) -> None:
     """Train, then give all classes the same mean logit, so that several classes are predicted."""
     train_run(experiment, 0, data_folder, path)
-    model = open_run(experiment, 0, data_folder, path).build_model(experiment).eval()
+    model = open_run(experiment, 0, data_folder, path).build_model().eval()
     image = torch.from_numpy(load_split(data_folder, "val").image(0).transpose(2, 0, 1).copy())
     with torch.no_grad():
         means = model(model.colours.normalise(image[None])).mean(dim=(0, 2, 3))

@@ -54,7 +54,7 @@ def measure_field(
         compute_gradient_map(model, images)
         for model in (
             rebuild(untrained, experiment.architecture, arguments, split.classes),
-            checkpoint.build_model(experiment),
+            checkpoint.build_model(),
         )
     )
     maps.parent.mkdir(parents=True, exist_ok=True)

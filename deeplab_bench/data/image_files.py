@@ -2,16 +2,17 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from deeplab_bench.data.pixels import DataError, Pixels
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+DAMAGED = "replace the damaged files"
 IMAGE_MODES = {"RGB", "RGBA", "L", "LA", "P", "PA", "1"}
 
 
@@ -26,6 +27,41 @@ def read_image(path: Path) -> Pixels:
     """Return the RGB image, uint8 (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def read_photograph(source: Path | Image.Image) -> Pixels:
+    """Return an image for prediction, RGB uint8 (H, W, 3): upright, its colours in sRGB.
+
+    Raises:
+        DataError: it is damaged, very large, or no image; or it has 16 bits a channel or
+            transparent pixels.
+        FileNotFoundError: it does not exist.
+    """
+    if isinstance(source, Path):
+        with _opened(source) as image:
+            if isinstance(image, Fault):
+                why = "it is damaged or no image" if image.remedy == DAMAGED else image.remedy
+                raise DataError(f"{source} cannot be read: {why}")
+            if _read_png_depth(source) == 16:
+                raise DataError(f"{source} has 16 bits a channel: save it with 8")
+            return _convert_photograph(image, str(source))
+    return _convert_photograph(source, "the image")
+
+
+def _convert_photograph(image: Image.Image, name: str) -> Pixels:
+    if image.mode not in (*IMAGE_MODES, "CMYK", "YCbCr"):
+        raise DataError(f"{name} has the mode {image.mode}: convert it to RGB of 8 bits a channel")
+    if _has_transparent_pixels(image):
+        raise DataError(f"{name} has transparent pixels: put a background behind them")
+    profile = image.info.get("icc_profile")
+    upright = ImageOps.exif_transpose(image)
+    if profile and _describe_profile(image):
+        with suppress(ImageCms.PyCMSError, OSError):
+            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            srgb = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(upright, given, srgb, outputMode="RGB")
+            upright = converted or upright
+    return np.asarray(upright.convert("RGB"))
 
 
 def read_label(path: Path) -> Pixels:
@@ -102,13 +138,13 @@ def _opened(path: Path) -> Iterator[Image.Image | Fault]:
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError):
-        yield Fault("replace the damaged files", str(path))
+        yield Fault(DAMAGED, str(path))
         return
     with image:
         try:
             image.load()
         except (OSError, SyntaxError):
-            yield Fault("replace the damaged files", str(path))
+            yield Fault(DAMAGED, str(path))
             return
         yield image
 

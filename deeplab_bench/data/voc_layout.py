@@ -19,6 +19,7 @@ from deeplab_bench.data.image_files import Fault, decode_label, find_image_fault
 from deeplab_bench.data.pixels import VOID, DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+HEAD_OF_TABLES = "model"  # the column beside those of the classes
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,19 @@ class VocFolder:
         return read_image_names(self.listing(split), f"list the names of the {split} images in it")
 
     def classes(self) -> list[str]:
-        """Return the class names in ``classes.txt``, one per line, index 0 first."""
+        """Return the class names in ``classes.txt``, one per line, index 0 first.
+
+        Raises:
+            DataError: ``read_lines`` refuses the file, or a class has the name ``HEAD_OF_TABLES``.
+        """
         path = self.root / "classes.txt"
-        return read_lines(path, "list the class names in it, index 0 first")
+        names = read_lines(path, "list the class names in it, index 0 first")
+        if HEAD_OF_TABLES in names:
+            raise DataError(
+                f"{path} has the class '{HEAD_OF_TABLES}', which is the name of another column of "
+                "the tables: write another name"
+            )
+        return names
 
     def image_path(self, name: str) -> Path:
         """Return the path of an image; that with the suffix .jpg if there is none.

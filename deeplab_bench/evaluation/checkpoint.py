@@ -1,11 +1,13 @@
 """Checkpoints: reading, verification, and the network built from them."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import build_model
@@ -20,17 +22,19 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network's ``weights``, and the loss over its training."""
+    """A trained network's ``weights``, its settings, and the loss over its training."""
 
     weights: dict[str, torch.Tensor]
     classes: list[str]
     history: dict[str, Any]
+    experiment: Experiment
     provenance: Provenance
 
-    def build_model(self, experiment: Experiment, output_stride: int | None = None) -> Segmenter:
+    def build_model(self, output_stride: int | None = None) -> Segmenter:
         """Build the trained network at an output stride; None means that of its training."""
-        arguments = experiment.arguments_at(output_stride)
-        model = build_model(experiment.architecture, arguments, num_classes=len(self.classes))
+        arguments = self.experiment.arguments_at(output_stride)
+        architecture = self.experiment.architecture
+        model = build_model(architecture, arguments, num_classes=len(self.classes))
         model.load_state_dict(self.weights)
         return model
 
@@ -44,13 +48,46 @@ def open_checkpoint(path: Path, expected: Provenance) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: run `dvc repro`")
     remedy = f"run `dvc repro --single-item --force train@{path.parent.name}-{path.stem}`"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["provenance"]
-    except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError):
-        raise CheckpointError(f"{path} is damaged or no checkpoint of a run: {remedy}") from None
+    state = _load(path, remedy)
     for key, digest in expected.model_dump().items():
-        if found.get(key) != digest:
+        if state["provenance"].get(key) != digest:
             what = key.removesuffix("_sha256")
             raise CheckpointError(f"{path} was trained with other {what} than now: {remedy}")
-    return Checkpoint(state["model"], state["classes"], state["history"], expected)
+    return _make(state)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, whatever it was made from.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or another version of the code made it.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: give the path of a checkpoint")
+    state = _load(path, "give a checkpoint that the stage `train` has made")
+    try:
+        return _make(state)
+    except ValidationError:
+        raise CheckpointError(
+            f"{path} is of another version of deeplab-bench: use that version, or train it again"
+        ) from None
+
+
+def _load(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if {"model", "classes", "history", "experiment", "provenance"} <= state.keys():
+            return state
+    except (AttributeError, EOFError, OSError, RuntimeError, UnpicklingError):
+        pass
+    raise CheckpointError(f"{path} is damaged or no checkpoint of a run: {remedy}")
+
+
+def _make(state: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        state["model"],
+        state["classes"],
+        state["history"],
+        Experiment.model_validate_json(json.dumps(state["experiment"])),
+        Provenance.model_validate(state["provenance"]),
+    )

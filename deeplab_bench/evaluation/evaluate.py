@@ -38,7 +38,7 @@ def evaluate(
     them predicts a share of the images.
     """
     make_deterministic(seed)
-    model = checkpoint.build_model(experiment, inference.output_stride)
+    model = checkpoint.build_model(inference.output_stride)
     title = f"evaluating {experiment.model} ({experiment.profile}, seed {seed})"
     share = range(distributed.rank(), len(split), distributed.world_size())
     shown: dict[int, Pixels] = {}

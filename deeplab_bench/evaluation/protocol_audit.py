@@ -133,7 +133,7 @@ def audit(
     The score is null if a variant is not defined. Two identical runs give the same scores.
     """
     make_deterministic(seed)
-    model = prepare_model(checkpoint.build_model(experiment))
+    model = prepare_model(checkpoint.build_model())
     crop_size = experiment.phases[-1].training.crop_size
     title = f"auditing {experiment.model} ({experiment.profile}, seed {seed})"
     images = tqdm(range(len(split)), desc=title, unit="image")

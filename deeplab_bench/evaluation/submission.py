@@ -71,7 +71,7 @@ def write_submission(
             f"those of VOC: give a profile whose data have them, as voc2012"
         )
     make_deterministic(seed)
-    model = checkpoint.build_model(experiment, inference.output_stride)
+    model = checkpoint.build_model(inference.output_stride)
     title = f"{experiment.model} ({experiment.profile}, seed {seed})"
     if crf is not None:
         require_pydensecrf()

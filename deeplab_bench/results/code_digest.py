@@ -31,6 +31,8 @@ LEFT_OUT = {
     "deeplab_bench/writing.py",
 }
 
+INTERFACE = "deeplab_bench/__init__.py"  # what users import, and no stage; it counts as empty
+
 Span = tuple[int, int, int, int]  # first line and column, last line and column; lines from 0
 
 
@@ -44,7 +46,7 @@ def compute_code_sha256(stage: str, module: str | None = None) -> str:
     modules = [f"pipelines.{stage}"] if module is None else [f"pipelines.{stage}", module]
     digest = hashlib.sha256()
     for path in list_imported_files(modules):
-        digest.update(f"{path} {_compute_sha256((ROOT / path).read_text('utf-8'))}\n".encode())
+        digest.update(f"{path} {_compute_sha256(_read(path))}\n".encode())
     return digest.hexdigest()
 
 
@@ -63,7 +65,7 @@ def list_imported_files(modules: Iterable[str]) -> list[str]:
         pending.append(module.rpartition(".")[0])
         if path not in LEFT_OUT:
             found.add(path)
-            pending += _list_imports((ROOT / path).read_text("utf-8"))
+            pending += _list_imports(_read(path))
     return sorted(found)
 
 
@@ -109,6 +111,10 @@ def _find_string_lines(tokens: Iterable[tokenize.TokenInfo], prose: Iterable[Spa
         if (top, token.start[1]) not in starts:
             found.update(range(top, bottom))
     return found
+
+
+def _read(path: str) -> str:
+    return "" if path == INTERFACE else (ROOT / path).read_text("utf-8")
 
 
 @cache

@@ -14,6 +14,7 @@ from deeplab_bench.data.image_files import (
     find_label_fault,
     read_image,
     read_label,
+    read_photograph,
 )
 from deeplab_bench.data.pixels import DataError
 
@@ -187,3 +188,43 @@ class TestLabels:
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             read_label(tmp_path / "x.png")
+
+
+class TestPhotographs:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_is_turned_upright(self, orientation: int, tmp_path: Path) -> None:
+        """Check against a camera that was turned: the file has the turned pixels."""
+        turned = {
+            1: RGB,
+            2: RGB[:, ::-1],
+            3: RGB[::-1, ::-1],
+            4: RGB[::-1],
+            5: RGB.transpose(1, 0, 2),
+            6: np.rot90(RGB),
+            7: np.rot90(RGB, 2).transpose(1, 0, 2),
+            8: np.rot90(RGB, 3),
+        }[orientation]
+        path = tmp_path / "x.png"
+        Image.fromarray(np.ascontiguousarray(turned)).save(path, exif=with_orientation(orientation))
+        assert np.array_equal(read_photograph(path), RGB)
+        with Image.open(path) as image:
+            assert np.array_equal(read_photograph(image), RGB)
+
+    def test_colours_are_converted_to_srgb(self, tmp_path: Path) -> None:
+        """Check white, whose three values are the same in LAB's profile and in sRGB."""
+        Image.new("CMYK", (2, 2), (0, 0, 0, 0)).save(tmp_path / "x.jpg")
+        assert read_photograph(tmp_path / "x.jpg").min() > 250
+
+    @pytest.mark.parametrize(
+        ("mode", "said"),
+        [("I;16", "has 16 bits a channel"), ("RGBA", "has transparent pixels"), ("F", "mode F")],
+    )
+    def test_refusal(self, mode: str, said: str, tmp_path: Path) -> None:
+        if mode == "F":
+            with pytest.raises(DataError, match=said):
+                read_photograph(Image.new("F", (2, 2)))
+            return
+        path = tmp_path / "x.png"
+        Image.new(mode, (2, 2)).save(path)
+        with pytest.raises(DataError, match=f"x.png {said}"):
+            read_photograph(path)

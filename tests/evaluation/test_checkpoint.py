@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.data.pixels import DataError
-from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError
+from deeplab_bench.evaluation.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from deeplab_bench.results import provenance
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.experiment import Experiment, Phase
@@ -113,22 +114,43 @@ class TestRefusal:
             open_run(experiment, 0, tmp_path / "nothing", checkpoint_file)
 
 
+class TestReadingAlone:
+    def test_holds_its_settings(
+        self, checkpoint: Checkpoint, checkpoint_file: Path, experiment: Experiment
+    ) -> None:
+        read = read_checkpoint(checkpoint_file)
+        assert read.experiment == checkpoint.experiment == experiment
+        assert (read.classes, read.provenance) == (checkpoint.classes, checkpoint.provenance)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("gone.pt", "is missing: give the path of a checkpoint"),
+            ("text.pt", "is damaged or no checkpoint of a run: give a checkpoint that the stage"),
+            ("other.pt", "is of another version of deeplab-bench: use that version"),
+        ],
+    )
+    def test_refusal(self, name: str, said: str, checkpoint_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "text.pt").write_text("no tensors")
+        state = torch.load(checkpoint_file, map_location="cpu", weights_only=True)
+        state["experiment"]["training"]["learning_rate"] = 0.1
+        write_tensors(tmp_path / "other.pt", state)
+        with pytest.raises(CheckpointError, match=f"{name} {said}"):
+            read_checkpoint(tmp_path / name)
+
+
 class TestModel:
     def dilations(self, model: nn.Module) -> set[int]:
         return {m.dilation[0] for m in model.modules() if isinstance(m, nn.Conv2d)}
 
-    def test_has_the_weights_and_the_training_s_stride(
-        self, checkpoint: Checkpoint, experiment: Experiment
-    ) -> None:
-        model = checkpoint.build_model(experiment)
+    def test_has_the_weights_and_the_training_s_stride(self, checkpoint: Checkpoint) -> None:
+        model = checkpoint.build_model()
         for name, value in model.state_dict().items():
             assert torch.equal(value, checkpoint.weights[name])
         assert self.dilations(model) == {1, 2}
 
-    def test_has_the_stride_of_inference(
-        self, checkpoint: Checkpoint, experiment: Experiment
-    ) -> None:
-        model = checkpoint.build_model(experiment, 8)
+    def test_has_the_stride_of_inference(self, checkpoint: Checkpoint) -> None:
+        model = checkpoint.build_model(8)
         assert self.dilations(model) == {1, 2, 4}
 
     def test_has_the_stride_of_the_last_phase(
@@ -136,5 +158,6 @@ class TestModel:
     ) -> None:
         arguments = experiment.arguments | {"output_stride": 8}
         then = Phase(arguments=arguments, training=experiment.training)
-        model = checkpoint.build_model(experiment.model_copy(update={"second_phase": then}))
+        changed = experiment.model_copy(update={"second_phase": then})
+        model = replace(checkpoint, experiment=changed).build_model()
         assert self.dilations(model) == {1, 2, 4}

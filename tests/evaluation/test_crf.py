@@ -110,6 +110,16 @@ class TestMeanField:
         assert np.mean(agreeing) > 0.97
         assert np.mean(apart) < 0.005
 
+    @pytest.mark.parametrize(
+        ("height", "width", "classes"), [(1, 1, 2), (1, 9, 3), (9, 1, 3), (2, 2, 2), (6, 7, 1)]
+    )
+    def test_of_degenerate_sizes_by_brute_force(
+        self, height: int, width: int, classes: int
+    ) -> None:
+        given = scene(3, height, width, classes)
+        ((_, actual),) = iterate_mean_field(*given, PARAMETERS, (2,))
+        np.testing.assert_allclose(actual, brute_force(*given, PARAMETERS, 2), atol=0.03)
+
     def test_without_neighbours_nothing_changes(self) -> None:
         probabilities, image = scene(0)
         parameters = replace(PARAMETERS, w1=0, w2=0)

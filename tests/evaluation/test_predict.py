@@ -30,7 +30,7 @@ ONE_PASS = Inference()
 
 @pytest.fixture(scope="module")
 def model(experiment: Experiment, checkpoint: Checkpoint) -> Segmenter:
-    return checkpoint.build_model(experiment)
+    return checkpoint.build_model()
 
 
 def predicted(model: Segmenter, split: Split) -> list[Pixels]:

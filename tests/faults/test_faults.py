@@ -324,6 +324,13 @@ FAULTS: dict[str, list[Fault]] = {
             "<classes.txt> is missing: list the class names in it, index 0 first",
             lambda root: (root / "classes.txt").unlink(),
         ),
+        of_data(
+            "a class with the name of another column",
+            "<classes.txt> has the class 'model', which is the name of another column of the "
+            "tables: write another name",
+            lambda root: None,
+            classes=("background", "cow", "model"),
+        ),
     ],
     "`params.yaml`": [
         of_params("a key that does not exist", "<...>momentun<...>", "momentum:", "momentun:"),

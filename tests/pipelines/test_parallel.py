@@ -51,6 +51,7 @@ except UserError as error:
 TRAIN = """\
 [ "$1" = "$FAILING" ] && echo "so it is" && exit 7
 [ "$1" = "$SILENT" ] && exit 0
+[ "$1" = "$KILLED" ] && kill -KILL $$
 [ -e "weights-$1" ] && echo "weights-$1 is still here" && exit 8
 start=$(date +%s.%N)
 [ "$1" = "$SLOW" ] && sleep 60
@@ -194,6 +195,15 @@ def test_a_failure_is_the_end(project: Path, gpus: str) -> None:
     # a had begun, so it ended, and DVC knows it.
     assert "train@a" not in dvc(project, "status")
     assert "train@b" in dvc(project, "status")
+
+
+def test_a_stage_that_the_system_killed_is_named(project: Path) -> None:
+    done = run(project, jobs=2, KILLED="b")
+    assert done.returncode == 1
+    assert re.search(
+        r"error: train@b: was ended by SIGKILL \(if nobody did that, memory ran out: .*\) after",
+        done.stderr,
+    )
 
 
 def test_an_output_that_is_missing_is_a_failure(project: Path) -> None:

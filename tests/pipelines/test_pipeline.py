@@ -1,8 +1,6 @@
 """Tests of the pipeline with DVC, in a repository of its own with a tiny profile."""
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from miniature import MINIATURE, ROOT, Repository
 from ruamel.yaml import YAML
 
 from deeplab_bench.settings.blocks import ParamsError
@@ -17,52 +16,7 @@ from deeplab_bench.settings.params import load_params
 from pipelines import select
 from pipelines.stages import STAGES as TABLE
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-IGNORED = shutil.ignore_patterns("__pycache__")
-
-MINIATURE = """\
-run:
-  profiles: [miniature]
-  models: [fcn, aspp]
-  seeds: [0]
-  hardware: [cpu]
-  inference: [plain]
-  crf: []
-  audit: []
-
-profile:
-  miniature:
-    data: {dataset: shapes, seed: 0, image_size: 48, train_images: 6, val_images: 3}
-    model:
-      backbone: resnet18
-      width: 0.25
-      output_stride: 16
-      head_channels: 8
-      atrous_rates: [1, 2]
-    training:
-      iterations: 3
-      batch_size: 2
-      crop_size: [32, 32]
-      base_lr: 0.05
-      poly_power: 0.9
-      momentum: 0.9
-      weight_decay: 0.0001
-      random_scale: [0.75, 1.5]
-      horizontal_flip: true
-      precision: float32
-
-inference:
-  plain: {}
-
-models:
-  fcn:
-    architecture: fcn
-    output_stride: 32
-  aspp:
-    architecture: aspp
-"""
-
 
 PRETRAINING = """\
     pretraining:
@@ -72,73 +26,6 @@ PRETRAINING = """\
       training: {iterations: 2, batch_size: 4}
 """
 CRF = "{w1: 4, sigma_alpha: 49, sigma_beta: 5, w2: 3, sigma_gamma: 3, iterations: [0, 1]}"
-# Python then takes files and names for ASCII, unless it is told otherwise.
-OTHER_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-REPRODUCE = """\
-import sys
-from pipelines.parallel import reproduce
-from pipelines.warm import warm_process
-with warm_process({}):
-    status = reproduce(jobs=1)
-sys.exit(status)
-"""
-
-
-class Repository:
-    """A git repository with the project's pipeline and the tiny profile."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for folder in ("deeplab_bench", "lists", "pipelines"):
-            shutil.copytree(ROOT / folder, root / folder, ignore=IGNORED)
-        (root / ".dvc").mkdir()
-        for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
-            shutil.copy(ROOT / name, root / name)
-        (root / "results" / "notes").mkdir(parents=True)
-        shutil.copy(ROOT / "results" / "published.yaml", root / "results")
-        self.params = root / "params.yaml"
-        self.params.write_text(MINIATURE, encoding="utf-8")
-        self.run("git", "init", "--quiet")
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | OTHER_LOCALE | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
-        return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
-        )
-
-    def python(self, *arguments: str) -> str:
-        done = self.run(sys.executable, *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def dvc(self, *arguments: str) -> str:
-        return self.python("-m", "dvc", *arguments)
-
-    def repro(self) -> set[str]:
-        """Reproduce as ``make repro`` does, and return the stages that ran."""
-        output = self.python("-c", REPRODUCE)
-        return set(re.findall(r"Running stage '(.+)'", output))
-
-    def add_architecture(self, name: str, of: str) -> None:
-        """Add an architecture: one file and one line."""
-        models = self.root / "deeplab_bench" / "models"
-        shutil.copy(models / f"{of}.py", models / f"{name}.py")
-        registry = models / "registry.py"
-        text = registry.read_text(encoding="utf-8")
-        registry.write_text(text.replace("= (\n", f'= (\n    "{name}",\n'), encoding="utf-8")
-
-    def change(self, path: str, old: str, new: str) -> None:
-        """Edit a file of the package."""
-        file = self.root / "deeplab_bench" / path
-        text = file.read_text(encoding="utf-8")
-        assert old in text
-        file.write_text(text.replace(old, new), encoding="utf-8")
-
-    def edit(self, old: str, new: str) -> None:
-        text = self.params.read_text(encoding="utf-8")
-        assert old in text
-        self.params.write_text(text.replace(old, new), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +100,7 @@ def test_only_what_is_out_of_date_runs(repository: Repository) -> None:
     started = json.loads((runs / "aspp-0.json").read_text())["provenance"]["weights_sha256"]
     assert pretrained["weights_sha256"] == started
 
-    repository.run("git", "add", "--all")
-    repository.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first")
+    repository.commit()
     assert repository.run("git", "status", "--porcelain").stdout == ""
     assert '"wide"' in repository.dvc("metrics", "show", "--json", *metrics(results))
 

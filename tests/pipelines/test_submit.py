@@ -163,7 +163,7 @@ def trained_network(inference: Inference) -> Segmenter:
     experiment = load_params().experiment("voc2012", "fcn")
     expected = derive_provenance(experiment, 0, ProfileFiles("voc2012").data)
     checkpoint = open_checkpoint(RunFiles("voc2012", "fcn", 0).checkpoint, expected)
-    return checkpoint.build_model(experiment, inference.output_stride)
+    return checkpoint.build_model(inference.output_stride)
 
 
 # What is in the archive

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import Repository
+from miniature import Repository
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RunFiles, get_tolerance_file
@@ -30,15 +30,8 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Make a repository with committed results."""
     repository = Repository(tmp_path_factory.mktemp("repository"))
     repository.python("-c", MAKE)
-    commit(repository)
+    repository.commit()
     return repository
-
-
-def commit(repository: Repository) -> None:
-    author = ("-c", "user.name=a", "-c", "user.email=a@b")
-    for command in (("add", "--all"), (*author, "commit", "--quiet", "--message", "results")):
-        done = repository.run("git", *command)
-        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a dependency of DVC
@@ -61,7 +54,7 @@ def test_identical_then_different(
     assert committed.run("git", "status", "--porcelain", "--ignored").stdout == before
 
     committed.edit("base_lr: 0.05", "base_lr: 0.06")
-    commit(committed)
+    committed.commit()
     committed.edit("base_lr: 0.06", "base_lr: 0.05")
     assert verify.main("miniature", models="aspp") == 1
     out, _ = capfd.readouterr()
@@ -121,7 +114,7 @@ def test_the_tolerance_is_measured(committed: Repository, monkeypatch: pytest.Mo
     """Check the study with made-up results of another instruction set."""
     monkeypatch.chdir(committed.root)
     committed.edit("models: [fcn, aspp]", "models: [fcn]")
-    commit(committed)
+    committed.commit()
     run = RunFiles("miniature", "fcn", 0)
     here = read_results(committed.root, run, ["plain"])
     monkeypatch.setattr(instruction_sets, "rerun", lambda *_: {run: here})

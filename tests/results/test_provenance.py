@@ -106,7 +106,7 @@ class TestCode:
     @pytest.mark.parametrize(
         "path",
         [
-            "deeplab_bench/__init__.py",
+            "deeplab_bench/data/__init__.py",
             "deeplab_bench/data/augmentation.py",
             "deeplab_bench/data/batches.py",
             "deeplab_bench/data/device_batches.py",

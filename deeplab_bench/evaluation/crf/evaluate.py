@@ -76,7 +76,7 @@ def evaluate_crf(
     require_pydensecrf()
     train, val = (load_split(data_folder, split) for split in ("train", "val"))
     make_deterministic(seed)
-    model = checkpoint.build_model(experiment)
+    model = checkpoint.build_model()
     workers = workers or experiment.process.threads or count_available_cpus()
     title = f"CRF on {experiment.model} ({experiment.profile}, seed {seed})"
     started = time.monotonic()

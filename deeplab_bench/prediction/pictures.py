@@ -1,0 +1,86 @@
+"""Pictures of predictions: the photograph, and each network's classes as colours over it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.style
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from deeplab_bench.data.pixels import Pixels, build_voc_palette
+from deeplab_bench.report.figures import STYLE, encode, label_classes, make_figure
+
+BACKGROUND = "background"  # a class of this name leaves the photograph as it is
+OPACITY = 0.6
+PANEL_INCHES = 5.0
+MOST_SIDE = 1600  # pixels of a panel; larger photographs lose rows and columns
+LEGEND_COLUMNS = 4
+
+
+def draw_prediction(
+    photograph: Pixels, labels: Mapping[str, Pixels], classes: Sequence[str]
+) -> bytes:
+    """Draw a photograph (H, W, 3) beside predicted class indices (H, W), by name, as a PNG.
+
+    The legend names the classes that occur, largest first, with their mean share of the pixels.
+    """
+    with matplotlib.style.context(STYLE, after_reset=True):
+        return encode(draw_panels(photograph, labels, classes), "png")
+
+
+def draw_panels(photograph: Pixels, labels: Mapping[str, Pixels], classes: Sequence[str]) -> Figure:
+    height, width = photograph.shape[:2]
+    step = math.ceil(max(height, width) / MOST_SIDE)
+    small = photograph[::step, ::step]
+    panels = {"photograph": small} | {
+        name: paint(small, label[::step, ::step], classes) for name, label in labels.items()
+    }
+    patches = build_legend(labels, classes)
+    columns = math.ceil(math.sqrt(len(panels) * height / width))
+    columns = max(1, min(len(panels), max(2, columns)))
+    rows = math.ceil(len(panels) / columns)
+    legend = 0.25 * math.ceil(len(patches) / LEGEND_COLUMNS) + 0.1
+    panel_height = PANEL_INCHES * height / width + 0.3
+    figure = make_figure(columns * PANEL_INCHES, rows * panel_height + legend)
+    for index, (name, panel) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, index, title=name)
+        axes.imshow(panel)
+        axes.set_axis_off()
+    figure.legend(handles=patches, ncols=LEGEND_COLUMNS, loc="outside lower left")
+    return figure
+
+
+def paint(photograph: Pixels, label: Pixels, classes: Sequence[str]) -> Pixels:
+    """Lay the colour of each pixel's class over the photograph."""
+    colours = build_colours()[label].astype(np.float32)
+    opacity = np.full(len(classes), OPACITY, dtype=np.float32)
+    opacity[[name == BACKGROUND for name in classes]] = 0
+    weight = opacity[label][..., None]
+    return (photograph * (1 - weight) + colours * weight).round().astype(np.uint8)
+
+
+def build_legend(labels: Mapping[str, Pixels], classes: Sequence[str]) -> list[Patch]:
+    shares = np.mean([compute_shares(label, len(classes)) for label in labels.values()], axis=0)
+    names, colours = label_classes(classes), build_colours() / 255
+    return [
+        Patch(
+            facecolor="none" if classes[index] == BACKGROUND else colours[index],
+            edgecolor="0.3",
+            lw=0.5,
+            label=f"{names[index]}, {100 * shares[index]:.1f} %",
+        )
+        for index in np.argsort(-shares, kind="stable")
+        if shares[index] > 0
+    ]
+
+
+def compute_shares(label: Pixels, num_classes: int) -> NDArray[np.float64]:
+    """Compute the share of the pixels that each class has, (num_classes,)."""
+    return np.bincount(label.ravel(), minlength=num_classes) / label.size
+
+
+def build_colours() -> Pixels:
+    """Return the colours of label PNGs, (256, 3)."""
+    return np.frombuffer(build_voc_palette(), dtype=np.uint8).reshape(-1, 3)

@@ -1,0 +1,134 @@
+"""A repository of its own with the project's pipeline and a tiny profile."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+IGNORED = shutil.ignore_patterns("__pycache__")
+AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@b")
+
+MINIATURE = """\
+run:
+  profiles: [miniature]
+  models: [fcn, aspp]
+  seeds: [0]
+  hardware: [cpu]
+  inference: [plain]
+  crf: []
+  audit: []
+
+profile:
+  miniature:
+    data: {dataset: shapes, seed: 0, image_size: 48, train_images: 6, val_images: 3}
+    model:
+      backbone: resnet18
+      width: 0.25
+      output_stride: 16
+      head_channels: 8
+      atrous_rates: [1, 2]
+    training:
+      iterations: 3
+      batch_size: 2
+      crop_size: [32, 32]
+      base_lr: 0.05
+      poly_power: 0.9
+      momentum: 0.9
+      weight_decay: 0.0001
+      random_scale: [0.75, 1.5]
+      horizontal_flip: true
+      precision: float32
+
+inference:
+  plain: {}
+
+models:
+  fcn:
+    architecture: fcn
+    output_stride: 32
+  aspp:
+    architecture: aspp
+"""
+# Python then takes files and names for ASCII, unless it is told otherwise.
+OTHER_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+REPRODUCE = """\
+import sys
+from pipelines.parallel import reproduce
+from pipelines.warm import warm_process
+with warm_process({}):
+    status = reproduce(jobs=1)
+sys.exit(status)
+"""
+
+
+class Repository:
+    """A git repository with the project's pipeline and the tiny profile."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in ("deeplab_bench", "lists", "pipelines"):
+            shutil.copytree(ROOT / folder, root / folder, ignore=IGNORED)
+        (root / ".dvc").mkdir()
+        for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
+            shutil.copy(ROOT / name, root / name)
+        (root / "results" / "notes").mkdir(parents=True)
+        shutil.copy(ROOT / "results" / "published.yaml", root / "results")
+        (root / "results" / "notes" / "miniature.md").write_text("A note.\n", encoding="utf-8")
+        self.params = root / "params.yaml"
+        self.params.write_text(MINIATURE, encoding="utf-8")
+        self.run("git", "init", "--quiet")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*command)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | OTHER_LOCALE | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def python(self, *arguments: str) -> str:
+        done = self.run(sys.executable, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def dvc(self, *arguments: str) -> str:
+        return self.python("-m", "dvc", *arguments)
+
+    def repro(self) -> set[str]:
+        """Reproduce as ``make repro`` does, and return the stages that ran."""
+        output = self.python("-c", REPRODUCE)
+        return set(re.findall(r"Running stage '(.+)'", output))
+
+    def add_architecture(self, name: str, of: str) -> None:
+        """Add an architecture: one file and one line."""
+        models = self.root / "deeplab_bench" / "models"
+        shutil.copy(models / f"{of}.py", models / f"{name}.py")
+        registry = models / "registry.py"
+        text = registry.read_text(encoding="utf-8")
+        registry.write_text(text.replace("= (\n", f'= (\n    "{name}",\n'), encoding="utf-8")
+
+    def change(self, path: str, old: str, new: str) -> None:
+        """Edit a file of the package."""
+        file = self.root / "deeplab_bench" / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+    def commit(self) -> None:
+        """Commit all that git does not ignore."""
+        for command in (("add", "--all"), (*AUTHOR, "commit", "--quiet", "--message", "results")):
+            done = self.run("git", *command)
+            assert done.returncode == 0, done.stderr
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.params.read_text(encoding="utf-8")
+        assert old in text
+        self.params.write_text(text.replace(old, new), encoding="utf-8")
