@@ -20,6 +20,7 @@ TOOLS = {
     "readme": "put the results into README.md",
     "verify": "make committed runs again in a clone, and say whether they come out the same",
     "predict": "write a trained model's classes of photographs, and pictures of them",
+    "export": "write a trained network as ONNX or as a program of torch.export",
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }
 EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."

@@ -1,9 +1,10 @@
-"""Tests of the command ``predict``."""
+"""Tests of the commands ``predict`` and ``export``."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import deeplab_bench
@@ -82,3 +83,21 @@ def test_mistakes_are_one_line(
     (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error: "))
     assert said in line
     assert not (folder / "predictions").exists()
+
+
+def test_a_network_is_exported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = ["plain-0.pt", "networks/plain.pt2", "--height", "41", "--width", "57"]
+    assert run(["export", *target]) == 0
+    program = torch.export.load(folder / "networks" / "plain.pt2")
+    assert program.module()(torch.zeros(3, 3, 41, 57)).shape == (3, 6, 41, 57)
+    assert (
+        "RGB images (N, 3, 41, 57) of 0 to 255 -> logits of background," in capsys.readouterr().out
+    )
+
+
+def test_an_unknown_format_is_refused_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", "gone.pt", "plain.tflite"]) == 1
+    said = "error: plain.tflite: give a path that ends in .onnx or .pt2\n"
+    assert capsys.readouterr().err == said
