@@ -34,7 +34,7 @@ submit: .venv/installed
 		$(if $(CRF),--crf)
 
 test: .venv/installed
-	python -m pytest
+	python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed
 	ruff check .

@@ -135,7 +135,7 @@ def become(request: Any, terminal: Sequence[int], connection: socket.socket) -> 
 
     def end_with_asker(*_: Any) -> None:
         if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
-            os._exit(1)
+            signal.raise_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGIO, end_with_asker)
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())

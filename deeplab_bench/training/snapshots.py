@@ -4,17 +4,19 @@ import fcntl
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.writing import write_tensors
 
+PATIENCE_SECONDS = 20.0
 KEPT = 2  # of one phase. If the newest cannot be read, the other can.
 
 
@@ -69,15 +71,27 @@ class Snapshots:
     def lock(self) -> Iterator[None]:
         """Lock the run, so that no second process trains it, e.g. after ``dvc`` was killed.
 
+        A process that was told to end holds the lock until its last step is saved: wait for it.
+
         Raises:
-            LockError: another process has locked it.
+            LockError: another process has locked it for longer than ``PATIENCE_SECONDS``.
         """
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + PATIENCE_SECONDS
         with self.checkpoint.with_suffix(".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LockError(
-                    f"{self.checkpoint} is being trained by another process: wait for it or end it"
-                ) from None
+            while not _take_lock(file):
+                if time.monotonic() > deadline:
+                    raise LockError(
+                        f"{self.checkpoint} is being trained by another process: wait for it or "
+                        "end it"
+                    )
+                time.sleep(0.1)
             yield
+
+
+def _take_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

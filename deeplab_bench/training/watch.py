@@ -1,9 +1,11 @@
-"""What happens beside the steps of a training: its progress is shown, its snapshots are saved."""
+"""What happens beside the steps of a training: progress, snapshots, and signals to end."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Never
+from typing import Any, Never
 
 from tqdm import tqdm
 
@@ -12,6 +14,7 @@ from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.trainer import Trainer
 
 SNAPSHOT_SECONDS = 120
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Watch:
@@ -20,19 +23,39 @@ class Watch:
     def __init__(self, bar: "tqdm[Never]", snapshots: Snapshots, phase: int) -> None:
         self.bar, self.snapshots, self.phase = bar, snapshots, phase
         self.saved = time.monotonic()
+        self.process = os.getpid()
+        self.ended_by: int | None = None
 
     def __call__(self, trainer: Trainer) -> None:
-        """Show the progress; save a snapshot if the last one is too old."""
+        """Show the progress; save a snapshot if the last one is too old, or at the end.
+
+        Raises:
+            SystemExit: a signal has asked for the end. The snapshot has all steps so far.
+        """
         self.bar.set_postfix(loss=f"{trainer.last_loss():.3f}", refresh=False)
         self.bar.update(trainer.iteration - self.bar.n)
-        if distributed.broadcast_object(time.monotonic() - self.saved > SNAPSHOT_SECONDS):
+        is_old = time.monotonic() - self.saved > SNAPSHOT_SECONDS
+        is_old, ended_by = distributed.broadcast_object((is_old, self.ended_by))
+        if is_old or ended_by is not None:
             self.save(trainer)
             self.saved = time.monotonic()
+        if ended_by is not None:
+            raise SystemExit(128 + ended_by)
 
     def save(self, trainer: Trainer) -> None:
         state = trainer.state()
         if distributed.rank() == 0:
             self.snapshots.save(self.phase, trainer.iteration, state)
+
+    def end(self, number: int, _: Any) -> None:
+        """Ask for the end after this step; a second SIGINT ends at once."""
+        if number == self.ended_by == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.ended_by = number
+        if os.getpid() == self.process:  # the processes that make batches inherit the handler
+            self.bar.write(
+                "the training ends after this step; press Ctrl-C again to end it at once"
+            )
 
 
 @contextmanager
@@ -47,4 +70,10 @@ def watch_training(
         total=trainer.training.iterations,
         disable=distributed.rank() > 0,
     ) as bar:
-        yield Watch(bar, snapshots, phase)
+        watch = Watch(bar, snapshots, phase)
+        before = {number: signal.signal(number, watch.end) for number in SIGNALS}
+        try:
+            yield watch
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -26,6 +26,7 @@ from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.params import load_params
 from deeplab_bench.settings.training import Training
+from deeplab_bench.training import snapshots
 from deeplab_bench.training.pretrained import read_weights
 from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.train import train_on
@@ -163,7 +164,8 @@ def train_small(folder: Path, **training: object) -> None:
 
 
 def train_twice_at_once(folder: Path) -> None:
-    with Snapshots(folder / "fcn-0.pt", {}).lock():
+    with Snapshots(folder / "fcn-0.pt", {}).lock(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "PATIENCE_SECONDS", 0.1)
         train_small(folder)
 
 
@@ -382,7 +384,11 @@ FAULTS: dict[str, list[Fault]] = {
         ),
         Fault(
             "a checkpoint of other settings",
-            lambda folder: open_spoilt(folder, {"provenance": {"settings_sha256": "other"}}),
+            lambda folder: open_spoilt(
+                folder,
+                {key: {} for key in ("model", "classes", "history", "experiment")}
+                | {"provenance": {"settings_sha256": "other"}},
+            ),
             "<fcn-0.pt> was trained with other settings than now: run `dvc repro --single-item "
             "--force train@<mine>-fcn-0`",
         ),

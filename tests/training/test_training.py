@@ -2,6 +2,9 @@
 
 import hashlib
 import math
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +27,7 @@ from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
 from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
+from deeplab_bench.training import snapshots as snapshots_module
 from deeplab_bench.training import train as train_module
 from deeplab_bench.training import trainer as trainer_module
 from deeplab_bench.training import watch as watch_module
@@ -192,6 +196,54 @@ class TestReproducibility:
         train_run(experiment, 0, data_folder, checkpoint)
         assert steps == []
         assert checkpoint.read_bytes() == finished.read_bytes()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_signal_to_end_saves_the_step(
+        self,
+        number: signal.Signals,
+        workers: int,
+        experiment: Experiment,
+        data_folder: Path,
+        finished: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Check the exit status, that no step is lost, and the bytes after going on."""
+        checkpoint, step = tmp_path / "plain-0.pt", Trainer.step
+
+        def signalled(self: Trainer, images: Tensor, labels: Tensor) -> None:
+            if self.iteration == 3:
+                os.kill(os.getpid(), number)
+            step(self, images, labels)
+
+        handlers = [signal.getsignal(each) for each in watch_module.SIGNALS]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "step", signalled)
+            with pytest.raises(SystemExit) as end:
+                train_run(experiment, 0, data_folder, checkpoint, workers)
+        assert end.value.code == 128 + number
+        assert [signal.getsignal(each) for each in watch_module.SIGNALS] == handlers
+        steps = watch_steps(monkeypatch)
+        train_run(experiment, 0, data_folder, checkpoint, workers)
+        assert steps == [4, 5]
+        assert checkpoint.read_bytes() == finished.read_bytes()
+
+    def test_a_second_ctrl_c_ends_at_once(
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def interrupted(*_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(experiment, 0, data_folder, tmp_path / "plain-0.pt")
+        assert not list(tmp_path.glob("*.snapshot"))
 
     @pytest.mark.parametrize(("damaged", "goes_on_from"), [(0, 4), (1, 3), (KEPT, 0)])
     @pytest.mark.parametrize("left", [0, 0.5, 0.999])
@@ -945,8 +997,14 @@ class TestFailure:
         assert load(snapshot)["losses"].isfinite().all()
 
     def test_second_run_is_kept_off(
-        self, experiment: Experiment, data_folder: Path, finished: Path, tmp_path: Path
+        self,
+        experiment: Experiment,
+        data_folder: Path,
+        finished: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(snapshots_module, "PATIENCE_SECONDS", 0.1)
         checkpoint = tmp_path / "plain-0.pt"
         with Snapshots(checkpoint, {}).lock():
             with pytest.raises(LockError, match=r"plain-0\.pt is being trained"):
@@ -954,6 +1012,13 @@ class TestFailure:
             assert names_in(tmp_path) == {"plain-0.lock"}
         train_run(experiment, 0, data_folder, checkpoint)
         assert checkpoint.read_bytes() == finished.read_bytes()
+
+    def test_a_run_that_is_about_to_end_is_waited_for(self, tmp_path: Path) -> None:
+        holder = Snapshots(tmp_path / "plain-0.pt", {}).lock()
+        holder.__enter__()
+        threading.Timer(0.5, lambda: holder.__exit__(None, None, None)).start()
+        with Snapshots(tmp_path / "plain-0.pt", {}).lock():
+            pass
 
     def test_models_do_not_keep_each_other_off(
         self, experiment: Experiment, data_folder: Path, tmp_path: Path
