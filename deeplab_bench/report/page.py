@@ -6,11 +6,11 @@ from typing import Any
 
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import GLOSSARY
+from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.formats import ROOT
 from deeplab_bench.report.marks import MARKS, Marks, find_marks
 from deeplab_bench.report.results import ReportError, Results, find_outdated
 from deeplab_bench.report.samples import name_crf_panel, name_panel
-from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.results.files import get_notes_file
 from deeplab_bench.results.records import EvaluationRecord, read_record
 from deeplab_bench.settings.experiment import PRETRAINED
@@ -30,6 +30,7 @@ def render(results: Results, files: Mapping[str, str]) -> str:
         f"# Results: {results.profile}",
         summarise(results),
         find_marks(results).format_alert(),
+        show_findings(results),
         notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         f"All terms are explained in the [glossary]({PAGE_ROOT}{GLOSSARY}).",
         *show_table("Accuracy", "accuracy", files, show_figure("miou", "mean mIoU by model")),
@@ -96,20 +97,14 @@ def show_figure(name: str, description: str, suffix: str = "svg") -> str:
 
 
 def summarise(results: Results) -> str:
-    miou = summarise_miou(results)
-    best = str(miou["mean"].idxmax())
-    top = miou.loc[best]
-    name = f"`{best}` {find_marks(results).find_symbols(best)}".strip()
-    interval = (
-        f" (95 % interval {top['ci95_low']:.1f} to {top['ci95_high']:.1f})"
-        if captions.describe_scope(results)
-        else ""
-    )
     return (
         f"{count(len(results.models), 'model')}, each trained with "
-        f"{captions.count_seeds(results)}, under one protocol on {describe_data_set(results)}. "
-        f"The highest mean mIoU is that of {name}: {top['mean']:.1f} %{interval}."
+        f"{captions.count_seeds(results)}, under one protocol on {describe_data_set(results)}."
     )
+
+
+def show_findings(results: Results) -> str:
+    return "\n".join(f"- {finding}" for finding in list_findings(results))
 
 
 def describe_data_set(results: Results) -> str:

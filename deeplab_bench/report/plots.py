@@ -1,5 +1,6 @@
 """Figures of accuracy and training, and the rendering of every figure of a profile."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -44,6 +45,8 @@ from deeplab_bench.report.summaries import (
     summarise_miou,
 )
 from deeplab_bench.results.records import SIZES
+
+PANEL_COLUMNS = 4
 
 
 def render(results: Results) -> dict[str, bytes]:
@@ -176,32 +179,37 @@ def draw_per_class(results: Results) -> Figure:
 
 
 def draw_comparisons(results: Results) -> Figure:
-    """Draw the upper triangle of the differences: each model minus the models below it."""
+    """Draw the difference of every two models: blue where the row's is higher, red where lower."""
     compared = results.compared
     order = list(dict.fromkeys([*compared["model"], *compared["other"]]))  # from the highest mean
-    stars = np.where(compared["p_holm"] < SIGNIFICANT, "*", "")
-    shown = compared.assign(text=compared["difference"].map("{:.1f}".format) + stars)
+    mirrored = compared.rename(columns={"model": "other", "other": "model"})
+    mirrored["difference"] *= -1
+    both = pd.concat([compared, mirrored])
+    largest = both["difference"].max() or 1.0  # the colour of no difference is in the middle
+    rounded = both["difference"].map("{:+.1f}".format).replace(["+0.0", "-0.0"], "0.0")
+    shown = both.assign(text=rounded + np.where(both["p_holm"] < SIGNIFICANT, "*", ""))
     differences, texts = (
-        shown.pivot(index="model", columns="other", values=column).loc[order[:-1], order[1:]]
+        shown.pivot(index="model", columns="other", values=column).loc[order, order]
         for column in ("difference", "text")
     )
-    side = len(order) - 1
-    figure = make_figure(2.6 + 0.48 * side, 1.9 + 0.34 * side)
+    figure = make_figure(2.6 + 0.5 * len(order), 1.9 + 0.34 * len(order))
     axes = figure.subplots()
     sns.heatmap(
         differences,
         ax=axes,
         annot=texts.fillna(""),
         fmt="",
-        annot_kws={"fontsize": 8},
-        cmap="cividis",
+        annot_kws={"fontsize": 7.5},
+        cmap="RdBu",
+        vmin=-largest,
+        vmax=largest,
         linewidths=0.6,
         cbar_kws={"label": "Difference (points)"},
     )
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    axes.set_yticks(axes.get_yticks(), label_models(results, order[:-1]))
-    axes.set_xticks(axes.get_xticks(), label_models(results, order[1:]))
+    axes.set_yticks(axes.get_yticks(), label_models(results, order))
+    axes.set_xticks(axes.get_xticks(), label_models(results, order))
     slant_labels(axes)
     axes.set(title=f"{results.profile}: mIoU of the row's model minus the column's", ylabel="")
     significance = f"* differs, p < {SIGNIFICANT} after Holm's correction"
@@ -210,27 +218,55 @@ def draw_comparisons(results: Results) -> Figure:
 
 
 def draw_training_curves(results: Results) -> Figure:
+    """Draw a panel for each model: its loss, and those of the others in grey."""
     curves = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"]
     band = curves.agg(["mean", "min", "max"])
-    marks, columns = find_marks(results), count_legend_columns(results)
-    figure = make_figure(5.3 + 1.9 * columns, 3.6 if columns == 1 else 5.4)
-    axes = figure.subplots()
-    for model in results.models:
-        colour, _, line = choose_look(results, model)
-        curve, label = band.loc[model], marks.add_to(model)
-        axes.plot(curve.index, curve["mean"], line, color=colour, lw=1.4, label=label)
-        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, lw=0)
-    figure.legend(loc="outside right upper", ncols=columns)
-    axes.set_yscale("log")
-    axes.yaxis.set(
-        major_locator=LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)),
+    marks, columns = find_marks(results), min(len(results.models), PANEL_COLUMNS)
+    rows = math.ceil(len(results.models) / columns)
+    figure = make_figure(1.2 + 2.1 * columns, 1.0 + 1.7 * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    fits = collect_fits(results)
+    ends = band.groupby("model", sort=False).tail(1) * np.nan  # between two curves is no line
+    others = pd.concat([band, ends]).reset_index().sort_values("model", kind="stable")
+    for index, axes in enumerate(panels.flat):
+        if index >= len(results.models):
+            axes.set_visible(False)
+            continue
+        own = results.models[index]
+        colour, _, _ = choose_look(results, own)
+        axes.plot(others["iteration"], others["mean"], color="0.8", lw=0.7)
+        curve = band.loc[own]
+        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2, lw=0)
+        axes.plot(curve.index, curve["mean"], color=colour, lw=1.4)
+        axes.set_title(marks.add_to(own), weight="normal", fontsize=9, loc="center")
+        axes.text(0.97, 0.95, fits[own], transform=axes.transAxes, ha="right", va="top", size=7.5)
+        axes.margins(x=0.01)
+    panels[0, 0].set_yscale("log")
+    panels[0, 0].yaxis.set(
+        major_locator=LogLocator(subs=(1, 2, 5)),
         major_formatter="{x:g}",
         minor_locator=NullLocator(),
     )
-    axes.set(title=f"{results.profile}: training loss", ylabel="Cross-entropy")
-    axes.set_xlabel(f"Iteration{explain_band(results)}{explain_marks(marks)}")
-    axes.margins(x=0.01)
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(4))
+    figure.suptitle(f"{results.profile}: training loss", ha="left", x=0.01)
+    figure.supylabel("Cross-entropy", fontsize=9)
+    grey = " · grey: the other models" if len(results.models) > 1 else ""
+    below = f"{explain_band(results)}{grey}{explain_marks(marks)}"
+    figure.supxlabel(f"Iteration{below}", fontsize=9)
     return figure
+
+
+def collect_fits(results: Results) -> dict[str, str]:
+    """Describe the mean mIoU on training and validation images at the end, by model."""
+    found = {}
+    for model in results.models:
+        runs = [run for run in results.runs if run.model == model]
+        val = np.mean([100 * run.metrics.miou for run in runs])
+        trained = [run.training_images.miou for run in runs if run.training_images]
+        fits = [100 * miou for miou in trained if miou is not None]
+        lines = [f"training {np.mean(fits):.1f} %"] if fits else []
+        found[model] = "\n".join(["mIoU at the end", *lines, f"validation {val:.1f} %"])
+    return found
 
 
 def explain_band(results: Results) -> str:

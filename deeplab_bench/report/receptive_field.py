@@ -130,12 +130,14 @@ def draw_model(
     on_image.imshow(background, interpolation="none")
     draw_fields(on_image, run, choose_look(results, run.model)[0])
     theory = run.theoretical.size_px
-    on_image.set_xlabel("whole image" if theory is None else f"{theory} px", fontsize=8)
+    size = "whole image" if theory is None else f"{theory} px"
+    on_image.set_xlabel(f"in theory: {size}", fontsize=7.5)
     gradients = read_gradient_maps(results, run)
     measured = (run.effective.before, run.effective.after)
     for axes, pixels, field in zip((before, after), gradients, measured, strict=True):
         axes.imshow(pixels, cmap="cividis", vmin=0, vmax=1, interpolation="none")
-        axes.set_xlabel(f"{field.size_px:.0f} px, half {field.half_px:.0f}", fontsize=8)
+        sizes = f"effective {field.size_px:.0f} px\nhalf within {field.half_px:.0f} px"
+        axes.set_xlabel(sizes, fontsize=7.5)
     for axes in (on_image, before, after):
         axes.set_visible(True)
 

@@ -7,6 +7,7 @@ the value and the nearest valid one.
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -401,14 +402,9 @@ def _arguments(
     architecture: str, defaults: Mapping[str, Any], block: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
     """Return the profile's values of the architecture's arguments, overridden by the block's."""
-    parameters = list_arguments(architecture)
-    chosen = {name: value for name, value in defaults.items() if name in parameters} | dict(block)
-    fields: dict[str, Any] = {
-        name: (p.annotation, ... if p.default is p.empty else p.default)
-        for name, p in parameters.items()
-    }
-    schema = create_model(architecture, __base__=Settings, **fields)
-    arguments = _validated(schema, chosen, f"{where}.").model_dump(mode="json")
+    schema = _schema(architecture)
+    shared = {name: value for name, value in defaults.items() if name in schema.model_fields}
+    arguments = _validated(schema, shared | dict(block), f"{where}.").model_dump(mode="json")
     from_profile = {name for name in RATES if name in defaults and name not in block}
     if "output_stride" in arguments and (taken := from_profile & arguments.keys()):
         if "output_stride" not in defaults:
@@ -418,6 +414,15 @@ def _arguments(
         stride = arguments["output_stride"]
         arguments |= scale_rates(arguments, taken, defaults["output_stride"], stride, where)
     return arguments
+
+
+@cache
+def _schema(architecture: str) -> type[Settings]:
+    fields: dict[str, Any] = {
+        name: (p.annotation, ... if p.default is p.empty else p.default)
+        for name, p in list_arguments(architecture).items()
+    }
+    return create_model(architecture, __base__=Settings, **fields)
 
 
 def _second_phase(first: Experiment, changes: SecondPhase, where: str) -> Phase:

@@ -111,6 +111,7 @@ def train(profile: str, classes: list[str]) -> None:
     content = {
         "model": model.state_dict(),
         "classes": classes,
+        "experiment": experiment.model_dump(mode="json"),
         "history": {},
         "provenance": derive_provenance(experiment, 0, folder).model_dump(),
     }

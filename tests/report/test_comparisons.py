@@ -14,6 +14,7 @@ from scipy import stats
 from test_report import declare, frame, run_record
 
 from deeplab_bench.report import comparisons, page, plausibility, plots, statistics, tables
+from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import resample_miou
 from deeplab_bench.results.records import EvaluationRecord, History, TimingRecord
@@ -177,8 +178,46 @@ def test_the_figure_has_models_of_equal_scores() -> None:
         for seed in range(3)
     ]
     axes = plots.draw_comparisons(replace(results(), runs=runs)).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["psp", "aspp"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["fcn", "psp"]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["fcn", "psp", "aspp"]
+
+
+def test_the_figure_has_each_difference_with_both_signs() -> None:
+    found = results()
+    (mesh,) = plots.draw_comparisons(found).axes[0].collections
+    shown: np.ndarray[Any, Any] = np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan)
+    expected = [abs(difference) for difference in found.compared["difference"]]
+    np.testing.assert_allclose(shown, -shown.T)
+    assert sorted(shown[np.triu_indices(len(shown), 1)]) == pytest.approx(sorted(expected))
+
+
+# Findings
+
+
+def test_findings_are_the_decided_comparisons() -> None:
+    best, lowest, ties = list_findings(results())
+    assert re.fullmatch(
+        r"`aspp` has the highest mIoU, [\d.]+ % \(95 % interval [\d.]+ to [\d.]+\); `fcn` is "
+        r"lower, and `psp` cannot be told apart from it\.",
+        best,
+    )
+    assert re.fullmatch(
+        r"Every other model is above `fcn`, by [\d.]+ points \(`psp`, [\d.]+ to [\d.]+\) to [\d.]+ "
+        r"points \(`aspp`, [\d.]+ to [\d.]+\)\.",
+        lowest,
+    )
+    assert ties == (
+        "No difference can be told from 3 seeds and 40 validation images between `psp` and `aspp`."
+    )
+    assert all(f"- {finding}\n" in page.render(results(), {}) for finding in (best, lowest, ties))
+
+
+def test_one_seed_finds_no_difference() -> None:
+    best, ties = list_findings(results(seeds=1))
+    assert "lower" not in best and "highest mIoU" in best
+    assert ties == "Which models differ cannot be told from one seed."
+    (alone,) = list_findings(results(models=("fcn",)))
+    assert alone.startswith("`fcn` has the highest mIoU")
 
 
 # Implausible runs

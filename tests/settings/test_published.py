@@ -334,9 +334,14 @@ def test_the_catalogue_is_trained_as_the_papers_say() -> None:
     }
 
 
+@cache
+def load_committed() -> Params:
+    return load_params(COMMITTED)
+
+
 def citations_of_study(name: str) -> list[tuple[str, Citation, published.Published]]:
     """List the rows of a study's tables on VOC 2012 val that its models cite."""
-    params = load_params(COMMITTED)
+    params = load_committed()
     study = params.studies[name]
     paper, _, tables = study.paper.partition(", Table")
     numbers = re.findall(r"\d+", tables)
@@ -350,9 +355,9 @@ def citations_of_study(name: str) -> list[tuple[str, Citation, published.Publish
     ]
 
 
-@pytest.mark.parametrize("name", load_params(COMMITTED).studies)
+@pytest.mark.parametrize("name", load_committed().studies)
 def test_a_study_says_what_its_paper_publishes(name: str) -> None:
-    study = load_params(COMMITTED).studies[name]
+    study = load_committed().studies[name]
     found = citations_of_study(name)
     values = [row.value for _, _, row in found]
     assert study.expect == ((min(values), max(values)) if values else None)
@@ -362,7 +367,7 @@ def test_a_study_says_what_its_paper_publishes(name: str) -> None:
 
 
 def test_most_studies_have_published_scores() -> None:
-    without = [name for name in load_params(COMMITTED).studies if not citations_of_study(name)]
+    without = [name for name in load_committed().studies if not citations_of_study(name)]
     assert without == ["figure2", "same_stride", "fcn_skips", "pyramid_pooling", "scale_fusion"]
 
 

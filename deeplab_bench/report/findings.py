@@ -1,0 +1,157 @@
+"""Findings: what the decided comparisons of a profile say, a sentence each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+import pandas as pd
+
+from deeplab_bench.report.captions import count_images, count_seeds
+from deeplab_bench.report.marks import find_marks
+from deeplab_bench.report.paper import build_paper
+from deeplab_bench.report.results import Results
+from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.summaries import summarise_miou
+from deeplab_bench.report.tables import build_protocol_audit, collect_crf
+
+
+def list_findings(results: Results) -> list[str]:
+    """List the findings in Markdown. Only decided comparisons of models are called differences."""
+    finders = (find_best, find_lowest, find_ties, find_orderings, find_crf, find_fields, find_audit)
+    return [finding for find in finders if (finding := find(results))]
+
+
+def find_best(results: Results) -> str:
+    miou = summarise_miou(results)
+    best = str(miou["mean"].idxmax())
+    top = miou.loc[best]
+    interval = ""
+    if pd.notna(top["ci95_low"]):
+        interval = f" (95 % interval {top['ci95_low']:.1f} to {top['ci95_high']:.1f})"
+    finding = f"{name(results, best)} has the highest mIoU, {top['mean']:.1f} %{interval}"
+    if results.undecided_because or len(results.models) == 1:
+        return f"{finding}."
+    lower = [row.other for row in list_decided(results) if row.model == best]
+    others = [model for model in results.models if model not in (best, *lower)]
+    parts = []
+    if lower:
+        parts.append(f"{join(results, lower)} {'is' if len(lower) == 1 else 'are'} lower")
+    if others:
+        parts.append(f"{join(results, others)} cannot be told apart from it")
+    return f"{finding}; {', and '.join(parts)}."
+
+
+def find_lowest(results: Results) -> str:
+    """Say how far the lowest model is below those that are above it by decided comparisons."""
+    lowest = str(summarise_miou(results)["mean"].idxmin())
+    above = sorted(
+        (row for row in list_decided(results) if row.other == lowest),
+        key=lambda row: row.difference,
+    )
+    if len(above) < 2:
+        return ""
+    least, most = above[0], above[-1]
+    everyone = len(above) == len(results.models) - 1
+    who = "Every other model is" if everyone else f"{len(above)} models are"
+    return (
+        f"{who} above {name(results, lowest)}, by {describe_difference(results, least)} to "
+        f"{describe_difference(results, most)}."
+    )
+
+
+def find_ties(results: Results) -> str:
+    """Name the largest groups of which no two models differ by a decided comparison."""
+    if results.undecided_because:
+        reason = {"one seed": "from one seed", "few groups": "from so few groups of images"}
+        said = reason[results.undecided_because]
+        return f"Which models differ cannot be told {said}." if len(results.models) > 1 else ""
+    compared = results.compared
+    open_pairs = compared[compared["p_holm"] >= SIGNIFICANT]
+    graph = nx.Graph(list(zip(open_pairs["model"], open_pairs["other"], strict=True)))
+    order = list(results.models)
+    groups = [sorted(group, key=order.index) for group in nx.find_cliques(graph)]
+    if not groups:
+        return ""
+    groups.sort(key=lambda group: (-len(group), [order.index(model) for model in group]))
+    listed = "; nor between ".join(join(results, group) for group in groups)
+    images = count_images(results)
+    return f"No difference can be told from {count_seeds(results)} and {images} between {listed}."
+
+
+def find_orderings(results: Results) -> str:
+    cited = build_paper(results).data
+    if "ordering" not in cited or cited.empty or results.undecided_because:
+        return ""
+    counts = cited["ordering"].value_counts()
+    verdicts = {"agrees": "agreed", "disagrees": "contradicted", "undecided": "undecided"}
+    parts = [f"{counts.get(verdict, 0)} {text}" for verdict, text in verdicts.items()]
+    return f"Published orderings: of {len(cited)}, {', '.join(parts)}."
+
+
+def find_crf(results: Results) -> str:
+    if not results.crf_runs:
+        return ""
+    data = collect_crf(results)
+    last = data[data["iteration"] == data["iteration"].max()]
+    gains = []
+    for row in last.itertuples():
+        interval = (
+            f" ({row.gain_ci95_low:.1f} to {row.gain_ci95_high:.1f})"
+            if pd.notna(row.gain_ci95_low)
+            else ""
+        )
+        gains.append(f"{name(results, str(row.model))} by {row.gain_mean:+.1f} points{interval}")
+    return f"The fully connected CRF changes {join_words(gains)}."
+
+
+def find_fields(results: Results) -> str:
+    """Name the model whose theoretical field promises most beside what it uses."""
+    known = [run for run in results.fields if run.theoretical.size_px is not None]
+    if not known:
+        return ""
+    run = max(known, key=lambda run: (run.theoretical.size_px or 0) / run.effective.after.half_px)
+    return (
+        f"{name(results, run.model)} can see {run.theoretical.size_px} px in theory; half of what "
+        f"it uses after training lies within {run.effective.after.half_px:.0f} px."
+    )
+
+
+def find_audit(results: Results) -> str:
+    """Name the rule of scoring that changes the mIoU most."""
+    if not results.audits:
+        return ""
+    data = build_protocol_audit(results).data
+    changed = data[(data["variant"] != "protocol") & data["gain"].notna()]
+    if changed.empty:
+        return ""
+    row = changed.iloc[int(changed["gain"].abs().argmax())]
+    return (
+        f"By another rule of scoring, `{row['variant']}`, {name(results, row['model'])} would have "
+        f"{row['gain']:+.1f} points."
+    )
+
+
+def list_decided(results: Results) -> list[Any]:
+    """List the rows of the comparisons in which the first model is higher."""
+    if results.undecided_because or len(results.models) == 1:
+        return []
+    compared = results.compared
+    return list(compared[compared["p_holm"] < SIGNIFICANT].itertuples())
+
+
+def describe_difference(results: Results, row: Any) -> str:
+    interval = f"{row.ci95_low:.1f} to {row.ci95_high:.1f}"
+    return f"{row.difference:.1f} points ({name(results, str(row.model))}, {interval})"
+
+
+def name(results: Results, model: str) -> str:
+    return f"`{model}` {find_marks(results).find_symbols(model)}".strip()
+
+
+def join(results: Results, models: Sequence[str]) -> str:
+    return join_words([name(results, model) for model in models])
+
+
+def join_words(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
