@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = [
-    *("deeplab_bench", "lists", "pipelines", "results/published.yaml", "dvc.yaml", "README.md"),
+    *("deeplab_bench", "lists", "pipelines", "results/published.yaml", "docs/glossary.md"),
+    *("dvc.yaml", "README.md"),
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
 ]
 MADE = ["checkpoints", "data", "logs", "results/quick", "dvc.lock", ".dvc/cache", ".dvc/tmp"]

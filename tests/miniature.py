@@ -76,6 +76,8 @@ class Repository:
             shutil.copy(ROOT / name, root / name)
         (root / "results" / "notes").mkdir(parents=True)
         shutil.copy(ROOT / "results" / "published.yaml", root / "results")
+        (root / "docs").mkdir()
+        shutil.copy(ROOT / "docs" / "glossary.md", root / "docs")
         (root / "results" / "notes" / "miniature.md").write_text("A note.\n", encoding="utf-8")
         self.params = root / "params.yaml"
         self.params.write_text(MINIATURE, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tables, figures and a page for each profile, made only from the results in params.yaml."""
+"""Tables, figures and pages for each profile, made only from the results in params.yaml."""
 
 from deeplab_bench.report import (
     comparisons,
@@ -8,6 +8,7 @@ from deeplab_bench.report import (
     receptive_field,
     speed_tables,
     tables,
+    web,
 )
 from deeplab_bench.report.results import ReportError, load_results
 from deeplab_bench.settings.params import Params
@@ -28,5 +29,6 @@ def write_report(params: Params, profile: str) -> None:
         texts |= part.render(results)
     texts["README.md"] = page.render(results, texts)
     images = plots.render(results)
+    texts["report.html"] = web.page.render(results, texts, images)
     for name, content in ({k: text.encode() for k, text in texts.items()} | images).items():
         write_bytes(results.folder / name, content)

@@ -15,10 +15,21 @@ from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.report.tables import build_protocol_audit, collect_crf
 
 
-def list_findings(results: Results) -> list[str]:
-    """List the findings in Markdown. Only decided comparisons of models are called differences."""
-    finders = (find_best, find_lowest, find_ties, find_orderings, find_crf, find_fields, find_audit)
-    return [finding for find in finders if (finding := find(results))]
+def list_findings(results: Results) -> dict[str, str]:
+    """List the findings in Markdown, by what they are about.
+
+    Only decided comparisons of models are called differences.
+    """
+    finders = {
+        "best": find_best,
+        "lowest": find_lowest,
+        "ties": find_ties,
+        "orderings": find_orderings,
+        "crf": find_crf,
+        "fields": find_fields,
+        "audit": find_audit,
+    }
+    return {name: finding for name, find in finders.items() if (finding := find(results))}
 
 
 def find_best(results: Results) -> str:

@@ -104,7 +104,7 @@ def summarise(results: Results) -> str:
 
 
 def show_findings(results: Results) -> str:
-    return "\n".join(f"- {finding}" for finding in list_findings(results))
+    return "\n".join(f"- {finding}" for finding in list_findings(results).values())
 
 
 def describe_data_set(results: Results) -> str:
@@ -215,7 +215,8 @@ def show_samples(results: Results) -> str:
 def describe_files(results: Results) -> str:
     return (
         f"```sh\nmake repro PROFILE={results.profile}\n```\n\n"
-        "runs what is missing or out of date and writes this page. Tables are in [tables](tables) "
+        "runs what is missing or out of date and writes this page, and `report.html`: the same with "
+        "interactive charts, in one file that is not in git. Tables are in [tables](tables) "
         "as CSV, Markdown and LaTeX, figures in [plots](plots) as SVG and PNG, the scores of each "
         "run in [runs](runs), its times in [timings](timings)."
     )

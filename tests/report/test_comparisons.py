@@ -195,7 +195,7 @@ def test_the_figure_has_each_difference_with_both_signs() -> None:
 
 
 def test_findings_are_the_decided_comparisons() -> None:
-    best, lowest, ties = list_findings(results())
+    best, lowest, ties = list_findings(results()).values()
     assert re.fullmatch(
         r"`aspp` has the highest mIoU, [\d.]+ % \(95 % interval [\d.]+ to [\d.]+\); `fcn` is "
         r"lower, and `psp` cannot be told apart from it\.",
@@ -213,10 +213,10 @@ def test_findings_are_the_decided_comparisons() -> None:
 
 
 def test_one_seed_finds_no_difference() -> None:
-    best, ties = list_findings(results(seeds=1))
+    best, ties = list_findings(results(seeds=1)).values()
     assert "lower" not in best and "highest mIoU" in best
     assert ties == "Which models differ cannot be told from one seed."
-    (alone,) = list_findings(results(models=("fcn",)))
+    (alone,) = list_findings(results(models=("fcn",))).values()
     assert alone.startswith("`fcn` has the highest mIoU")
 
 
