@@ -215,8 +215,8 @@ def show_samples(results: Results) -> str:
 def describe_files(results: Results) -> str:
     return (
         f"```sh\nmake repro PROFILE={results.profile}\n```\n\n"
-        "runs what is missing or out of date and writes this page, and `report.html`: the same with "
-        "interactive charts, in one file that is not in git. Tables are in [tables](tables) "
+        "runs what is missing or out of date and writes this page, and `report.html`: the same "
+        "with interactive charts, in one file that is not in git. Tables are in [tables](tables) "
         "as CSV, Markdown and LaTeX, figures in [plots](plots) as SVG and PNG, the scores of each "
         "run in [runs](runs), its times in [timings](timings)."
     )
