@@ -8,7 +8,7 @@ JOBS ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro plan verify compare chaos submit test lint lock
+.PHONY: repro plan verify compare dag chaos submit test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -22,6 +22,10 @@ plan: .venv/installed
 # Makes committed runs again in a clone, and says whether they come out the same.
 verify: .venv/installed
 	deeplab-bench verify $(PROFILE)
+
+# Draws the graph of the stages.
+dag: .venv/installed
+	deeplab-bench dag
 
 # Says which rows of the committed results changed: make compare A=v0.1 B=HEAD
 compare: .venv/installed
