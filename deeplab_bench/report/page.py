@@ -20,7 +20,7 @@ from deeplab_bench.writing import write_bytes
 
 PAGE_ROOT = "../../"  # from the folder of the page
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-README_PROFILES = ("quick", "camvid")
+README_PROFILES = ("quick", "voc_animals")
 
 
 def render(results: Results, files: Mapping[str, str]) -> str:
