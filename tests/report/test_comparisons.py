@@ -395,7 +395,7 @@ def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:
             assert f"Implausible: aspp ({reason})" in text.replace("\\%", "%")
             assert "psp †" not in text
     text = page.render(found, files)
-    assert "`aspp` †: " in text
+    assert "`aspp` † " in text
     assert text.index("† Implausible: aspp") < text.index("## Accuracy")
     assert plots.label_models(found, ["psp", "aspp"]) == ["psp", "aspp †"]
     assert files["tables/training_curves.csv"].count(",20,\n") == 1

@@ -62,7 +62,7 @@ def list_sections(
 ) -> list[Section]:
     findings = list_findings(results)
     several = len(results.models) > 1
-    classes, ties = [charts.draw_per_class(results)], [charts.draw_comparisons(results)]
+    ties = [charts.draw_comparisons(results)] if several else []
     cost = [charts.draw_tradeoff(results)] if results.speeds else []
     notes = get_notes_file(results.profile)
     return [
@@ -74,12 +74,12 @@ def list_sections(
         Section(
             "Classes",
             findings.get("lowest", ""),
-            [*classes, *fold("Table", show_table(texts, "per_class"))],
+            [charts.draw_per_class(results), *fold("Table", show_table(texts, "per_class"))],
         ),
         Section(
             "Differences",
             findings.get("ties", ""),
-            [*ties, *fold("Table", show_table(texts, "comparisons"))] if several else [],
+            [*ties, *fold("Table", show_table(texts, "comparisons"))],
         ),
         Section("Beside the papers", findings.get("orderings", ""), show_table(texts, "paper")),
         Section("Accuracy and cost", "", [*cost, *fold("Table", show_table(texts, "speed"))]),
