@@ -43,9 +43,7 @@ def build_graph(stages: Mapping[str, Any]) -> nx.DiGraph:
 
 def list_paths(stage: Mapping[str, Any], key: str) -> list[str]:
     """List dependencies or outputs; an output may be a mapping of its path to its settings."""
-    return [next(iter(path)) for path in stage.get(key, ()) if isinstance(path, Mapping)] + [
-        path for path in stage.get(key, ()) if isinstance(path, str)
-    ]
+    return [path if isinstance(path, str) else next(iter(path)) for path in stage.get(key, ())]
 
 
 def is_inside(path: str, folder: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
@@ -122,17 +123,7 @@ def draw_tradeoff(results: Results) -> Markup:
 def draw_curves(results: Results) -> Markup:
     """Draw the mean training loss over the seeds; a click on a name hides its curve."""
     curves = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"].mean()
-    figure = go.Figure()
-    for model in results.models:
-        curve = curves.loc[model]
-        figure.add_scatter(
-            x=curve.index,
-            y=curve,
-            name=label(results, [model])[0],
-            mode="lines",
-            line={"color": colours(results, [model])[0], "width": 1.5},
-            hovertemplate="iteration %{x}: %{y:.3f}<extra>" + model + "</extra>",
-        )
+    figure = draw_lines(results, curves, "iteration %{x}: %{y:.3f}", "lines", width=1.5)
     axes: dict[str, Any] = {"xaxis": {"title": "Iteration"}}
     return finish(figure, "curves", 420, **axes, yaxis={"title": "Cross-entropy", "type": "log"})
 
@@ -141,20 +132,28 @@ def draw_context_radius(results: Results) -> Markup:
     """Draw the accuracy of pixels by the context that they need."""
     scores = results.radius_scores().groupby(["model", "largest_px"], sort=False)["accuracy"]
     accuracy = scores.mean()
+    figure = draw_lines(results, accuracy, "up to %{x} px: %{y:.1f} %", "lines+markers")
+    ticks = [int(radius) for radius in accuracy.index.unique("largest_px")]
+    axis = {"title": "Context radius, up to (px)", "type": "log", "tickvals": ticks}
+    return finish(figure, "context_radius", 420, xaxis=axis, yaxis={"title": "Pixel accuracy (%)"})
+
+
+def draw_lines(
+    results: Results, curves: "pd.Series[float]", hover: str, mode: str, width: float = 2
+) -> go.Figure:
+    """Draw a line for each model; ``curves`` are indexed by ``model``, then by the position."""
     figure = go.Figure()
     for model in results.models:
-        curve = accuracy.loc[model]
+        curve = curves.xs(model, level="model")
         figure.add_scatter(
             x=curve.index,
             y=curve,
             name=label(results, [model])[0],
-            mode="lines+markers",
-            line={"color": colours(results, [model])[0]},
-            hovertemplate="up to %{x} px: %{y:.1f} %<extra>" + model + "</extra>",
+            mode=mode,
+            line={"color": colours(results, [model])[0], "width": width},
+            hovertemplate=f"{hover}<extra>{model}</extra>",
         )
-    ticks = [int(radius) for radius in accuracy.index.unique("largest_px")]
-    axis = {"title": "Context radius, up to (px)", "type": "log", "tickvals": ticks}
-    return finish(figure, "context_radius", 420, xaxis=axis, yaxis={"title": "Pixel accuracy (%)"})
+    return figure
 
 
 def finish(figure: go.Figure, name: str, height: int, **layout: Mapping[str, Any]) -> Markup:
