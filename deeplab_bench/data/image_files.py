@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ def read_photograph(source: Path | Image.Image) -> Pixels:
 
     Raises:
         DataError: it is damaged, very large, or no image; or it has 16 bits a channel or
-            transparent pixels.
+            transparent pixels, or a colour profile that cannot be used.
         FileNotFoundError: it does not exist.
     """
     if isinstance(source, Path):
@@ -56,11 +56,16 @@ def _convert_photograph(image: Image.Image, name: str) -> Pixels:
     profile = image.info.get("icc_profile")
     upright = ImageOps.exif_transpose(image)
     if profile and _describe_profile(image):
-        with suppress(ImageCms.PyCMSError, OSError):
+        try:
             given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             srgb = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(upright, given, srgb, outputMode="RGB")
-            upright = converted or upright
+            plain = upright if upright.mode == "CMYK" else upright.convert("RGB")
+            converted = ImageCms.profileToProfile(plain, given, srgb, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError) as error:
+            raise DataError(
+                f"{name} has a colour profile that cannot be used ({error}): convert it to sRGB"
+            ) from error
+        upright = converted or upright
     return np.asarray(upright.convert("RGB"))
 
 

@@ -46,6 +46,15 @@ def colour_profile(name: str) -> bytes:
     return profile.tobytes()
 
 
+def profile_of_bgr() -> bytes:
+    """Return the profile of sRGB with the colours of its first and last channel exchanged."""
+    profile = colour_profile("sRGB")
+    red, blue = (profile.index(name) for name in (b"rXYZ", b"bXYZ"))
+    swapped = bytearray(profile)
+    swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(swapped).replace("sRGB".encode("utf-16-be"), "sBGR".encode("utf-16-be"))
+
+
 class TestImages:
     @pytest.mark.parametrize(
         ("mode", "save"),
@@ -214,6 +223,22 @@ class TestPhotographs:
         """Check white, whose three values are the same in LAB's profile and in sRGB."""
         Image.new("CMYK", (2, 2), (0, 0, 0, 0)).save(tmp_path / "x.jpg")
         assert read_photograph(tmp_path / "x.jpg").min() > 250
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+    def test_the_colour_profile_counts(self, mode: str, tmp_path: Path) -> None:
+        """Check a profile whose first channel is blue and whose last is red."""
+        path = tmp_path / "x.png"
+        Image.fromarray(RGB).convert(mode).save(path, icc_profile=profile_of_bgr())
+        with Image.open(path) as image:
+            stored = np.asarray(image.convert("RGB")).astype(int)
+        assert np.abs(read_photograph(path) - stored[..., ::-1]).max() <= 1
+
+    @pytest.mark.parametrize("profile", [colour_profile("XYZ"), b"no profile"])
+    def test_a_profile_that_cannot_be_used_is_refused(self, profile: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "x.jpg"
+        Image.fromarray(RGB).save(path, icc_profile=profile)
+        with pytest.raises(DataError, match=r"x.jpg has a colour profile that cannot be used"):
+            read_photograph(path)
 
     @pytest.mark.parametrize(
         ("mode", "said"),
