@@ -22,6 +22,7 @@ TOOLS = {
     "readme": "put the results into README.md",
     "verify": "make committed runs again in a clone, and say whether they come out the same",
     "predict": "write a trained model's classes of photographs, and pictures of them",
+    "score": "score label files that another network predicted, as our own",
     "export": "write a trained network as ONNX or as a program of torch.export",
     "submit": "pack predictions of Pascal VOC's test images for its evaluation server",
 }

@@ -2,6 +2,7 @@
 
 from deeplab_bench.report import (
     comparisons,
+    label_files,
     page,
     paper,
     plots,
@@ -25,7 +26,7 @@ def write_report(params: Params, profile: str) -> None:
     """
     results = load_results(params, profile)
     texts: dict[str, str] = {}
-    for part in (tables, speed_tables, comparisons, paper, receptive_field):
+    for part in (tables, speed_tables, comparisons, paper, receptive_field, label_files):
         texts |= part.render(results)
     texts["README.md"] = page.render(results, texts)
     images = plots.render(results)

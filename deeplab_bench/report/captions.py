@@ -32,6 +32,8 @@ STAGES = {
     "training_speed": ("speed",),
     "protocol_audit": ("train",),
     "receptive_field": ("train",),
+    **dict.fromkeys(("label_files", "label_files_per_class", "label_files_audit"), ("score",)),
+    "label_files_comparisons": ("train", "evaluate", "score"),
 }
 
 
@@ -263,6 +265,43 @@ def describe_comparisons(results: Results) -> Caption:
         else "",
     )
     return Caption(text, ("Pooled", *list_interval(results), "p", "Higher and undecided"))
+
+
+def describe_label_files(results: Results) -> Caption:
+    text = join_sentences(
+        f"mIoU in percent on {count_images(results)} of label files that other networks predicted, "
+        "scored as our own predictions; their training is not under our protocol.",
+        make_sentence(
+            f"95 % interval over images alone ({describe_resamples(results)})",
+            describe_sizes(results),
+        ),
+    )
+    terms = ("mIoU", *list_interval(results), "Pixel accuracy", "Object size", "Boundary IoU")
+    return Caption(text, terms)
+
+
+def describe_label_file_comparisons(results: Results) -> Caption:
+    seeds = f", and over the {count_seeds(results)} of our model" if len(results.seeds) > 1 else ""
+    text = join_sentences(
+        "mIoU of the label files minus the mean of our model in points, on the same "
+        f"{count_images(results)}.",
+        f"95 % interval over images ({describe_resamples(results)}){seeds}, for one pair; it "
+        "leaves out the seeds of the other network.",
+    )
+    return Caption(text, list_interval(results))
+
+
+def describe_label_classes(results: Results) -> Caption:
+    return Caption(f"IoU in percent on {count_images(results)}.", ("mIoU",))
+
+
+def describe_label_audit(results: Results) -> Caption:
+    text = (
+        "The same label files by the scoring variants found in published code: mIoU in percent on "
+        f"{count_images(results)}, gain in points. Two variants predict on other images and need "
+        "the network."
+    )
+    return Caption(text, ("Scoring variants", "Gain"))
 
 
 def describe_data(results: Results) -> str:

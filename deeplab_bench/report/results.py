@@ -16,7 +16,7 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import find_bad_starts, find_implausible, find_unfinished
-from deeplab_bench.results.code_digest import compute_code_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256, compute_imported_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import (
@@ -25,11 +25,13 @@ from deeplab_bench.results.records import (
     CRFRecord,
     CRFTimingRecord,
     EvaluationRecord,
+    LabelFilesRecord,
     Pretrained,
     PretrainingRecord,
     ReceptiveFieldRecord,
     Record,
     RunRecord,
+    Scores,
     Source,
     SourcedRecord,
     SpeedRecord,
@@ -41,6 +43,7 @@ from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
 
 PRETRAIN = "pretrain"  # the stage
+MEASURES = "deeplab_bench.evaluation.measures.registry"  # the code that label files' scores are of
 
 
 class ReportError(UserError):
@@ -63,6 +66,7 @@ class Results:
     audits: list[AuditRecord] = field(default_factory=list)
     inference_timings: list[TimingRecord] = field(default_factory=list)
     pretrained: Pretrained | None = None
+    label_files: list[LabelFilesRecord] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -102,7 +106,10 @@ class Results:
             PRETRAIN, type(self.data).__module__
         ):
             found |= {model: (PRETRAIN, *found.get(model, ())) for model in self.from_pretrained}
-        return {model: found[model] for model in self.models if model in found}
+        in_order = {model: found[model] for model in self.models if model in found}
+        today = compute_imported_sha256(MEASURES)
+        others = [each.name for each in self.label_files if each.code_sha256 != today]
+        return in_order | dict.fromkeys(others, ("score",))
 
     @property
     def from_pretrained(self) -> list[str]:
@@ -120,11 +127,14 @@ class Results:
             "speed": self.speeds,
         }
         unknown = Source(commit=None, dirty=None, lock_sha256=None)
-        return list(
-            dict.fromkeys(
-                record.sources.get(stage, unknown) for stage in stages for record in records[stage]
-            )
-        )
+        found = [
+            record.sources.get(stage, unknown)
+            for stage in stages
+            for record in records.get(stage, ())
+        ]
+        if "score" in stages:
+            found += [each.source for each in self.label_files]
+        return list(dict.fromkeys(found))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -151,12 +161,21 @@ class Results:
     @cached_property
     def resampled(self) -> pd.DataFrame:
         """The mIoU in percent on each resample of the groups, by model, mean over its seeds."""
-        return _resampled(self.runs, "model", self.groups)
+        names = pd.Index([run.model for run in self.runs], name="model")
+        return _resampled(self.runs, names, self.groups)
 
     @cached_property
     def resampled_inferences(self) -> pd.DataFrame:
         """The mIoU on the same resamples, by way of inference and model."""
-        return _resampled(self.inferences, ["inference", "model"], self.groups)
+        pairs = [(run.inference, run.model) for run in self.inferences]
+        names = pd.MultiIndex.from_tuples(pairs, names=["inference", "model"])
+        return _resampled(self.inferences, names, self.groups)
+
+    @cached_property
+    def resampled_label_files(self) -> pd.DataFrame:
+        """The mIoU on the same resamples, by the name of the label files."""
+        names = pd.Index([each.name for each in self.label_files], name="model")
+        return _resampled(self.label_files, names, self.groups)
 
     @cached_property
     def miou_by_seed(self) -> pd.DataFrame:
@@ -196,11 +215,19 @@ class Results:
 
     def scores(self) -> pd.DataFrame:
         """Return a row per run: ``model``, ``seed``, and every score in percent."""
-        return pd.DataFrame([_scores(run) for run in self.runs])
+        rows = [{"model": run.model, "seed": run.seed} | _scores(run) for run in self.runs]
+        return pd.DataFrame(rows)
+
+    def label_file_scores(self) -> pd.DataFrame:
+        """Return a row per set of label files: ``model``, its name, and every score in percent."""
+        return pd.DataFrame([{"model": each.name} | _scores(each) for each in self.label_files])
 
     def inference_scores(self) -> pd.DataFrame:
         """Return the same rows for other ways of inference, with the column ``inference``."""
-        rows = [{"inference": run.inference, **_scores(run)} for run in self.inferences]
+        rows = [
+            {"inference": run.inference, "model": run.model, "seed": run.seed} | _scores(run)
+            for run in self.inferences
+        ]
         return pd.DataFrame(rows)
 
     def crf_scores(self) -> pd.DataFrame:
@@ -287,6 +314,7 @@ def load_results(params: Params, profile: str) -> Results:
         [load_run(params, each.audit, AuditRecord, each) for each in of_runs(run.audit)],
         [read_record(each.evaluation_timing(name), TimingRecord) for each, name in others],
         load_pretrained(params, files),
+        load_label_files(params, files),
     )
     require_equal_data(results)
     require_equal_weights(results)
@@ -345,6 +373,18 @@ def load_pretrained(params: Params, files: ProfileFiles) -> Pretrained | None:
     return result
 
 
+def load_label_files(params: Params, files: ProfileFiles) -> list[LabelFilesRecord]:
+    """Read the scores of label files that ``deeplab-bench score`` has written for a profile."""
+    records = []
+    for path in sorted(files.label_files.glob("*.json")):
+        record = read_record(path, LabelFilesRecord)
+        require(path, record, profile=files.profile, name=path.stem)
+        if record.name in params.models:
+            raise ReportError(f"{path} has the name of a model of params.yaml: rename one of them")
+        records.append(record)
+    return records
+
+
 def require_equal_weights(results: Results) -> None:
     """Refuse results of models that started from the weights of another pretraining."""
     if results.pretrained is None:
@@ -375,6 +415,12 @@ def require_equal_data(results: Results) -> None:
                 f"{record.model}, seed {record.seed}, was made from other data than {first.model}, "
                 f"seed {first.seed}: run `dvc repro`"
             )
+    for each in results.label_files:
+        if each.data_sha256 != expected or list(each.images) != list(first.images):
+            raise ReportError(
+                f"{each.name} was scored on other data than {first.model}: run `deeplab-bench "
+                "score` again"
+            )
 
 
 def require(path: Path, record: Record, **expected: str | int) -> None:
@@ -385,24 +431,22 @@ def require(path: Path, record: Record, **expected: str | int) -> None:
             )
 
 
-def _resampled(
-    runs: Sequence[EvaluationRecord], by: str | list[str], groups: Sequence[int]
-) -> pd.DataFrame:
-    pixels = np.stack([statistics.count_class_pixels(run) for run in runs], axis=1)
+def _resampled(records: Sequence[Scores], names: pd.Index, groups: Sequence[int]) -> pd.DataFrame:
+    """Return the mIoU in percent on each resample, (resamples, names), mean over equal names."""
+    pixels = np.stack([statistics.count_class_pixels(record) for record in records], axis=1)
     pixels = statistics.sum_groups(pixels, groups)
-    names = pd.DataFrame([{"inference": run.inference, "model": run.model} for run in runs])
-    mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, pd.MultiIndex.from_frame(names))
-    return mious.groupby(level=by, sort=False).mean().T
+    mious = pd.DataFrame(100 * statistics.resample_miou(*pixels).T, index=names)
+    return mious.groupby(level=list(names.names), sort=False).mean().T
 
 
-def _scores(run: EvaluationRecord) -> dict[str, Any]:
-    by_size = {f"miou_{s}": v for s, v in zip(SIZES, run.object_size.miou, strict=True)}
-    fractions = run.metrics.model_dump() | by_size | {f"iou_{c}": v for c, v in run.iou.items()}
-    near = run.boundaries
+def _scores(record: Scores) -> dict[str, float]:
+    by_size = {f"miou_{s}": v for s, v in zip(SIZES, record.object_size.miou, strict=True)}
+    fractions = record.metrics.model_dump() | by_size
+    near = record.boundaries
+    fractions |= {f"iou_{c}": v for c, v in record.iou.items()}
     fractions |= {"boundary_miou": near.boundary_miou}
     percents = {k: _percent(v) for k, v in fractions.items()}
-    trimaps = _trimaps(near.trimap_widths_px, near.trimap_miou)
-    return {"model": run.model, "seed": run.seed} | percents | trimaps
+    return percents | _trimaps(near.trimap_widths_px, near.trimap_miou)
 
 
 def _percent(value: float | None) -> float:

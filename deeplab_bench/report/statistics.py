@@ -49,7 +49,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from deeplab_bench.results.records import EvaluationRecord
+from deeplab_bench.results.records import Scores
 
 LEAST_GROUPS = 10  # of images; with fewer, comparisons are undecided
 LEVEL = 0.95
@@ -167,10 +167,10 @@ def resample_miou(
     return np.concatenate(parts)
 
 
-def count_class_pixels(run: EvaluationRecord) -> NDArray[np.int64]:
-    """Return the intersections and unions of every image of a run, (2, images, C)."""
-    pixels = np.zeros((2, len(run.images), len(run.classes)), dtype=np.int64)
-    for row, entries in enumerate(run.images.values()):
+def count_class_pixels(record: Scores) -> NDArray[np.int64]:
+    """Return the intersections and unions of every image, (2, images, C)."""
+    pixels = np.zeros((2, len(record.images), len(record.classes)), dtype=np.int64)
+    for row, entries in enumerate(record.images.values()):
         for index, *both in entries:
             pixels[:, row, index] = both
     return pixels

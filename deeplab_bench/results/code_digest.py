@@ -43,7 +43,12 @@ def compute_code_sha256(stage: str, module: str | None = None) -> str:
     ``module`` is the architecture or the data set that the stage imports by its name. No other
     architecture or data set counts.
     """
-    modules = [f"pipelines.{stage}"] if module is None else [f"pipelines.{stage}", module]
+    return compute_imported_sha256(f"pipelines.{stage}", *([module] if module else []))
+
+
+@cache
+def compute_imported_sha256(*modules: str) -> str:
+    """Compute the digest of these modules and all files of the project that they import."""
     digest = hashlib.sha256()
     for path in list_imported_files(modules):
         digest.update(f"{path} {_compute_sha256(_read(path))}\n".encode())

@@ -55,6 +55,11 @@ class ProfileFiles:
         return self.folder / "timings" / "pretrain.json"
 
     @property
+    def label_files(self) -> Path:
+        """The folder with the scores of label files that other networks predicted."""
+        return self.folder / "runs" / "label_files"
+
+    @property
     def sample_images(self) -> Path:
         return self.folder / "samples" / "images.png"
 

@@ -102,13 +102,12 @@ class TrainingImages(Record):
     miou: Fraction | None
 
 
-class EvaluationRecord(RunRecord):
-    """The metrics of a run under one way of inference."""
+class Scores(Record):
+    """The metrics of predictions for all images of a split.
 
-    inference: str
-    architecture: str
-    settings: dict[str, Any]
-    parameters: int
+    ``images`` has, for each image, [class, intersection, union] in pixels.
+    """
+
     classes: tuple[str, ...]
     metrics: Metrics
     iou: dict[str, Fraction | None]
@@ -117,8 +116,6 @@ class EvaluationRecord(RunRecord):
     boundaries: Boundaries
     context_radius: ContextRadius | None
     images: dict[str, tuple[tuple[int, int, int], ...]]
-    training: History
-    training_images: TrainingImages | None = None
 
     @field_validator("iou")
     @classmethod
@@ -139,12 +136,40 @@ class EvaluationRecord(RunRecord):
         return images
 
 
+class EvaluationRecord(RunRecord, Scores):
+    """The metrics of a run under one way of inference."""
+
+    inference: str
+    architecture: str
+    settings: dict[str, Any]
+    parameters: int
+    training: History
+    training_images: TrainingImages | None = None
+
+
 class Source(Record):
     """The source that a stage was run from (``runtime.source``); None is unknown."""
 
     commit: str | None
     dirty: bool | None
     lock_sha256: str | None
+
+
+class LabelFilesRecord(Scores):
+    """The metrics of label files that another network predicted.
+
+    ``variants`` are the mIoU under the scoring variants that label files suffice for; None where it
+    is not defined. ``labels_sha256`` is a digest of all predicted pixels, ``code_sha256`` that of
+    the measures' code.
+    """
+
+    profile: str
+    name: str
+    data_sha256: str
+    code_sha256: str
+    labels_sha256: str
+    source: Source
+    variants: dict[str, Fraction | None]
 
 
 class SourcedRecord(Record):

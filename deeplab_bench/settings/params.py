@@ -50,7 +50,8 @@ from deeplab_bench.settings.training import Training
 
 PARAMS_FILE = Path("params.yaml")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # becomes part of a path
+NAME_PATTERN = r"^[A-Za-z0-9_.]+$"  # a name becomes part of a path
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 
 

@@ -92,6 +92,16 @@ def list_sections(
         ),
         Section("Rules of scoring", findings.get("audit", ""), show_table(texts, "protocol_audit")),
         Section(
+            "Networks of others",
+            "",
+            [
+                *show_table(texts, "label_files"),
+                *show_table(texts, "label_files_comparisons"),
+                *fold("By class", show_table(texts, "label_files_per_class")),
+                *fold("By scoring variant", show_table(texts, "label_files_audit")),
+            ],
+        ),
+        Section(
             "Samples",
             sliders=[build_samples(results)] if results.has_samples else [],
         ),
