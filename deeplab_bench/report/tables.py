@@ -61,7 +61,8 @@ def build_accuracy(results: Results) -> Table:
     text = merge_interval(format_cells(data))
     ends = text["rank_low"] + " to " + text["rank_high"]
     text["rank"] += " (" + (results.undecided_because or ends) + ")"
-    text["output_stride"] += "/" + text["eval_output_stride"]
+    both = text["output_stride"] + "/" + text["eval_output_stride"]
+    text["output_stride"] = both.where(text["output_stride"] != "", "")
     text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *results.warnings])
     text = text.rename(columns={"output_stride": "output_strides"})
     title = f"Accuracy on the profile {results.profile}"
@@ -93,11 +94,12 @@ def collect_accuracy(results: Results) -> pd.DataFrame:
 def collect_output_strides(results: Results) -> dict[str, dict[str, str]]:
     """Return the output strides of training and of the plain way of inference, by model.
 
-    Those of two phases of training are separated by a comma.
+    Those of two phases of training are separated by a comma. An architecture without this argument
+    has none.
     """
     experiments = {m: results.params.experiment(results.profile, m) for m in results.models}
     trained = {
-        model: [str(phase.arguments["output_stride"]) for phase in experiment.phases]
+        model: [str(phase.arguments.get("output_stride", "")) for phase in experiment.phases]
         for model, experiment in experiments.items()
     }
     return {
@@ -197,9 +199,9 @@ def describe_inference(results: Results, name: str, model: str) -> str:
     arguments = results.params.experiment(results.profile, model).arguments_at(
         settings.output_stride
     )
+    stride = [f"output_stride {arguments['output_stride']}"] if "output_stride" in arguments else []
     scales = ", ".join(f"{scale:g}" for scale in settings.scales)
-    mirrored = ", flip" if settings.flip else ""
-    return f"output_stride {arguments['output_stride']}, scales {scales}{mirrored}"
+    return ", ".join([*stride, f"scales {scales}", *(["flip"] if settings.flip else [])])
 
 
 def build_crf(results: Results) -> Table:

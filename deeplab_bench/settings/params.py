@@ -328,6 +328,13 @@ class Params(Settings):
                 f"{where}: training.batch_norm 'frozen' keeps the statistics of pretrained weights:"
                 " give training.weights, now 'none'"
             )
+        if "backbone" not in experiment.arguments:
+            for key, off in (("weights", "none"), ("zero_init_residual", False)):
+                if getattr(first, key) != off:
+                    raise ParamsError(
+                        f"{where}: the architecture has no backbone of ours, which "
+                        f"training.{key} needs: set it to {json.dumps(off)}"
+                    )
         if first.weights == PRETRAINED:
             self._check_pretrained(experiment, where)
         strides = [self.inference[name].output_stride for name in self.run.inference]

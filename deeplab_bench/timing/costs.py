@@ -101,7 +101,7 @@ def list_downloads(params: Params, profile: str, models: Sequence[str]) -> Itera
     sizes = {a.filename: a.size_bytes for a in params.profile[profile].data.archives()}
     for model in models:
         experiment = params.experiment(profile, model)
-        backbone = experiment.arguments["backbone"]
+        backbone = experiment.arguments.get("backbone", "")
         if needs_download(experiment.training.weights, backbone):
             mebibytes = get_imagenet_weights(backbone).meta["_file_size"]
             sizes[find_weights_archive(backbone).filename] = round(mebibytes * 2**20)
