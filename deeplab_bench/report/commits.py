@@ -1,5 +1,6 @@
 """Commits that hold files, and the digests of code at a commit."""
 
+import hashlib
 import importlib.util
 import tarfile
 import tempfile
@@ -18,6 +19,16 @@ def find_holder(path: Path) -> str | None:
 def is_edited(path: Path) -> bool:
     """Return whether a file has changes that are in no commit."""
     return bool(run_git("status", "--porcelain", "--", str(path), root=Path()))
+
+
+@cache
+def find_committed(path: str, sha256: str) -> str | None:
+    """Find the text that a file had in some commit, by its digest; None if no commit has it."""
+    for commit in (run_git("log", "--format=%H", "--", path, root=Path()) or "").split():
+        text = run_git("show", f"{commit}:{path}", root=Path())
+        if text is not None and hashlib.sha256(text.encode()).hexdigest() == sha256:
+            return text
+    return None
 
 
 @cache

@@ -6,6 +6,7 @@ value, setting, code, data set, file of weights or lock file.
 
 import hashlib
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError, suggest_nearest
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report.captions import COMMIT_DIGITS, describe_commit, describe_environments
-from deeplab_bench.report.commits import compute_code_at, find_holder, is_edited
+from deeplab_bench.report.commits import compute_code_at, find_committed, find_holder, is_edited
 from deeplab_bench.report.formats import format_cells
 from deeplab_bench.report.links import Link, Made, list_links, read_link
 from deeplab_bench.report.origins import TABLES, Records
@@ -37,6 +38,7 @@ WIDTH = 100
 DIGITS = 12  # shown of a SHA-256
 LONGEST_VALUE = 48
 SEPARATOR = "/"  # between the names of a row
+PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)  # a package of the lock file
 TIMES = "not recorded: times do not depend on it"
 
 
@@ -348,8 +350,13 @@ def find_weights_sha256(experiment: Experiment) -> str | None:
 
 
 def check_lock(found: Trace, made: Sequence[Made]) -> Iterable[str]:
+    """Require that the packages of then have the same versions in today's lock file.
+
+    Packages that came in since do no harm.
+    """
     lock = Path(LOCK)
-    today = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "no such file"
+    text_today = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    today = hashlib.sha256(text_today.encode()).hexdigest()
     digests = group(
         (source.lock_sha256, stage) for each in made for stage, source in each.sources.items()
     )
@@ -357,10 +364,23 @@ def check_lock(found: Trace, made: Sequence[Made]) -> Iterable[str]:
         text = f"{LOCK} of {', '.join(stages)}"
         if digest is None:
             yield f"{text}: not recorded"
-        elif digest == today:
-            yield f"{text}: sha256 {digest[:DIGITS]}, the same today"
+            continue
+        text += f": sha256 {digest[:DIGITS]}"
+        if digest == today:
+            yield f"{text}, the same today"
+            continue
+        then = find_committed(LOCK, digest)
+        if then is None:
+            yield found.report_break(f"{text}, today {today[:DIGITS]}; no commit has it")
+        elif changed := sorted(dict(read_pins(then) - read_pins(text_today))):
+            yield found.report_break(f"{text}; other versions today: {', '.join(changed)}")
         else:
-            yield found.report_break(f"{text}: sha256 {digest[:DIGITS]}, today {today[:DIGITS]}")
+            yield f"{text}; all its packages have the same versions today"
+
+
+def read_pins(lock: str) -> set[tuple[str, str]]:
+    """Read the packages of a lock file with their versions."""
+    return {(name, version) for name, version in PIN.findall(lock)}
 
 
 def check_commits(found: Trace, params: Params, cell: Cell, made: Sequence[Made]) -> Iterable[str]:

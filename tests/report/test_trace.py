@@ -291,12 +291,28 @@ class TestBroken:
         named = f"{manifest}: sha256 data, here it is {sha256(b'{}').hexdigest()[:12]}"
         assert named in broken_after(params)
 
-    def test_another_lock_file(self) -> None:
+    def test_another_version_of_a_package(self) -> None:
         params = make_small()
         commit_project(params)
-        Path("requirements.lock").write_text("torch==3\n")
+        Path("requirements.lock").write_bytes(LOCK_TEXT.replace(b"torch==2", b"torch==3"))
         (reason,) = broken_after(params)
         assert reason.startswith("requirements.lock of train, evaluate: sha256 ")
+        assert reason.endswith("other versions today: torch")
+
+    def test_further_packages_break_nothing(self) -> None:
+        params = make_small()
+        commit_project(params)
+        Path("requirements.lock").write_bytes(LOCK_TEXT + b"dvclive==3\n")
+        assert broken_after(params) == []
+
+    def test_a_lock_file_that_was_never_committed(self) -> None:
+        params = make_small()
+        commit = commit_project(params)
+        source = {"commit": commit, "dirty": True, "lock_sha256": "0" * 64}
+        timing = RunFiles("quick", "aspp", 0).evaluation_timing(PLAIN)
+        edit(timing, sources={"train": source, "evaluate": source})
+        (reason,) = [x for x in broken_after(params) if "requirements.lock" in x]
+        assert reason.endswith("; no commit has it")
 
     def test_settings_of_other_code(self) -> None:
         params = make_small()
