@@ -26,6 +26,7 @@ LEFT_OUT = {
     "deeplab_bench/results/stage_settings.py",
     "deeplab_bench/runtime/environment.py",
     "deeplab_bench/runtime/source.py",
+    "deeplab_bench/training/live.py",
     "deeplab_bench/training/snapshots.py",
     "deeplab_bench/training/watch.py",
     "deeplab_bench/writing.py",

@@ -140,6 +140,11 @@ class RunFiles:
         return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
 
 
+def get_live_folder(checkpoint: Path) -> Path:
+    """Return the folder with the curves of a training that runs."""
+    return Path("logs") / "live" / checkpoint.parent.name / checkpoint.stem
+
+
 def get_notes_file(profile: str) -> Path:
     """Return the file with the notes on a profile's results, written by hand."""
     return RESULTS / "notes" / f"{profile}.md"

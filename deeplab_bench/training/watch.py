@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: progress, snapshots, and signals to end."""
+"""What happens beside the steps of a training: progress, curves, snapshots, signals to end."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from typing import Any, Never
 from tqdm import tqdm
 
 from deeplab_bench.runtime import distributed
+from deeplab_bench.training.live import Live
 from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.trainer import Trainer
 
@@ -20,20 +21,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Watch:
     """Watches the training of one phase. Nothing of it changes the training."""
 
-    def __init__(self, bar: "tqdm[Never]", snapshots: Snapshots, phase: int) -> None:
-        self.bar, self.snapshots, self.phase = bar, snapshots, phase
+    def __init__(
+        self, bar: "tqdm[Never]", snapshots: Snapshots, phase: int, live: Live | None
+    ) -> None:
+        self.bar, self.snapshots, self.phase, self.live = bar, snapshots, phase, live
         self.saved = time.monotonic()
         self.process = os.getpid()
         self.ended_by: int | None = None
 
     def __call__(self, trainer: Trainer) -> None:
-        """Show the progress; save a snapshot if the last one is too old, or at the end.
+        """Show the progress, log curves; save a snapshot if the last one is too old, or at the end.
 
         Raises:
             SystemExit: a signal has asked for the end. The snapshot has all steps so far.
         """
         self.bar.set_postfix(loss=f"{trainer.last_loss():.3f}", refresh=False)
         self.bar.update(trainer.iteration - self.bar.n)
+        if self.live is not None:
+            self.live(trainer)
         is_old = time.monotonic() - self.saved > SNAPSHOT_SECONDS
         is_old, ended_by = distributed.broadcast_object((is_old, self.ended_by))
         if is_old or ended_by is not None:
@@ -70,7 +75,8 @@ def watch_training(
         total=trainer.training.iterations,
         disable=distributed.rank() > 0,
     ) as bar:
-        watch = Watch(bar, snapshots, phase)
+        live = None if distributed.rank() > 0 else Live(snapshots.checkpoint, trainer)
+        watch = Watch(bar, snapshots, phase, live)
         before = {number: signal.signal(number, watch.end) for number in SIGNALS}
         try:
             yield watch

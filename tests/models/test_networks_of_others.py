@@ -3,7 +3,6 @@
 import csv
 import re
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -17,10 +16,6 @@ DOCUMENT = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
 NETWORK = r"`deeplab_bench/models/(\w+)\.py`.*?```python\n(.*?)```"
 CODE = dict(re.findall(NETWORK, DOCUMENT, flags=re.DOTALL))
 BLOCKS = re.findall(r"```yaml\nmodels:\n(.*?)```", DOCUMENT, flags=re.DOTALL)
-# smp is no dependency of the tests, but of the benchmarks.
-INSTALLED = [
-    name for name in CODE if name != "smp_unet" or find_spec("segmentation_models_pytorch")
-]
 
 
 def test_they_are_trained_evaluated_timed_and_reported(tmp_path: Path) -> None:
@@ -28,22 +23,20 @@ def test_they_are_trained_evaluated_timed_and_reported(tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     for name, code in CODE.items():
         repository.add_architecture(name, of="fcn")
-        if name in INSTALLED:
-            path = tmp_path / "deeplab_bench" / "models" / f"{name}.py"
-            path.write_text(code, encoding="utf-8")
-            repository.edit("models:\n", f"models:\n{find_block(name)}")
-    repository.edit("models: [fcn, aspp]", f"models: [{', '.join(INSTALLED)}]")
+        path = tmp_path / "deeplab_bench" / "models" / f"{name}.py"
+        path.write_text(code, encoding="utf-8")
+        repository.edit("models:\n", f"models:\n{find_block(name)}")
+    repository.edit("models: [fcn, aspp]", f"models: [{', '.join(CODE)}]")
     ran = repository.repro()
-    assert {f"speed@miniature-cpu-{name}" for name in INSTALLED} < ran
+    assert {f"speed@miniature-cpu-{name}" for name in CODE} < ran
     tables = tmp_path / "results" / "miniature" / "tables"
     for row in read_rows(tables / "accuracy.csv"):
-        assert row["model"] in INSTALLED
+        assert row["model"] in CODE
         assert row["output_stride"] == ""
         assert float(row["gflops"]) > 0
     fields = {row["model"]: row["field_px"] for row in read_rows(tables / "receptive_field.csv")}
     assert fields["lraspp"] == ""  # it grows with the image: LRASPP pools the whole map
-    if "smp_unet" in INSTALLED:
-        assert int(fields["smp_unet"]) > 200
+    assert int(fields["smp_unet"]) > 200
 
 
 def find_block(name: str) -> str:

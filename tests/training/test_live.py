@@ -1,0 +1,131 @@
+"""Tests of the curves of a training that runs: what they hold, and that they change nothing."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import train_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import interrupt
+
+from deeplab_bench.data.packed import Split
+from deeplab_bench.evaluation.checkpoint import read_checkpoint
+from deeplab_bench.evaluation.evaluate import evaluate
+from deeplab_bench.models import build_model
+from deeplab_bench.runtime.source import run_git
+from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.inference import Inference
+from deeplab_bench.training import live as module
+from deeplab_bench.training.trainer import Trainer
+
+FOLDER = Path("logs/live/toy/plain-0")
+CHECKPOINT = Path("checkpoints/toy/plain-0.pt")
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a repository with the data of the profile ``toy``, and log every step."""
+    monkeypatch.chdir(tmp_path)
+    CHECKPOINT.parent.mkdir(parents=True)
+    Path("data").mkdir()
+    Path("data/toy").symlink_to(data_folder)
+    for command in ("init --quiet", "commit --quiet --allow-empty --message begin"):
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        assert run_git(*author, *command.split(), root=tmp_path) is not None
+    monkeypatch.setattr(module, "FIRST_SECONDS", 0)
+    monkeypatch.setattr(module, "EVERY_SECONDS", 0)
+    monkeypatch.setattr(module, "VALIDATION_SHARE", 1e9)
+    return tmp_path
+
+
+def read_curve(name: str) -> dict[int, float]:
+    path = FOLDER / "plots" / "metrics" / f"{name}.tsv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter="\t")
+        next(rows)
+        return {int(step): float(value) for step, value in rows}
+
+
+def test_curves_and_the_same_bytes(
+    experiment: Experiment, data_folder: Path, val: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VALIDATION_IMAGES", len(val))
+    found = train_run(experiment, 0, data_folder, CHECKPOINT)
+    with_curves = CHECKPOINT.read_bytes()
+    losses = read_curve("train/loss")
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert losses == pytest.approx({int(k): v for k, v in found["losses"].items()}, rel=1e-6)
+    rates = read_curve("train/learning_rate")
+    assert rates[3] == pytest.approx(0.05 * (1 - 3 / 6) ** 0.9)
+    assert min(read_curve("train/images_per_second").values()) > 0
+
+    scored, _ = evaluate(experiment, 0, Inference(), val, val, read_checkpoint(CHECKPOINT))
+    assert read_curve("val/miou")[6] == pytest.approx(scored["metrics"]["miou"], abs=1e-6)
+    assert json.loads((FOLDER / "metrics.json").read_text())["step"] == 6
+    events = EventAccumulator(str(FOLDER / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == [1, 2, 3, 4, 5, 6]
+
+    monkeypatch.setattr(module, "open_writers", lambda *_: [])
+    CHECKPOINT.unlink()
+    train_run(experiment, 0, data_folder, CHECKPOINT)
+    assert CHECKPOINT.read_bytes() == with_curves
+
+
+def test_frozen_normalisation_stays_frozen(
+    experiment: Experiment, val: Split, data_folder: Path
+) -> None:
+    training = experiment.training.model_copy(update={"batch_norm": "frozen"})
+    model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
+    trainer = Trainer(model, training, torch.device("cpu"))
+    modes = [layer.training for layer in model.modules()]
+    assert 0 < sum(modes) < len(modes)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    module.validate(trainer, val)
+    assert [layer.training for layer in model.modules()] == modes
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_resumed_training_goes_on_with_its_curves(
+    experiment: Experiment, data_folder: Path
+) -> None:
+    interrupt(experiment, data_folder, CHECKPOINT, at=4)
+    train_run(experiment, 0, data_folder, CHECKPOINT)
+    assert list(read_curve("train/loss")) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_training_removes_the_curves_of_an_earlier_one(
+    experiment: Experiment, data_folder: Path
+) -> None:
+    stale = FOLDER / "plots" / "metrics" / "stale.tsv"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    train_run(experiment, 0, data_folder, CHECKPOINT)
+    assert not stale.exists()
+
+
+def test_a_curve_is_not_worth_a_training(
+    experiment: Experiment,
+    data_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(module.DVCLiveWriter, "write", fail)
+    train_run(experiment, 0, data_folder, CHECKPOINT)
+    assert caplog.messages == ["no more live curves: the disk is full"]
+    assert CHECKPOINT.exists()
+
+
+def test_a_short_training_leaves_none(
+    experiment: Experiment, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_SECONDS", 600)
+    train_run(experiment, 0, data_folder, CHECKPOINT)
+    assert not FOLDER.exists()
