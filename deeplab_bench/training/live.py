@@ -61,7 +61,7 @@ class Live:
         crops = len(losses) * trainer.training.batch_size
         values = {
             "train/loss": float(losses.mean()),
-            "train/learning_rate": trainer.schedule.get_last_lr()[0],
+            "train/learning_rate": float(trainer.schedule.get_last_lr()[0]),
             "train/images_per_second": crops / (trainer.seconds - self.seconds),
         }
         started = time.monotonic()
