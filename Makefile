@@ -8,7 +8,7 @@ JOBS ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro plan verify compare dag chaos submit test lint lock
+.PHONY: repro plan verify compare cite dag chaos submit test lint lock
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -30,6 +30,10 @@ dag: .venv/installed
 # Says which rows of the committed results changed: make compare A=v0.1 B=HEAD
 compare: .venv/installed
 	deeplab-bench compare "$(A)" "$(or $(B),HEAD)" $(if $(PROFILE),--profile $(PROFILE))
+
+# Prints BibTeX, the line for a table and a sentence: make cite MODEL=aspp
+cite: .venv/installed
+	deeplab-bench cite "$(MODEL)" $(if $(PROFILE),--profile $(PROFILE))
 
 # Kills a tiny run at random, again and again, and says whether its results stay the same.
 chaos: .venv/installed

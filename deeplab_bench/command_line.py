@@ -17,6 +17,7 @@ TOOLS = {
     "select": "choose in params.yaml what `repro` runs",
     "table": "print the accuracy table",
     "trace": "say where a number of a table comes from, and check it",
+    "cite": "print BibTeX, the table's line and a sentence for a report that cites a model",
     "dag": "draw the graph of the stages",
     "compare": "say which rows of the committed results changed between two versions, and why",
     "readme": "put the results into README.md",

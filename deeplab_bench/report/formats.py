@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS
+from deeplab_bench.report import latex
 from deeplab_bench.report.captions import Caption, describe_commits, join_sentences
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import Results
@@ -69,8 +70,9 @@ HEADINGS = {
     "verdict": "Verdict",
     "ordering": "Ordering",
     "reason": "Because of",
+    "class": "Class",
 }
-LEFT_ALIGNED = {"model", "other", "architecture", "hardware", "paper", "row", "inference"}
+LEFT_ALIGNED = {"model", "class", "other", "architecture", "hardware", "paper", "row", "inference"}
 LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "variant"}
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
@@ -84,11 +86,6 @@ DECIMALS = {
     "p_value": 5,
     "p_holm": 5,
 }
-LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "_%&#${}"}
-    | {"≤": r"$\leq$", "√": r"$\surd$"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-)
 # What ends a cell, is emphasis, code or a link, or begins an HTML tag.
 MARKDOWN = re.compile(
     r"[\\`*|]|\[(?=[^\]]*\]\()|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
@@ -122,7 +119,7 @@ def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
     return {
         f"tables/{name}.csv": format_csv(table.data),
         f"tables/{name}.md": format_markdown(marked, marks),
-        f"tables/{name}.tex": format_latex(marked, f"tab:{results.profile}-{name}", marks),
+        f"tables/{name}.tex": format_latex(marked, name, f"tab:{results.profile}-{name}", marks),
     }
 
 
@@ -185,7 +182,9 @@ def format_markdown(table: Table, marks: Marks | None = None) -> str:
     cells = table.text.map(escape_markdown)
     cells = cells.mask(table.bold, "**" + cells + "**").rename(columns=HEADINGS)
     cells.columns = cells.columns.map(escape_markdown)
-    lines = cells.to_markdown(index=False, disable_numparse=True, colalign=list_alignments(table))
+    lines = cells.to_markdown(
+        index=False, disable_numparse=True, colalign=list_alignments(table.text)
+    )
     blocks = [lines, add_reasons(table.caption, marks).format_markdown(ROOT)]
     if marks:
         blocks.insert(0, marks.format_alert())
@@ -197,18 +196,19 @@ def escape_markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\g<0>", text)
 
 
-def format_latex(table: Table, label: str, marks: Marks | None = None) -> str:
-    cells = table.text.rename(columns=HEADINGS).map(lambda cell: cell.translate(LATEX))
-    cells = cells.mask(table.bold.to_numpy(), r"\textbf{" + cells + "}")
-    cells.columns = cells.columns.map(lambda name: name.translate(LATEX))
-    form = "".join(side[0] for side in list_alignments(table))
-    body = cells.style.hide(axis="index").to_latex(hrules=True, column_format=form)
-    caption = add_reasons(table.caption, marks).format_plain()
-    return (
-        "% \\usepackage{booktabs}\n\\begin{table}\n\\centering\\footnotesize\n"
-        f"\\caption{{{table.title.translate(LATEX)}}}\n\\label{{{label}}}\n"
-        f"\\setlength{{\\tabcolsep}}{{3pt}}\n{body}\n\\par\\smallskip\n"
-        f"{caption.translate(LATEX)}\n\\end{{table}}\n"
+def format_latex(table: Table, name: str, label: str, marks: Marks | None = None) -> str:
+    """Format the columns of the table for which a page is wide enough, see ``latex``."""
+    text, bold = latex.select_columns(name, table.text, table.bold)
+    return latex.format_table(
+        text,
+        bold,
+        [latex.SHORT.get(column, HEADINGS.get(column, column)) for column in map(str, text)],
+        list_alignments(text),
+        table.title,
+        label,
+        add_reasons(table.caption, marks).format_plain(),
+        size="scriptsize" if name in latex.SMALLER else "footnotesize",
+        breaks_over_pages=name.endswith("comparisons"),
     )
 
 
@@ -217,5 +217,5 @@ def add_reasons(caption: Caption, marks: Marks | None) -> Caption:
     return caption._replace(text=join_sentences(caption.text, *reasons))
 
 
-def list_alignments(table: Table) -> list[str]:
-    return ["left" if column in LEFT_ALIGNED else "right" for column in table.text]
+def list_alignments(text: pd.DataFrame) -> list[str]:
+    return ["left" if column in LEFT_ALIGNED else "right" for column in text]

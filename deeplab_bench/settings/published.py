@@ -40,7 +40,10 @@ class Citation(Facts):
 
 
 class Paper(Facts):
+    """A paper; ``authors`` are as BibTeX has them, family names first."""
+
     name: str
+    authors: str
     title: str
     arxiv: str
     year: int

@@ -35,8 +35,8 @@ from deeplab_bench.settings.published import read_published
 # A table of the profile's own data set, and one of other data.
 FILE = """
 papers:
-  deeplabv3: {name: DeepLabv3, title: A title, arxiv: "1706.05587", year: 2017}
-  other: {name: Other, title: Another, arxiv: "2", year: 2018}
+  deeplabv3: {name: DeepLabv3, authors: A, title: A title, arxiv: "1706.05587", year: 2017}
+  other: {name: Other, authors: B, title: Another, arxiv: "2", year: 2018}
 protocols:
   deeplabv3: {dataset: shapes, iterations: 20, crop_size: [32, 32], weights: none}
   other: {dataset: elsewhere}

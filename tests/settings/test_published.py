@@ -26,7 +26,7 @@ ROWS = [(key, index) for key, t in read_published().tables.items() for index in 
 
 FILE = """
 papers:
-  net: {name: Net, title: A net, arxiv: "1", year: 2020}
+  net: {name: Net, authors: A, title: A net, arxiv: "1", year: 2020}
 protocols:
   net: {dataset: shapes, iterations: 20}
 tables:

@@ -1,0 +1,105 @@
+"""What a report needs to cite a model's results: BibTeX, the table, a sentence for the methods."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from deeplab_bench.report import captions
+from deeplab_bench.report.latex import escape
+from deeplab_bench.report.results import ReportError, Results
+from deeplab_bench.report.summaries import summarise_miou
+from deeplab_bench.settings.published import Paper, find_published
+
+CITATION = Path("CITATION.cff")
+
+
+def cite(results: Results, model: str) -> str:
+    """Return the text; the sentence has the numbers of the accuracy table.
+
+    Raises:
+        ReportError: there are no results of the model.
+    """
+    if model not in results.models:
+        known = ", ".join(results.models)
+        raise ReportError(f"results/{results.profile} has no model {model!r}: it has {known}")
+    suite = YAML(typ="safe").load(CITATION)
+    papers = [find_published(citation).paper for citation in results.params.citations(model)]
+    papers += [paper for paper in read_references(suite) if paper not in papers]
+    return "\n\n".join(
+        [
+            "% BibTeX",
+            format_software(suite),
+            *map(format_paper, {paper.arxiv: paper for paper in papers}.values()),
+            "% the table; it needs \\usepackage{booktabs}",
+            f"\\input{{{results.folder / 'tables' / 'accuracy'}}}",
+            "% the methods",
+            describe(results, model, suite),
+        ]
+    )
+
+
+def read_references(suite: Any) -> list[Paper]:
+    """Read the papers that CITATION.cff names."""
+    return [
+        Paper(
+            name=each["title"],
+            authors=" and ".join(
+                f"{a['family-names']}, {a['given-names']}" for a in each["authors"]
+            ),
+            title=each["title"],
+            arxiv=each["url"].rpartition("/")[2],
+            year=each["year"],
+        )
+        for each in suite["references"]
+    ]
+
+
+def format_software(suite: Any) -> str:
+    released = suite["date-released"]
+    return format_entry(
+        "software",
+        "deeplab-bench",
+        title=f"{{{suite['title']}}}",
+        author=" and ".join(f"{{{author['name']}}}" for author in suite["authors"]),
+        version=suite["version"],
+        year=released.year,
+        month=released.month,
+    )
+
+
+def format_paper(paper: Paper) -> str:
+    return format_entry(
+        "misc",
+        f"arxiv:{paper.arxiv}",
+        title=f"{{{paper.title}}}",
+        author=paper.authors,
+        year=paper.year,
+        eprint=paper.arxiv,
+        archivePrefix="arXiv",
+    )
+
+
+def format_entry(kind: str, key: str, **fields: Any) -> str:
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+
+
+def describe(results: Results, model: str, suite: Any) -> str:
+    """Describe how the model was trained and scored, and its mIoU."""
+    row = summarise_miou(results).loc[model]
+    scope = captions.describe_scope(results)
+    interval = f", 95 % interval {row.ci95_low:.2f} to {row.ci95_high:.2f} over {scope}"
+    seeds = captions.count_seeds(results)
+    over = f"mean of {seeds}" if len(results.seeds) > 1 else seeds
+    data = results.data.describe(captions.count_images(results)).replace("`", "")
+    commits = " and ".join(
+        dict.fromkeys(map(captions.describe_commit, results.find_sources(["train", "evaluate"])))
+    )
+    marks = [name for name, found in results.warnings.items() if model in found]
+    caution = f" The suite marks this result: {', '.join(marks)}." if marks else ""
+    return escape(
+        f"{model} was trained and scored by deeplab-bench {suite['version']} under the profile "
+        f"{results.profile}: {data}. Its mIoU is {row['mean']:.2f} % ({over}"
+        f"{interval if scope else ''}; {commits}).{caution}"
+    )

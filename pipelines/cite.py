@@ -1,0 +1,26 @@
+"""Command ``cite``: what a report needs to cite a model's results."""
+
+from typing import Annotated
+
+from deeplab_bench.report.citation import cite
+from deeplab_bench.report.results import load_results
+from deeplab_bench.report.trace import declare
+from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.params import load_params
+
+
+def main(
+    model: Annotated[str, "a model of params.yaml"],
+    *,
+    profile: Annotated[str, "default: the first that runs"] = "",
+) -> None:
+    """
+    Raises:
+        ParamsError: params.yaml does not define the profile.
+        RecordError: a result is missing.
+        ReportError: there are no results of the model.
+    """
+    params = load_params()
+    chosen = profile or params.run.profiles[0]
+    require_known(chosen, params.profile, "--profile")
+    print(cite(load_results(declare(params, chosen), chosen), model))

@@ -1,0 +1,57 @@
+"""Tests of what `cite` prints."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from miniature import ROOT
+from ruamel.yaml import YAML
+from test_latex import compile_text
+from test_report import declare, write_results
+
+from deeplab_bench.report import write_report
+from deeplab_bench.report.citation import CITATION, cite
+from deeplab_bench.report.results import ReportError, load_results
+from deeplab_bench.settings.params import Params
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(tmp_path)
+    CITATION.write_bytes((ROOT / CITATION).read_bytes())
+    params = declare()
+    row = {"table": "deeplabv2.table3", "row": {"variant": "LargeFOV", "crf": False}}
+    params.models["aspp"]["published"] = [row]
+    write_results(params)
+    return params
+
+
+def test_the_papers_the_table_and_the_sentence(params: Params) -> None:
+    text = cite(load_results(params, "quick"), "aspp")
+    assert re.findall(r"@(\w+){([^,]+),", text) == [
+        ("software", "deeplab-bench"),
+        ("misc", "arxiv:1606.00915"),
+        ("misc", "arxiv:1706.05587"),
+    ]
+    assert "author = {Chen, Liang-Chieh and Papandreou, George and Schroff, Florian" in text
+    assert r"\input{results/quick/tables/accuracy}" in text
+    sentence = text.rpartition("\n")[2]
+    assert r"Its mIoU is 72.00 \% (mean of 3 seeds, 95 \% interval" in sentence
+    assert "over seeds and images; an unknown commit)." in sentence
+
+
+def test_a_document_that_cites_compiles(params: Params, tmp_path: Path) -> None:
+    write_report(params, "quick")
+    _, _, methods = cite(load_results(params, "quick"), "aspp").partition("% the table")
+    compile_text(methods, tmp_path)
+
+
+def test_a_model_without_results(params: Params) -> None:
+    with pytest.raises(ReportError, match="results/quick has no model 'psp': it has aspp, image"):
+        cite(load_results(params, "quick"), "psp")
+
+
+def test_versions_are_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert YAML(typ="safe").load(ROOT / CITATION)["version"] == project["version"]
