@@ -44,7 +44,7 @@ def test_the_papers_the_table_and_the_sentence(params: Params) -> None:
 def test_a_document_that_cites_compiles(params: Params, tmp_path: Path) -> None:
     write_report(params, "quick")
     _, _, methods = cite(load_results(params, "quick"), "aspp").partition("% the table")
-    compile_text(methods, tmp_path)
+    compile_text(f"%{methods}", tmp_path)
 
 
 def test_a_model_without_results(params: Params) -> None:
