@@ -1,17 +1,18 @@
 """Command ``select``: change ``run`` in params.yaml: profile, or models of a study."""
 
 import re
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from deeplab_bench.settings.blocks import ParamsError, require_known
 from deeplab_bench.settings.inference import PLAIN
-from deeplab_bench.settings.params import PARAMS_FILE, load_params, parse_params
+from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params, parse_params
 from deeplab_bench.writing import write_bytes
 
 
 def main(
     *,
-    profile: Annotated[str, "the profile to run"] = "",
+    profile: Annotated[str, "the profile to run, with the lists of its `run`"] = "",
     study: Annotated[str, "the study whose models to run"] = "",
 ) -> None:
     """Edit ``run`` in params.yaml.
@@ -21,21 +22,21 @@ def main(
             models; nothing is edited.
     """
     params = load_params()
-    lines = {}
+    lists: dict[str, Sequence[Any]] = {}
     if profile:
         require_known(profile, params.profile, "--profile")
-        lines["profiles"] = f"[{profile}]"
+        own = params.profile[profile].run
+        lists = {"profiles": [profile], **(own.model_dump(exclude_none=True) if own else {})}
     if study:
         require_known(study, params.studies, "--study")
         chosen = params.studies[study]
-        lines["models"] = f"*{study}"
-        lines["inference"] = f"[{', '.join([PLAIN, *chosen.inference])}]"
-        lines["crf"] = f"[{', '.join(chosen.crf)}]"
-        lines["audit"] = "[]"
+        lists |= {"models": chosen.models, "inference": [PLAIN, *chosen.inference]}
+        lists |= {"crf": chosen.crf, "audit": []}
     text = PARAMS_FILE.read_text(encoding="utf-8")
     before, section, run = re.split(r"(?m)^(run:.*\n)", text, maxsplit=1)
-    for key, value in lines.items():
-        run, replaced = re.subn(rf"(?m)^  {key}: .*$", f"  {key}: {value}", run, count=1)
+    for key, values in lists.items():
+        line = rf"\g<1>{format_list(values, params)}"
+        run, replaced = re.subn(rf"(?m)^(  {key}: )(\[.*?\]|\*\w+)", line, run, count=1)
         if not replaced:
             raise ParamsError(
                 f"{PARAMS_FILE}: run.{key} is not on a line of its own: edit it there"
@@ -43,3 +44,9 @@ def main(
     text = before + section + run
     parse_params(text, PARAMS_FILE)
     write_bytes(PARAMS_FILE, text.encode())
+
+
+def format_list(values: Sequence[Any], params: Params) -> str:
+    """Format a list in YAML; the models of a study by its name."""
+    same = (name for name, study in params.studies.items() if study.models == tuple(values))
+    return next((f"*{name}" for name in same), f"[{', '.join(map(str, values))}]")

@@ -66,6 +66,33 @@ class SecondPhase(Settings):
     training: dict[str, Any]
 
 
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Models = Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class RunSettings(Settings):
+    """The lists that the stages of ``dvc repro`` run over."""
+
+    profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
+    models: Models
+    seeds: Seeds
+    hardware: tuple[Name, ...]
+    inference: tuple[Name, ...]
+    crf: tuple[Name, ...]
+    audit: tuple[Name, ...]
+
+
+class ProfileRun(Settings):
+    """Lists of ``run`` that belong to a profile; None leaves a list as it is."""
+
+    models: Models | None = None
+    seeds: Seeds | None = None
+    hardware: tuple[Name, ...] | None = None
+    inference: tuple[Name, ...] | None = None
+    crf: tuple[Name, ...] | None = None
+    audit: tuple[Name, ...] | None = None
+
+
 class Profile(Settings):
     """A data set, and the backbone and schedule that all models are compared with on it.
 
@@ -73,6 +100,7 @@ class Profile(Settings):
     report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``process`` says what
     results may depend on. With ``pretraining``, the stage ``pretrain`` makes weights of the
     profile's backbone, from which models start whose ``training.weights`` are ``pretrained``.
+    ``make repro PROFILE=<name>`` puts the lists of ``run`` into the section ``run``.
     """
 
     data: Data
@@ -82,18 +110,7 @@ class Profile(Settings):
     training: Training
     pretraining: Pretraining | None = None
     crf: CRF | None = None
-
-
-class RunSettings(Settings):
-    """The lists that the stages of ``dvc repro`` run over."""
-
-    profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
-    models: Annotated[tuple[Name, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    hardware: tuple[Name, ...]
-    inference: tuple[Name, ...]
-    crf: tuple[Name, ...]
-    audit: tuple[Name, ...]
+    run: ProfileRun | None = None
 
 
 class Study(Settings):
@@ -110,7 +127,7 @@ class Study(Settings):
     question: str
     hours: PositiveInt
     expect: tuple[Percent, Percent] | None = None
-    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    models: Models
     inference: tuple[Name, ...] = ()
     crf: tuple[Name, ...] = ()
 
@@ -231,7 +248,7 @@ class Params(Settings):
             training=_validated(Training, schedule, f"{where}.training."),
         )
         try:
-            check_arguments(CLASSIFIER, experiment.arguments)
+            _check_arguments(CLASSIFIER, json.dumps(experiment.arguments))
         except ValueError as error:
             raise ParamsError(f"{where}: {error}") from None
         task = PretrainingTask(
@@ -304,6 +321,11 @@ class Params(Settings):
         schema = create_model("model", __base__=Settings, **cast(Any, every_argument))
         for profile, settings in self.profile.items():
             _validated(schema, settings.model, f"profile.{profile}.model.")
+            for key in ("models", "crf", "audit"):
+                for model in getattr(settings.run, key, None) or ():
+                    require_known(model, self.models, f"profile.{profile}.run.{key}")
+            for way in getattr(settings.run, "inference", None) or ():
+                require_known(way, self.inference, f"profile.{profile}.run.inference")
             self.pretraining(profile)
             for model in self.models:
                 self.experiment(profile, model)
@@ -341,7 +363,7 @@ class Params(Settings):
         used = [phase.arguments for phase in experiment.phases]
         try:
             for arguments in [*used, *map(experiment.arguments_at, strides)]:
-                check_arguments(experiment.architecture, arguments)
+                _check_arguments(experiment.architecture, json.dumps(arguments))
         except ValueError as error:
             raise ParamsError(f"{where}: {error}") from None
 
@@ -422,6 +444,12 @@ def _arguments(
         stride = arguments["output_stride"]
         arguments |= scale_rates(arguments, taken, defaults["output_stride"], stride, where)
     return arguments
+
+
+@cache
+def _check_arguments(architecture: str, arguments: str) -> None:
+    """Check arguments, given in JSON, once: it takes a tenth of a second."""
+    check_arguments(architecture, json.loads(arguments))
 
 
 @cache

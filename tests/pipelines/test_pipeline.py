@@ -148,6 +148,7 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
     repository.edit(
         "profile:\n",
         "profile:\n  other: &other\n    data: {dataset: folder, root: x}\n"
+        "    run: {models: [aspp], seeds: [1, 2], hardware: []}\n"
         "    model: {backbone: resnet18, width: 1.0, output_stride: 16, head_channels: 8,"
         " atrous_rates: [1]}\n    training: {iterations: 1, batch_size: 2, crop_size: "
         "[8, 8], base_lr: 0.1, poly_power: 1.0, momentum: 0.9, weight_decay: 0.0, "
@@ -155,7 +156,9 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
     )
     done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "other")
     assert done.returncode == 0, done.stderr
-    assert "  profiles: [other]\n" in repository.params.read_text(encoding="utf-8")
+    run = load_params(repository.params).run
+    assert (run.profiles, run.models, run.seeds) == (("other",), ("aspp",), (1, 2))
+    assert (run.hardware, run.inference) == ((), ("plain",))
     refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "othr")
     assert refused.returncode == 1
     assert refused.stderr == (
