@@ -1,0 +1,147 @@
+"""The page docs/parameters.md, which is made from the schemas: ``python <this file>`` writes it."""
+
+import inspect
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from deeplab_bench.data.registry import DATA_SETS
+from deeplab_bench.models import find_network_class, list_arguments
+from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings.crf import CRF, CRFSearch
+from deeplab_bench.settings.inference import Inference
+from deeplab_bench.settings.params import Profile, ProfileRun, RunSettings, SecondPhase, Study
+from deeplab_bench.settings.pretraining import Pretraining
+from deeplab_bench.settings.process import Process
+from deeplab_bench.settings.published import Citation
+from deeplab_bench.settings.training import Training
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "parameters.md"
+SECTIONS: dict[str, type[BaseModel]] = {
+    "run": RunSettings,
+    "profile.<name>": Profile,
+    "profile.<name>.run": ProfileRun,
+    "profile.<name>.process": Process,
+    "profile.<name>.training": Training,
+    "profile.<name>.pretraining": Pretraining,
+    "profile.<name>.crf": CRF,
+    "profile.<name>.crf.search": CRFSearch,
+    **{f"profile.<name>.data, dataset: {name}": schema for name, schema in DATA_SETS.items()},
+    "models.<name>.second_phase": SecondPhase,
+    "models.<name>.published": Citation,
+    "inference.<name>": Inference,
+    "studies.<name>": Study,
+}
+INTRODUCTION = """\
+# Parameters
+
+Every key that `params.yaml` may have. `python tests/settings/test_parameters_page.py` makes this
+page from the code. A key without a default has to be there. Unknown keys and wrong values are
+refused before any work. `params.yaml` itself explains the other keys of a model's block:
+`architecture`, `extends`, `training`, `per_profile`.
+"""
+WIDTH_OF_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+
+
+def format_page() -> str:
+    blocks = [INTRODUCTION.rstrip()]
+    for name, schema in SECTIONS.items():
+        blocks += [f"## `{name}`", convert_prose(inspect.getdoc(schema) or "")]
+        rows = [
+            (key, describe_type(field.rebuild_annotation()), describe_default(field))
+            for key, field in schema.model_fields.items()
+        ]
+        blocks.append(format_table(rows))
+    for architecture in ARCHITECTURES:
+        network = find_network_class(architecture)
+        blocks += [f"## `models.<name>`, architecture: {architecture}"]
+        blocks += [convert_prose(inspect.getdoc(network) or "")]
+        rows = [
+            (key, describe_type(p.annotation), "" if p.default is p.empty else show(p.default))
+            for key, p in list_arguments(architecture).items()
+        ]
+        blocks.append(format_table(rows))
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def format_table(rows: list[tuple[str, str, str]]) -> str:
+    lines = [f"| `{key}` | {kind} | {default} |" for key, kind, default in rows]
+    return "\n".join(["| Key | Value | Default |", "|:--|:--|:--|", *lines])
+
+
+def convert_prose(docstring: str) -> str:
+    """Convert a docstring to Markdown: its arguments become a list."""
+    text, _, arguments = docstring.partition("\nArgs:\n")
+    items = re.findall(r"(?m)^    (\w+): (.*(?:\n {8}.*)*)", arguments)
+    listed = [f"- `{name}`: {' '.join(said.split())}" for name, said in items]
+    paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
+    return "\n\n".join([*paragraphs, *(["\n".join(listed)] if listed else [])]).replace("``", "`")
+
+
+def describe_type(annotation: Any) -> str:
+    """Describe the values that an annotation allows, in plain words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        limits = ", ".join(describe_limits(arguments[1:]))
+        return describe_type(arguments[0]) + (f" {limits}" if limits else "")
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        kinds = dict.fromkeys(describe_type(kind) for kind in arguments if kind is not type(None))
+        return " or ".join([*kinds, *(["nothing"] if type(None) in arguments else [])])
+    if origin is tuple and Ellipsis not in arguments:
+        return f"[{', '.join(map(describe_type, arguments))}]"
+    if origin is not None and origin is not dict:
+        return f"list of {describe_type(arguments[0])}"
+    if (inspect.isclass(annotation) and issubclass(annotation, BaseModel)) or origin is dict:
+        return "section"
+    return WIDTH_OF_TYPES.get(annotation, "value")
+
+
+def describe_limits(metadata: tuple[Any, ...]) -> Iterator[str]:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "multiple of"}
+    for each in metadata:
+        parts = each.metadata if isinstance(each, FieldInfo) else [each]
+        for part in parts:
+            for name, sign in signs.items():
+                if (limit := getattr(part, name, None)) is not None:
+                    yield f"{sign} {limit}"
+
+
+def describe_default(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    return "" if default is PydanticUndefined else show(default)
+
+
+def show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(show, value))}]"
+    return f"`{value}`" if isinstance(value, str) else str(value)
+
+
+def test_the_page_is_that_of_the_code() -> None:
+    assert PAGE.read_text(encoding="utf-8") == format_page(), f"run python {Path(__file__).name}"
+
+
+def test_every_key_has_a_line() -> None:
+    page = format_page()
+    for schema in SECTIONS.values():
+        for key in schema.model_fields:
+            assert f"| `{key}` |" in page
+    assert "value |" not in page  # a type without words
+
+
+if __name__ == "__main__":
+    PAGE.write_text(format_page(), encoding="utf-8")
