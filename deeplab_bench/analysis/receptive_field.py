@@ -253,25 +253,15 @@ def trace_taps(size: int, span: Span, taps: int, stride: int, padding: int, rate
 
 
 def trace_interpolation(
-    shape: Sequence[int], x: Field, *_: Any, mode: str = "nearest", **options: Any
+    shape: Sequence[int], x: Field, *_: Any, mode: str, **options: Any
 ) -> Field:
-    if mode == "nearest":
-        return Field(trace_nearest(shape[-2], x.rows), trace_nearest(shape[-1], x.columns))
     if mode != "bilinear":
         raise ReceptiveFieldError(
-            f"the receptive field of interpolation {mode!r} is not known: use 'bilinear' or "
-            "'nearest'"
+            f"the receptive field of interpolation {mode!r} is not known: use 'bilinear'"
         )
     corners = bool(options.get("align_corners"))
     return Field(
         trace_bilinear(shape[-2], x.rows, corners), trace_bilinear(shape[-1], x.columns, corners)
-    )
-
-
-def trace_nearest(size: int, span: Span) -> Span:
-    """Trace torch's interpolation ``nearest`` along one axis to ``size`` positions."""
-    return span.unite_taps(
-        np.ones((size, 1), dtype=bool), np.arange(size)[:, None] * len(span) // size
     )
 
 

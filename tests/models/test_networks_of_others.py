@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```yaml\nmodels:\n(.*?)```", DOCUMENT, flags=re.DOTALL)
 
 
 def test_they_are_trained_evaluated_timed_and_reported(tmp_path: Path) -> None:
-    assert list(CODE) == ["lraspp", "smp_unet"]
+    assert list(CODE) == ["lraspp", "smp_deeplab"]
     repository = Repository(tmp_path)
     for name, code in CODE.items():
         repository.add_architecture(name, of="fcn")
@@ -35,8 +35,7 @@ def test_they_are_trained_evaluated_timed_and_reported(tmp_path: Path) -> None:
         assert row["output_stride"] == ""
         assert float(row["gflops"]) > 0
     fields = {row["model"]: row["field_px"] for row in read_rows(tables / "receptive_field.csv")}
-    assert fields["lraspp"] == ""  # it grows with the image: LRASPP pools the whole map
-    assert int(fields["smp_unet"]) > 200
+    assert fields == {"lraspp": "", "smp_deeplab": ""}  # both pool the whole map
 
 
 def find_block(name: str) -> str:
