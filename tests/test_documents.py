@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from deeplab_bench.report.captions import make_anchor
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/notes/*.md")])
 FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-INLINE = re.compile(r"`((?:deeplab-bench|make|python|dvc|tensorboard) [^`\n]+)`")
+INLINE = re.compile(r"`((?:deeplab-bench|make|mkdocs|python|dvc|tensorboard) [^`\n]+)`")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 # What stands for a word of the user.
 PLACEHOLDER = re.compile(r"<[^>]+>|\bCOMMAND\b|…")
@@ -58,7 +59,16 @@ def test_a_command_can_be_run_as_it_stands(path: Path, command: str) -> None:
         case ["python", script, *_]:
             assert (ROOT / script).is_file()
         case [program, *_]:
-            assert program in {"dvc", "git", "pip", "tensorboard", "torchrun", "export", "uv"}
+            assert program in {
+                "dvc",
+                "git",
+                "mkdocs",
+                "pip",
+                "tensorboard",
+                "torchrun",
+                "export",
+                "uv",
+            }
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -72,3 +82,16 @@ def test_links_lead_somewhere(path: Path) -> None:
         if anchor:
             headings = re.findall(r"(?m)^#+ (.*)$", target.read_text(encoding="utf-8"))
             assert anchor in map(make_anchor, headings), link
+
+
+def test_the_site_is_built_and_loads_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("index.html"))
+    assert len(pages) == len(list((ROOT / "docs").glob("*.md")))
+    for page in pages:
+        loaded = re.findall(
+            r'<(?:script|link|img)[^>]*(?:src|href)="(http[^"]*)"', page.read_text()
+        )
+        assert loaded == [], page
