@@ -6,9 +6,7 @@ from typing import Annotated
 
 from deeplab_bench.data.packed import compute_data_sha256, load_split
 from deeplab_bench.errors import UserError
-from deeplab_bench.evaluation.label_files import score_label_files
-from deeplab_bench.report.results import MEASURES
-from deeplab_bench.results.code_digest import compute_imported_sha256
+from deeplab_bench.evaluation.label_files import compute_scoring_sha256, score_label_files
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.records import LabelFilesRecord, read_record, write_record
 from deeplab_bench.runtime.source import describe_source
@@ -29,7 +27,8 @@ def main(
     """
     Raises:
         DataError: the data are not prepared, or a file is missing or holds something else.
-        NameOfFilesError: the name is that of a model, or cannot be part of a path.
+        NameOfFilesError: the name is that of a model or of other label files, or cannot be part of
+            a path.
         ParamsError: params.yaml does not define the profile.
     """
     params = load_params()
@@ -46,11 +45,18 @@ def main(
         "profile": files.profile,
         "name": chosen,
         "data_sha256": compute_data_sha256(files.data),
-        "code_sha256": compute_imported_sha256(MEASURES),
+        "code_sha256": compute_scoring_sha256(),
         "source": describe_source(),
         **scores,
     }
     path = files.label_files / f"{chosen}.json"
+    if not name and path.is_file():
+        before = read_record(path, LabelFilesRecord)
+        if before.labels_sha256 != scores["labels_sha256"]:
+            raise NameOfFilesError(
+                f"{path} has the scores of other label files: give another --name, or --name "
+                f"{chosen} to replace them"
+            )
     write_record(path, LabelFilesRecord, content)
     print(describe(read_record(path, LabelFilesRecord)))
     print(f"{path} is written: `make repro PROFILE={files.profile}` puts it into the tables")

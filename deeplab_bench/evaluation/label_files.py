@@ -15,14 +15,30 @@ from deeplab_bench.data.pixels import VOID, DataError, Pixels
 from deeplab_bench.evaluation.evaluate import measure_predictions
 from deeplab_bench.evaluation.measures.confusion import confusion_matrix, find_background
 from deeplab_bench.evaluation.measures.measure import round_fraction
-from deeplab_bench.evaluation.protocol_audit import VARIANTS, Counts, centre_crop, resized_labels
+from deeplab_bench.evaluation.measures.variants import (
+    VARIANTS,
+    Counts,
+    centre_crop,
+    resized_labels,
+)
+from deeplab_bench.results.code_digest import compute_imported_sha256
 
+SCORED_BY = (
+    "deeplab_bench.data.image_files",
+    "deeplab_bench.evaluation.measures.registry",
+    "deeplab_bench.evaluation.measures.variants",
+)
 # The variants that need no further prediction of the network.
 OF_LABELS = {
     name: variant
     for name, variant in VARIANTS.items()
     if variant not in (resized_labels, centre_crop)
 }
+
+
+def compute_scoring_sha256() -> str:
+    """Compute the digest of the code that the scores of label files are made with."""
+    return compute_imported_sha256(*SCORED_BY)
 
 
 def score_label_files(folder: Path, split: Split) -> dict[str, Any]:
@@ -78,7 +94,7 @@ def find_label_files(folder: Path, split: Split) -> list[Path]:
         try:
             with Image.open(path) as image:
                 found = image.size
-        except (OSError, SyntaxError):
+        except (OSError, SyntaxError, Image.DecompressionBombError):
             raise DataError(f"{path} is damaged or no image: write it again") from None
         if found != (width, height):
             raise DataError(

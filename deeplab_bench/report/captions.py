@@ -38,10 +38,24 @@ STAGES = {
 
 
 class Caption(NamedTuple):
-    """A text, and the headings of the glossary that explain its terms."""
+    """A text, and the headings of the glossary that explain its terms.
+
+    ``short`` takes the text's place in LaTeX, where tables have fewer columns.
+    """
 
     text: str
     terms: tuple[str, ...] = ()
+    short: str = ""
+
+    @property
+    def on_paper(self) -> str:
+        """The caption without links, for LaTeX."""
+        return self.short or self.text
+
+    def add(self, *sentences: str) -> "Caption":
+        """Add sentences at the end."""
+        short = join_sentences(self.short, *sentences) if self.short else ""
+        return Caption(join_sentences(self.text, *sentences), self.terms, short)
 
     def format_markdown(self, root: str) -> str:
         """Return the caption with links; ``root`` leads to the repository's root: ``../../``."""
@@ -49,10 +63,6 @@ class Caption(NamedTuple):
             return self.text
         links = (f"[{term}]({root}{GLOSSARY}#{make_anchor(term)})" for term in self.terms)
         return f"{self.text}\n\nTerms: {', '.join(links)}."
-
-    def format_plain(self) -> str:
-        """Return the caption without links."""
-        return join_sentences(self.text, "Terms: see the glossary." if self.terms else "")
 
 
 def make_anchor(heading: str) -> str:
@@ -63,27 +73,32 @@ def make_anchor(heading: str) -> str:
 
 def describe_accuracy(results: Results) -> Caption:
     several = len(results.models) > 1
-    second = make_sentence(
+    ranks = (
         "in brackets: ranks not excluded by the pairwise tests (Holm, about 95 % jointly)"
         if several and not results.undecided_because
-        else "",
-        describe_sizes(results),
+        else ""
+    )
+    gflops = (
         f"GFLOPs are of one image of {'x'.join(map(str, results.speeds[0].input_size))} px"
         if results.speeds
-        else "",
-        results.data.warn(),
+        else ""
     )
-    text = join_sentences(
+    first = (
         f"mIoU in percent {describe_data(results)}{describe_deviation(results)}; "
-        f"{describe_interval(results)}.",
-        second,
+        f"{describe_interval(results)}."
+    )
+    last = join_sentences(
         describe_absent_classes(results),
         f"Trained on {describe_environments(timing.environment for timing in results.timings)}.",
     )
-    ranks = ("Rank", "Bold") if several else ()
+    warning = results.data.warn()
+    second = make_sentence(ranks, describe_sizes(results), gflops, warning)
+    text = join_sentences(first, second, last)
+    short = join_sentences(first, make_sentence(ranks, warning), last)
+    order = ("Rank", "Bold") if several else ()
     costs = ("Output stride", "GFLOPs") if results.speeds else ("Output stride",)
-    terms = ("mIoU", *costs, *list_interval(results), *ranks, "Pixel accuracy", "Object size")
-    return Caption(text, terms)
+    terms = ("mIoU", *costs, *list_interval(results), *order, "Pixel accuracy", "Object size")
+    return Caption(text, terms, short)
 
 
 def describe_per_class(results: Results) -> Caption:
@@ -256,43 +271,64 @@ def describe_protocol_audit(results: Results) -> Caption:
 def describe_comparisons(results: Results) -> Caption:
     pairs = len(results.compared)
     together = "the one pair" if pairs == 1 else f"all {pairs} pairs together"
-    text = join_sentences(
+    first = (
         f"Difference of mIoU in points between two models {describe_data(results)}, on the same "
-        f"images; {describe_interval(results)}.",
-        f"Interval and p are for one pair, p (Holm) is for {together}; the variance of the seeds "
-        "is pooled over all models."
-        if len(results.seeds) > 1
-        else "",
+        f"images; {describe_interval(results)}."
     )
-    return Caption(text, ("Pooled", *list_interval(results), "p", "Higher and undecided"))
+    text, short = (
+        join_sentences(
+            first,
+            f"{scope} for one pair, p (Holm) is for {together}; the variance of the seeds is "
+            "pooled over all models."
+            if len(results.seeds) > 1
+            else "",
+        )
+        for scope in ("Interval and p are", "The interval is")
+    )
+    return Caption(text, ("Pooled", *list_interval(results), "p", "Higher and undecided"), short)
 
 
 def describe_label_files(results: Results) -> Caption:
+    interval = (
+        f"95 % interval over images alone ({describe_resamples(results)})"
+        if results.group_count > 1
+        else f"no interval, as there is {one_group(results)}"
+    )
     text = join_sentences(
         f"mIoU in percent on {count_images(results)} of label files that other networks predicted, "
         "scored as our own predictions; their training is not under our protocol.",
-        make_sentence(
-            f"95 % interval over images alone ({describe_resamples(results)})",
-            describe_sizes(results),
-        ),
+        make_sentence(interval, describe_sizes(results)),
     )
     terms = ("mIoU", *list_interval(results), "Pixel accuracy", "Object size", "Boundary IoU")
-    return Caption(text, terms)
+    return Caption(text, terms + list_bold_label_files(results))
 
 
 def describe_label_file_comparisons(results: Results) -> Caption:
-    seeds = f", and over the {count_seeds(results)} of our model" if len(results.seeds) > 1 else ""
+    scopes = {
+        f"images ({describe_resamples(results)})": results.group_count > 1,
+        f"the {count_seeds(results)} of our model, pooled over all our models": len(results.seeds)
+        > 1,
+    }
+    covered = " and ".join(scope for scope, known in scopes.items() if known)
+    left_out = "the other network" if len(results.seeds) > 1 else "both networks"
     text = join_sentences(
         "mIoU of the label files minus the mean of our model in points, on the same "
         f"{count_images(results)}.",
-        f"95 % interval over images ({describe_resamples(results)}){seeds}, for one pair; it "
-        "leaves out the seeds of the other network.",
+        f"95 % interval over {covered}, for one pair; it leaves out the seeds of {left_out}."
+        if covered
+        else "No interval: one seed and one group of images.",
     )
-    return Caption(text, list_interval(results))
+    return Caption(text, ("Pooled", *list_interval(results)))
 
 
 def describe_label_classes(results: Results) -> Caption:
-    return Caption(f"IoU in percent on {count_images(results)}.", ("mIoU",))
+    return Caption(
+        f"IoU in percent on {count_images(results)}.", ("mIoU", *list_bold_label_files(results))
+    )
+
+
+def list_bold_label_files(results: Results) -> tuple[str, ...]:
+    return ("Bold",) if len(results.label_files) > 1 else ()
 
 
 def describe_label_audit(results: Results) -> Caption:
@@ -335,8 +371,8 @@ def describe_interval(results: Results) -> str:
             resamples = describe_resamples(results)
             return f"95 % interval over images alone ({resamples}), as there is 1 seed"
         case "seeds":
-            return f"95 % interval over seeds alone, as there is 1 {name_one_group(results)}"
-    return f"no interval, as there are 1 seed and 1 {name_one_group(results)}"
+            return f"95 % interval over seeds alone, as there is {one_group(results)}"
+    return f"no interval, as there are 1 seed and {one_group(results)}"
 
 
 def describe_resamples(results: Results) -> str:
@@ -355,8 +391,8 @@ def is_grouped(results: Results) -> bool:
     return results.group_count < results.images
 
 
-def name_one_group(results: Results) -> str:
-    return "group of images" if is_grouped(results) else "image"
+def one_group(results: Results) -> str:
+    return "1 group of images" if is_grouped(results) else "1 image"
 
 
 def describe_interval_over_seeds(results: Results) -> str:

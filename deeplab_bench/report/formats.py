@@ -94,28 +94,48 @@ MARKDOWN = re.compile(
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``data`` for CSV, ``text`` for Markdown and LaTeX, ``bold`` for its bold cells."""
+    """A table: ``data`` for CSV, ``text`` for Markdown and LaTeX, ``bold`` for its bold cells.
+
+    ``classes`` are columns that have the name of a class, whatever else the name means.
+    """
 
     title: str
     data: pd.DataFrame
     text: pd.DataFrame
     bold: pd.DataFrame
     caption: Caption
+    classes: tuple[str, ...] = ()
+
+    def list_headings(self) -> dict[str, str]:
+        """Return the heading of each column."""
+        return {
+            column: column if column in self.classes else HEADINGS.get(column, column)
+            for column in map(str, self.text)
+        }
+
+    def list_alignments(self) -> dict[str, str]:
+        """Return the side on which each column is aligned."""
+        left = LEFT_ALIGNED - set(self.classes)
+        return {str(column): "left" if column in left else "right" for column in self.text}
 
 
-def render_formats(table: Table, name: str, results: Results) -> dict[str, str]:
+def render_formats(
+    table: Table, name: str, results: Results, marks: Marks | None = None
+) -> dict[str, str]:
     """Return the table in each format by file name. Marked models have their marks.
 
     The caption ends with the commit, which the CSV file does not name: it has values alone.
+    ``marks`` are those of the models, if they are not given.
     """
-    marks = find_marks(results)
-    named = table.text.columns.intersection(["model", "other"])
+    marks = find_marks(results) if marks is None else marks
+    named = [name for name in ("model", "other") if name in table.text.columns]
+    named = [name for name in named if name not in table.classes]
     marks = marks.select(name for column in named for name in table.text[column])
     text = table.text.copy()
     for column in named:
         text[column] = [marks.add_to(name) for name in text[column]]
-    named_commit = join_sentences(table.caption.text, describe_commits(name, results))
-    marked = replace(table, text=text, caption=table.caption._replace(text=named_commit))
+    commits = describe_commits(name, results)
+    marked = replace(table, text=text, caption=table.caption.add(commits))
     return {
         f"tables/{name}.csv": format_csv(table.data),
         f"tables/{name}.md": format_markdown(marked, marks),
@@ -180,12 +200,12 @@ def format_csv(data: pd.DataFrame) -> str:
 def format_markdown(table: Table, marks: Marks | None = None) -> str:
     """Format the table with its caption; if models are marked, an alert comes first."""
     cells = table.text.map(escape_markdown)
-    cells = cells.mask(table.bold, "**" + cells + "**").rename(columns=HEADINGS)
+    cells = cells.mask(table.bold, "**" + cells + "**").rename(columns=table.list_headings())
     cells.columns = cells.columns.map(escape_markdown)
-    lines = cells.to_markdown(
-        index=False, disable_numparse=True, colalign=list_alignments(table.text)
-    )
-    blocks = [lines, add_reasons(table.caption, marks).format_markdown(ROOT)]
+    sides = list(table.list_alignments().values())
+    lines = cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    reasons = marks.list_reasons() if marks else []
+    blocks = [lines, table.caption.add(*reasons).format_markdown(ROOT)]
     if marks:
         blocks.insert(0, marks.format_alert())
     return "\n\n".join(blocks) + "\n"
@@ -198,24 +218,17 @@ def escape_markdown(text: str) -> str:
 
 def format_latex(table: Table, name: str, label: str, marks: Marks | None = None) -> str:
     """Format the columns of the table for which a page is wide enough, see ``latex``."""
-    text, bold = latex.select_columns(name, table.text, table.bold)
+    text, bold, names = latex.select_columns(name, table.text, table.bold, table.classes)
+    columns = [str(column) for column in text]
+    headings = HEADINGS | latex.SHORT
     return latex.format_table(
         text,
         bold,
-        [latex.SHORT.get(column, HEADINGS.get(column, column)) for column in map(str, text)],
-        list_alignments(text),
+        [column if column in names else headings.get(column, column) for column in columns],
+        ["left" if column in LEFT_ALIGNED - names else "right" for column in columns],
         table.title,
         label,
-        add_reasons(table.caption, marks).format_plain(),
+        join_sentences(table.caption.on_paper, *(marks.list_reasons() if marks else [])),
         size="scriptsize" if name in latex.SMALLER else "footnotesize",
         breaks_over_pages=name.endswith("comparisons"),
     )
-
-
-def add_reasons(caption: Caption, marks: Marks | None) -> Caption:
-    reasons = marks.list_reasons() if marks else []
-    return caption._replace(text=join_sentences(caption.text, *reasons))
-
-
-def list_alignments(text: pd.DataFrame) -> list[str]:
-    return ["left" if column in LEFT_ALIGNED else "right" for column in text]

@@ -12,6 +12,7 @@ from deeplab_bench.report.formats import (
     mark_none,
     render_formats,
 )
+from deeplab_bench.report.marks import find_label_file_marks
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import compute_margin_of_error, correct_variance
 
@@ -29,8 +30,9 @@ def render(results: Results) -> dict[str, str]:
         "label_files_audit": build_audit(results),
     }
     files: dict[str, str] = {}
+    marks = find_label_file_marks(results)
     for name, table in tables.items():
-        files |= render_formats(table, name, results)
+        files |= render_formats(table, name, results, marks)
     return files
 
 
@@ -74,18 +76,17 @@ def build_comparisons(results: Results) -> Table:
 def compare_with_models(results: Results) -> pd.DataFrame:
     """Compare label files with the mean of each model on the same images, in points.
 
-    The interval covers the images and the seeds of our model. One set of label files says nothing
-    about the seeds of its own network.
+    The interval covers the images and the seeds of our model, whose variance is pooled over all our
+    models. One set of label files says nothing about the seeds of its own network.
     """
     ours, groups = results.miou_by_seed, results.group_count
+    of_difference = statistics.pool_seed_variance(ours)  # of two means over our seeds
+    of_seeds = statistics.Source(of_difference.variance / 2, of_difference.freedom)
     rows = []
     for name, miou in results.label_file_scores()[["model", "miou"]].itertuples(index=False):
         for model in ours:
             gap = results.resampled_label_files[name] - results.resampled[model]
-            margin = compute_margin_of_error(
-                statistics.compute_seed_variance(ours[model].to_numpy()),
-                correct_variance(float(gap.var()), groups),
-            )
+            margin = compute_margin_of_error(of_seeds, correct_variance(float(gap.var()), groups))
             difference = miou - ours[model].mean()
             rows.append((name, model, difference, difference - margin, difference + margin))
     return pd.DataFrame(rows, columns=["model", "other", "difference", "ci95_low", "ci95_high"])
@@ -96,7 +97,8 @@ def build_per_class(results: Results) -> Table:
     data = results.label_file_scores()[["model", *names]].rename(columns=names)
     best = find_best(data, data.columns, highest=list(names.values()))
     title = f"IoU by class of label files on the profile {results.profile}"
-    return Table(title, data, format_cells(data), best, captions.describe_label_classes(results))
+    caption = captions.describe_label_classes(results)
+    return Table(title, data, format_cells(data), best, caption, results.runs[0].classes)
 
 
 def build_audit(results: Results) -> Table:

@@ -37,6 +37,7 @@ MOST_CLASSES = 8  # as columns; with more they are rows
 LINE = "7em"  # the width of a cell that is broken into lines
 CHARACTERS = str.maketrans(
     {character: f"\\{character}" for character in "_%&#${}"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$"}  # in the default encoding they are other letters
     | {"≤": r"$\leq$", "√": r"$\surd$", "◊": r"$\diamond$", "→": r"$\to$"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
@@ -44,13 +45,19 @@ MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 WORD = re.compile(r"[^ _]*[ _]?")
 
 
-def select_columns(name: str, text: pd.DataFrame, bold: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the text and the bold cells of a table as far as the page is wide enough."""
-    if name.endswith("per_class") and len(text.columns) > max(MOST_CLASSES, len(text)):
+def select_columns(
+    name: str, text: pd.DataFrame, bold: pd.DataFrame, classes: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
+    """Return the text and the bold cells of a table as far as the page is wide enough.
+
+    The last value are the columns that have the name of a class or of a model.
+    """
+    if classes and len(text.columns) > max(MOST_CLASSES, len(text)):
         turned = exchange_axes(text, text["model"]).reset_index()
-        return [turned, exchange_axes(bold, text["model"]).reset_index().assign(**{"class": False})]
+        marked = exchange_axes(bold, text["model"]).reset_index().assign(**{"class": False})
+        return turned, marked, set(text["model"])
     kept = [column for column in text if column not in LEFT_OUT.get(name, ())]
-    return [text[kept], bold[kept]]
+    return text[kept], bold[kept], set(classes)
 
 
 def exchange_axes(frame: pd.DataFrame, names: "pd.Series[str]") -> pd.DataFrame:

@@ -32,10 +32,14 @@ MARKS = {  # by the name of the reasons in ``Results.warnings``
 
 @dataclass(frozen=True)
 class Marks:
-    """The marked models of a profile: the reasons by name of the mark and by model."""
+    """The marked models of a profile: the reasons by name of the mark and by model.
+
+    ``remedy`` is the command that makes results of older code again.
+    """
 
     profile: str
     reasons: Mapping[str, Mapping[str, str]]
+    remedy: str
 
     def __bool__(self) -> bool:
         return any(self.reasons.values())
@@ -57,7 +61,7 @@ class Marks:
             mark: {model: reason for model, reason in found.items() if model in models}
             for mark, found in self.reasons.items()
         }
-        return Marks(self.profile, selected)
+        return Marks(self.profile, selected, self.remedy)
 
     def describe(self) -> str:
         """Return what each mark means, in a few words for a figure."""
@@ -76,7 +80,7 @@ class Marks:
             return ""
         reasons = self.list_reasons()
         if self.reasons.get("outdated"):
-            reasons[-1] += f" Run `make repro PROFILE={self.profile}` to make them again."
+            reasons[-1] += f" Run `{self.remedy}` to make them again."
         return "> [!CAUTION]\n" + "\n>\n".join(f"> {reason}" for reason in reasons)
 
     def _shown(self) -> list[tuple[Mark, Mapping[str, str]]]:
@@ -94,4 +98,12 @@ def group_models(reasons: Mapping[str, str]) -> str:
 
 
 def find_marks(results: Results) -> Marks:
-    return Marks(results.profile, results.warnings)
+    return mark_models(results.profile, results.warnings)
+
+
+def find_label_file_marks(results: Results) -> Marks:
+    return Marks(results.profile, results.label_file_warnings, "deeplab-bench score")
+
+
+def mark_models(profile: str, reasons: Mapping[str, Mapping[str, str]]) -> Marks:
+    return Marks(profile, reasons, f"make repro PROFILE={profile}")

@@ -8,7 +8,7 @@ from deeplab_bench.report import captions
 from deeplab_bench.report.captions import GLOSSARY
 from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.formats import ROOT
-from deeplab_bench.report.marks import MARKS, Marks, find_marks
+from deeplab_bench.report.marks import MARKS, find_marks, mark_models
 from deeplab_bench.report.results import ReportError, Results, find_outdated
 from deeplab_bench.report.samples import name_crf_panel, name_panel
 from deeplab_bench.results.files import get_notes_file
@@ -283,4 +283,4 @@ def find_new_marks(profile: str, results: Path, table: str) -> str:
     codes = [(run.model, run.provenance.code_sha256) for run in unmarked]
     outdated = find_outdated(codes, {run.model: run.architecture for run in runs})
     reasons = {model: ", ".join(stages) for model, stages in outdated.items()}
-    return Marks(profile, {"outdated": reasons}).format_alert()
+    return mark_models(profile, {"outdated": reasons}).format_alert()

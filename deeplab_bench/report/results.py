@@ -13,10 +13,11 @@ import pandas as pd
 from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
+from deeplab_bench.evaluation.label_files import compute_scoring_sha256
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import find_bad_starts, find_implausible, find_unfinished
-from deeplab_bench.results.code_digest import compute_code_sha256, compute_imported_sha256
+from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import (
@@ -43,7 +44,6 @@ from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
 
 PRETRAIN = "pretrain"  # the stage
-MEASURES = "deeplab_bench.evaluation.measures.registry"  # the code that label files' scores are of
 
 
 class ReportError(UserError):
@@ -80,9 +80,8 @@ class Results:
     @cached_property
     def warnings(self) -> dict[str, dict[str, str]]:
         """The reasons for a warning, by the name of a mark and by model."""
-        ceiling = self.params.profile[self.profile].miou_ceiling
         return {
-            "implausible": find_implausible([*self.runs, *self.inferences], ceiling),
+            "implausible": find_implausible([*self.runs, *self.inferences], self.miou_ceiling),
             "bad_start": find_bad_starts(self.runs),
             "unfinished": find_unfinished(self.runs),
             "trained_on_val": dict.fromkeys(
@@ -106,10 +105,28 @@ class Results:
             PRETRAIN, type(self.data).__module__
         ):
             found |= {model: (PRETRAIN, *found.get(model, ())) for model in self.from_pretrained}
-        in_order = {model: found[model] for model in self.models if model in found}
-        today = compute_imported_sha256(MEASURES)
-        others = [each.name for each in self.label_files if each.code_sha256 != today]
-        return in_order | dict.fromkeys(others, ("score",))
+        return {model: found[model] for model in self.models if model in found}
+
+    @cached_property
+    def label_file_warnings(self) -> dict[str, dict[str, str]]:
+        """The reasons for a warning, by the name of a mark and by the name of label files."""
+        ceiling, today = self.miou_ceiling, compute_scoring_sha256()
+        found = {each.name: 100 * each.metrics.miou for each in self.label_files}
+        return {
+            "implausible": {
+                name: f"mIoU {miou:.2f} % is above the ceiling of {ceiling:g} %"
+                for name, miou in found.items()
+                if ceiling is not None and miou > ceiling
+            },
+            "outdated": {
+                each.name: "score" for each in self.label_files if each.code_sha256 != today
+            },
+        }
+
+    @property
+    def miou_ceiling(self) -> float | None:
+        """The mIoU in percent above which a result is implausible, if there is one."""
+        return self.params.profile[self.profile].miou_ceiling
 
     @property
     def from_pretrained(self) -> list[str]:
@@ -378,7 +395,8 @@ def load_label_files(params: Params, files: ProfileFiles) -> list[LabelFilesReco
     records = []
     for path in sorted(files.label_files.glob("*.json")):
         record = read_record(path, LabelFilesRecord)
-        require(path, record, profile=files.profile, name=path.stem)
+        if (record.profile, record.name) != (files.profile, path.stem):
+            raise ReportError(f"{path} was moved or renamed: run `deeplab-bench score` again")
         if record.name in params.models:
             raise ReportError(f"{path} has the name of a model of params.yaml: rename one of them")
         records.append(record)
@@ -418,8 +436,8 @@ def require_equal_data(results: Results) -> None:
     for each in results.label_files:
         if each.data_sha256 != expected or list(each.images) != list(first.images):
             raise ReportError(
-                f"{each.name} was scored on other data than {first.model}: run `deeplab-bench "
-                "score` again"
+                f"{ProfileFiles(results.profile).label_files / each.name}.json was scored on other "
+                f"data than {first.model}: run `deeplab-bench score` again, or remove it"
             )
 
 

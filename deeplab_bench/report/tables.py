@@ -16,7 +16,7 @@ from deeplab_bench.report.formats import (
     put_in_brackets,
     render_formats,
 )
-from deeplab_bench.report.marks import MARKS, Marks
+from deeplab_bench.report.marks import MARKS, mark_models
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.report.summaries import (
     NEAR_BOUNDARIES,
@@ -119,7 +119,8 @@ def build_per_class(results: Results) -> Table:
     data = means.reset_index(names="model")
     best = find_best(data, data.columns, highest=means.columns)
     title = f"IoU by class on the profile {results.profile}"
-    return Table(title, data, format_cells(data), best, captions.describe_per_class(results))
+    caption = captions.describe_per_class(results)
+    return Table(title, data, format_cells(data), best, caption, results.runs[0].classes)
 
 
 def build_object_size(results: Results) -> Table:
@@ -252,7 +253,8 @@ def format_accuracy(params: Params, profile: str) -> str:
     if tuple(table["model"]) != params.run.models:
         raise ReportError(f"{path} does not show the models of params.yaml: run `dvc repro`")
     table = table.reindex(columns=[*table, *(MARKS.keys() - set(table))], fill_value="")
-    marks = Marks(profile, {m: dict(table.loc[table[m] != "", ["model", m]].values) for m in MARKS})
+    found = {m: dict(table.loc[table[m] != "", ["model", m]].values) for m in MARKS}
+    marks = mark_models(profile, found)
     table["model"] = [marks.add_to(model) for model in table["model"]]
     kept = table.drop(columns=["architecture", *SIZE_COLUMNS, *MARKS])
     text = kept.to_markdown(index=False, tablefmt="simple", disable_numparse=True)

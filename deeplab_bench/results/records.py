@@ -160,7 +160,7 @@ class LabelFilesRecord(Scores):
 
     ``variants`` are the mIoU under the scoring variants that label files suffice for; None where it
     is not defined. ``labels_sha256`` is a digest of all predicted pixels, ``code_sha256`` that of
-    the measures' code.
+    the code that scored them.
     """
 
     profile: str

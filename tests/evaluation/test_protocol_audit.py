@@ -10,12 +10,10 @@ from small_splits import labelled_split
 
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.pixels import VOID, Pixels
-from deeplab_bench.evaluation import protocol_audit
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate
+from deeplab_bench.evaluation.measures.variants import VARIANTS, Counts, mean_of_images, protocol
 from deeplab_bench.evaluation.protocol_audit import (
-    VARIANTS,
-    Counts,
     audit,
     count_split,
     crop_view,
@@ -107,7 +105,7 @@ def test_rules_by_slow_loops(seed: int, predict: Callable[[Pixels], Pixels]) -> 
         "void_as_background": present(slow_ious(as_background)),
         "void_as_wrong": present(slow_ious(pairs, ignored=False)),
     }
-    assert protocol_audit.protocol(counts) == pytest.approx(present(whole))
+    assert protocol(counts) == pytest.approx(present(whole))
     assert {name: variant(counts) for name, variant in VARIANTS.items()} == pytest.approx(expected)
     assert len({round(value, 9) for value in expected.values()}) > 5
 
@@ -142,7 +140,7 @@ def test_without_background_void_cannot_be_background() -> None:
 def test_an_image_of_void_counts_in_no_mean() -> None:
     labels = [np.full((4, 4), VOID, dtype=np.uint8), np.ones((4, 4), dtype=np.uint8)]
     counts = count_split(labelled_split(labels, CLASSES), range(2), (4, 4), only_road)
-    assert protocol_audit.mean_of_images(counts) == 1
+    assert mean_of_images(counts) == 1
 
 
 def test_rules_leave_the_counts_as_they_are() -> None:

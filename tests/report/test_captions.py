@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_report import declare, edit, write_results
 
-from deeplab_bench.evaluation.protocol_audit import VARIANTS
+from deeplab_bench.evaluation.measures.variants import VARIANTS
 from deeplab_bench.report import captions, page
 from deeplab_bench.report.captions import Caption, make_anchor
 from deeplab_bench.report.results import load_results
@@ -148,9 +148,10 @@ def test_links_lead_to_the_glossary() -> None:
         "Some text.\n\nTerms: [p](../../docs/glossary.md#p), "
         "[Higher and undecided](../../docs/glossary.md#higher-and-undecided)."
     )
-    assert caption.format_plain() == "Some text. Terms: see the glossary."
+    assert caption.on_paper == "Some text."
+    longer = caption._replace(short="Short.").add("More.")
+    assert (longer.text, longer.on_paper) == ("Some text. More.", "Short. More.")
     assert Caption("Some text.").format_markdown("../../") == "Some text."
-    assert Caption("Some text.").format_plain() == "Some text."
 
 
 def test_the_page_has_the_figure_of_atrous_convolution() -> None:

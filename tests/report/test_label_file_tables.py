@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from test_report import declare, dump, run_record, write_results
 
+from deeplab_bench.evaluation.label_files import compute_scoring_sha256
 from deeplab_bench.report import label_files, write_report
-from deeplab_bench.report.results import MEASURES, ReportError, Results, load_results
-from deeplab_bench.results.code_digest import compute_imported_sha256
+from deeplab_bench.report.results import ReportError, Results, load_results
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.records import Scores
 from deeplab_bench.settings.params import Params
@@ -27,20 +27,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results" / "quick"
 
 
-def write_label_files(name: str, miou: float, **changes: Any) -> None:
+def write_label_files(file: str, miou: float, **changes: Any) -> None:
     of_run = run_record(PARAMS, "aspp", 0, miou)
     content = {key: of_run[key] for key in Scores.model_fields}
     content |= {
         "profile": "quick",
-        "name": name,
+        "name": file,
         "data_sha256": "data",
-        "code_sha256": compute_imported_sha256(MEASURES),
+        "code_sha256": compute_scoring_sha256(),
         "labels_sha256": "labels",
         "source": {"commit": "c" * 40, "dirty": False, "lock_sha256": None},
         "variants": {"absent_zero": miou - 0.01, "void_as_background": None},
         "images": {f"val_{index}": [[0, index, 4]] for index in range(4)},
     }
-    dump(ProfileFiles("quick").label_files / f"{name}.json", content | changes)
+    dump(ProfileFiles("quick").label_files / f"{file}.json", content | changes)
 
 
 def load(params: Params = PARAMS) -> Results:
@@ -70,7 +70,7 @@ def test_scores_and_interval_over_images() -> None:
 
 
 def test_difference_to_each_of_ours() -> None:
-    """Check against the formula: the variance over images, and that of our three seeds."""
+    """Check against the formula: the variance over images, and the pooled one of our seeds."""
     write_label_files("theirs", 0.65)
     rows = read("label_files_comparisons").set_index("other")
     assert list(rows.index) == ["aspp", "image_pyramid"]
@@ -78,11 +78,12 @@ def test_difference_to_each_of_ours() -> None:
     assert rows.loc["image_pyramid", "difference"] == 5
     one, other = rows["ci95_high"] - rows["difference"]
     over_images = np.array([0, 25, 50, 75]).var(ddof=1) / 4  # ours is the same on all images
-    assert other == pytest.approx(stats.t.ppf(0.975, 3) * over_images**0.5, rel=0.02)
-    of_seeds = np.array([70, 72, 74]).var(ddof=1) / 3
+    pooled = (np.array([70, 72, 74]).var(ddof=1) + 0) / 2  # that of the other model is 0
+    of_seeds = pooled / 3
     both = over_images + of_seeds
-    freedom = both**2 / (over_images**2 / 3 + of_seeds**2 / 2)
+    freedom = both**2 / (over_images**2 / 3 + of_seeds**2 / 4)
     assert one == pytest.approx(stats.t.ppf(0.975, freedom) * both**0.5, rel=0.02)
+    assert other == pytest.approx(one)
 
 
 def test_classes_and_variants() -> None:
@@ -114,12 +115,29 @@ def test_scores_of_older_code_are_marked() -> None:
     write_label_files("theirs", 0.65, code_sha256="older")
     text = label_files.render(load())["tables/label_files.md"]
     assert "theirs ‡" in text
-    assert "theirs (score)" in text
+    assert "theirs (score). Run `deeplab-bench score` to make them again." in text
+    assert not load().outdated
+
+
+def test_more_than_the_ceiling_is_implausible() -> None:
+    params = declare()
+    profile = params.profile["quick"].model_copy(update={"miou_ceiling": 60.0})
+    params = params.model_copy(update={"profile": {"quick": profile}})
+    write_label_files("theirs", 0.65)
+    text = label_files.render(load(params))["tables/label_files.md"]
+    assert "theirs † " in text
+    assert "mIoU 65.00 % is above the ceiling of 60 %" in text
+
+
+def test_a_file_that_was_renamed_is_refused() -> None:
+    write_label_files("theirs", 0.65, name="others")
+    with pytest.raises(ReportError, match=r"theirs.json was moved or renamed: run `deeplab-bench"):
+        load()
 
 
 def test_other_data_are_refused() -> None:
     write_label_files("theirs", 0.65, data_sha256="other")
-    with pytest.raises(ReportError, match="theirs was scored on other data than aspp: run"):
+    with pytest.raises(ReportError, match=r"theirs.json was scored on other data than aspp: run"):
         load()
 
 

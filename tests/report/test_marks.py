@@ -14,7 +14,7 @@ from test_report import declare, edit, report, texts, write_results
 from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
 from deeplab_bench.report import results as results_module
 from deeplab_bench.report.figures import find_labels, redden
-from deeplab_bench.report.marks import RED, Marks, find_marks
+from deeplab_bench.report.marks import RED, find_marks, mark_models
 from deeplab_bench.report.results import Results, load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import RunFiles
@@ -37,7 +37,7 @@ def _outdated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_marks_of_one_model_and_their_reasons() -> None:
-    marks = Marks(
+    marks = mark_models(
         "quick",
         {
             "implausible": {"a": "seed 0: why"},
@@ -82,7 +82,7 @@ def test_every_table_and_figure_marks_what_was_trained_on_val() -> None:
 
 
 def test_nothing_is_said_without_a_mark() -> None:
-    marks = Marks("quick", {"outdated": {}})
+    marks = mark_models("quick", {"outdated": {}})
     assert not marks
     assert marks.add_to("a") == "a"
     assert marks.describe() == marks.format_alert() == ""
