@@ -140,9 +140,10 @@ class RunFiles:
         return RESULTS.joinpath(self.profile, *folders, self.name + suffix)
 
 
-def get_live_folder(checkpoint: Path) -> Path:
-    """Return the folder with the curves of a training that runs."""
-    return Path("logs") / "live" / checkpoint.parent.name / checkpoint.stem
+def get_live_folder(checkpoint: Path, phase: int) -> Path:
+    """Return the folder with the curves of a phase of training, while it runs."""
+    name = checkpoint.stem if phase == 1 else f"{checkpoint.stem}.phase{phase}"
+    return Path("logs") / "live" / checkpoint.parent.name / name
 
 
 def get_notes_file(profile: str) -> Path:

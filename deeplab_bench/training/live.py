@@ -5,6 +5,7 @@ Nothing of this changes the training: the network is validated on a copy of it.
 
 import copy
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,40 +21,45 @@ from deeplab_bench.data.packed import Split, load_split, pick_evenly
 from deeplab_bench.data.pixels import VOID, DataError
 from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
 from deeplab_bench.results.files import ProfileFiles, get_live_folder
-from deeplab_bench.training.trainer import Trainer
+from deeplab_bench.training.trainer import Trainer, compute_lr_factor
 
 FIRST_SECONDS = 60.0  # shorter trainings leave no curves: opening their files takes seconds
 EVERY_SECONDS = 5.0
 VALIDATION_SHARE = 0.05  # of the time, at most
 VALIDATION_IMAGES = 8
+SWITCH = "DEEPLAB_BENCH_LIVE"  # 0 turns the curves off
 
 
 class Live:
-    """Logs the training of a checkpoint: losses, mIoU, learning rate, images per second."""
+    """Logs a phase of a training: losses, mIoU, learning rate, images per second."""
 
-    def __init__(self, checkpoint: Path, trainer: Trainer) -> None:
-        self.checkpoint, self.is_new = checkpoint, trainer.iteration == 0
+    def __init__(self, checkpoint: Path, phase: int, trainer: Trainer) -> None:
+        self.checkpoint, self.folder = checkpoint, get_live_folder(checkpoint, phase)
         self.iteration, self.seconds = trainer.iteration, trainer.seconds  # of the last entry
         self.due = self.validation_due = time.monotonic() + FIRST_SECONDS
         self.split: Split | None = None
         self.writers: list[Writer] | None = None  # None before the first entry
+        if trainer.iteration == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __call__(self, trainer: Trainer) -> None:
         """Log the steps since the last entry, if that is long enough ago."""
         is_last = trainer.iteration == trainer.training.iterations
         if time.monotonic() < self.due and not (is_last and self.writers):
             return
+        started = time.monotonic()
         try:
             self.log(trainer)
         except Exception as error:  # a curve is not worth a training
             logging.getLogger(__name__).warning("no more live curves: %s", error)
             self.writers = []
-        self.iteration, self.seconds = trainer.iteration, trainer.seconds
-        self.due = time.monotonic() + EVERY_SECONDS
+        ended = time.monotonic()
+        self.iteration, self.seconds = trainer.iteration, trainer.seconds + ended - started
+        self.due = ended + EVERY_SECONDS
 
     def log(self, trainer: Trainer) -> None:
         if self.writers is None:
-            self.writers = open_writers(get_live_folder(self.checkpoint), self.is_new)
+            self.writers = open_writers(self.folder, self.iteration)
             self.split = find_validation_split(self.checkpoint)
         if not self.writers:
             return
@@ -61,7 +67,8 @@ class Live:
         crops = len(losses) * trainer.training.batch_size
         values = {
             "train/loss": float(losses.mean()),
-            "train/learning_rate": float(trainer.schedule.get_last_lr()[0]),
+            "train/learning_rate": trainer.training.base_lr
+            * compute_lr_factor(trainer.training, trainer.iteration - 1),
             "train/images_per_second": crops / (trainer.seconds - self.seconds),
         }
         started = time.monotonic()
@@ -81,9 +88,11 @@ class Writer(Protocol):
 class DVCLiveWriter:
     """Writes a table for each curve, ``plots/metrics/<name>.tsv``, and ``metrics.json``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, last: int) -> None:
         from dvclive.live import Live as DVCLive
 
+        for path in folder.glob("plots/metrics/**/*.tsv"):
+            cut_curve(path, last)
         self.live = DVCLive(
             dir=str(folder), resume=True, save_dvc_exp=False, dvcyaml=None, report=None
         )
@@ -96,10 +105,10 @@ class DVCLiveWriter:
 
 
 class TensorBoardWriter:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, last: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=last + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -107,16 +116,27 @@ class TensorBoardWriter:
         self.writer.flush()
 
 
-def open_writers(folder: Path, is_new: bool) -> list[Writer]:
-    """Open the files of all installed libraries; a new training removes those of an earlier one."""
+def open_writers(folder: Path, last: int) -> list[Writer]:
+    """Open the files of all installed libraries.
+
+    Entries after the iteration ``last`` are removed: they are of steps that a killed process has
+    done since its last snapshot, and that are done again.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return []
     writers: list[Writer] = []
-    if is_new:
-        shutil.rmtree(folder, ignore_errors=True)
     if find_spec("dvclive"):
-        writers.append(DVCLiveWriter(folder))
+        writers.append(DVCLiveWriter(folder, last))
     if find_spec("tensorboard"):
-        writers.append(TensorBoardWriter(folder))
+        writers.append(TensorBoardWriter(folder, last))
     return writers
+
+
+def cut_curve(path: Path, last: int) -> None:
+    """Remove the rows of a curve after an iteration; they begin with it, after one of names."""
+    head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [row for row in rows if int(row.partition("\t")[0]) <= last]
+    path.write_text("".join([head, *kept]), encoding="utf-8")
 
 
 def find_validation_split(checkpoint: Path) -> Split | None:
@@ -139,7 +159,9 @@ def validate(trainer: Trainer, split: Split) -> dict[str, float]:
         batch = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(trainer.device)
         truth = torch.from_numpy(label[None].astype(np.int64)).to(trainer.device)
         logits = model(model.colours.normalise(batch))
-        loss += float(F.cross_entropy(logits, truth, ignore_index=VOID, reduction="sum"))
+        # Its sum has no deterministic algorithm on a GPU; that of its values has.
+        losses = F.cross_entropy(logits, truth, ignore_index=VOID, reduction="none")
+        loss += float(losses.sum())
         pixels += int((label != VOID).sum())
         prediction = logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
         counts += confusion_matrix(label, prediction, classes)

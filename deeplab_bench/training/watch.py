@@ -75,7 +75,7 @@ def watch_training(
         total=trainer.training.iterations,
         disable=distributed.rank() > 0,
     ) as bar:
-        live = None if distributed.rank() > 0 else Live(snapshots.checkpoint, trainer)
+        live = None if distributed.rank() > 0 else Live(snapshots.checkpoint, phase, trainer)
         watch = Watch(bar, snapshots, phase, live)
         before = {number: signal.signal(number, watch.end) for number in SIGNALS}
         try:

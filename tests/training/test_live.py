@@ -15,7 +15,7 @@ from deeplab_bench.evaluation.checkpoint import read_checkpoint
 from deeplab_bench.evaluation.evaluate import evaluate
 from deeplab_bench.models import build_model
 from deeplab_bench.runtime.source import run_git
-from deeplab_bench.settings.experiment import Experiment
+from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.inference import Inference
 from deeplab_bench.training import live as module
 from deeplab_bench.training.trainer import Trainer
@@ -58,7 +58,7 @@ def test_curves_and_the_same_bytes(
     assert list(losses) == [1, 2, 3, 4, 5, 6]
     assert losses == pytest.approx({int(k): v for k, v in found["losses"].items()}, rel=1e-6)
     rates = read_curve("train/learning_rate")
-    assert rates[3] == pytest.approx(0.05 * (1 - 3 / 6) ** 0.9)
+    assert rates[3] == pytest.approx(0.05 * (1 - 2 / 6) ** 0.9)
     assert min(read_curve("train/images_per_second").values()) > 0
 
     scored, _ = evaluate(experiment, 0, Inference(), val, val, read_checkpoint(CHECKPOINT))
@@ -68,10 +68,11 @@ def test_curves_and_the_same_bytes(
     events.Reload()
     assert [event.step for event in events.Scalars("val/loss")] == [1, 2, 3, 4, 5, 6]
 
-    monkeypatch.setattr(module, "open_writers", lambda *_: [])
+    monkeypatch.setenv(module.SWITCH, "0")
     CHECKPOINT.unlink()
     train_run(experiment, 0, data_folder, CHECKPOINT)
     assert CHECKPOINT.read_bytes() == with_curves
+    assert not FOLDER.exists()
 
 
 def test_frozen_normalisation_stays_frozen(
@@ -94,18 +95,31 @@ def test_a_resumed_training_goes_on_with_its_curves(
     experiment: Experiment, data_folder: Path
 ) -> None:
     interrupt(experiment, data_folder, CHECKPOINT, at=4)
+    curve = FOLDER / "plots" / "metrics" / "train" / "loss.tsv"
+    with curve.open("a", encoding="utf-8") as file:  # a killed process was ahead of its snapshot
+        file.write("5\t0.5\n6\t0.5\n")
     train_run(experiment, 0, data_folder, CHECKPOINT)
-    assert list(read_curve("train/loss")) == [1, 2, 3, 4, 5, 6]
+    steps = [line.partition("\t")[0] for line in curve.read_text().splitlines()[1:]]
+    assert steps == ["1", "2", "3", "4", "5", "6"]
+    assert 0.5 not in read_curve("train/loss").values()
 
 
 def test_a_new_training_removes_the_curves_of_an_earlier_one(
-    experiment: Experiment, data_folder: Path
+    experiment: Experiment, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "FIRST_SECONDS", 600)
     stale = FOLDER / "plots" / "metrics" / "stale.tsv"
     stale.parent.mkdir(parents=True)
     stale.touch()
     train_run(experiment, 0, data_folder, CHECKPOINT)
-    assert not stale.exists()
+    assert not FOLDER.exists()
+
+
+def test_each_phase_has_its_own_curves(experiment: Experiment, data_folder: Path) -> None:
+    second = Phase(arguments=experiment.arguments, training=experiment.training)
+    train_run(experiment.model_copy(update={"second_phase": second}), 0, data_folder, CHECKPOINT)
+    for name in ("plain-0", "plain-0.phase2"):
+        assert (FOLDER.with_name(name) / "plots" / "metrics" / "val" / "miou.tsv").is_file()
 
 
 def test_a_curve_is_not_worth_a_training(
