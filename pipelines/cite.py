@@ -19,6 +19,7 @@ def main(
         ParamsError: params.yaml does not define the profile.
         RecordError: a result is missing.
         ReportError: there are no results of the model.
+        TraceError: there are no results of the profile.
     """
     params = load_params()
     chosen = profile or params.run.profiles[0]

@@ -39,15 +39,20 @@ def main(
 ) -> None:
     if device and save:
         raise UserError(f"--device {device} and --save {save} exclude each other: give one of them")
-    params = load_params()
+    given = load_params()
+    runs = given.run.profiles
+    planned = {
+        profile: given if profile in runs else given.for_profile(profile)
+        for profile in profiles or runs
+    }
     chosen = {
         profile: list_possible_models(params, profile) if all else params.run.models
-        for profile in profiles or params.run.profiles
+        for profile, params in planned.items()
     }
-    found, whose = find_steps(params, chosen, device, save, limit)
+    found, whose = find_steps(given, chosen, device, save, limit)
     for profile, models in chosen.items():
-        due = list_due_runs(profile) if profile in params.run.profiles else None
-        print(format_plan(params, profile, models, found, due))
+        due = list_due_runs(profile) if profile in runs else None
+        print(format_plan(planned[profile], profile, models, found, due))
     print(whose)
 
 

@@ -22,20 +22,19 @@ def main(
             models; nothing is edited.
     """
     params = load_params()
-    lists: dict[str, Sequence[Any]] = {}
-    if profile:
-        require_known(profile, params.profile, "--profile")
-        own = params.profile[profile].run
-        lists = {"profiles": [profile], **(own.model_dump(exclude_none=True) if own else {})}
+    before_run = params.run.model_dump()
+    selected = params.for_profile(profile) if profile else params
+    lists: dict[str, Sequence[Any]] = selected.run.model_dump()
     if study:
         require_known(study, params.studies, "--study")
         chosen = params.studies[study]
-        lists |= {"models": chosen.models, "inference": [PLAIN, *chosen.inference]}
-        lists |= {"crf": chosen.crf, "audit": []}
+        lists |= {"models": chosen.models, "inference": (PLAIN, *chosen.inference)}
+        lists |= {"crf": chosen.crf, "audit": ()}
     text = PARAMS_FILE.read_text(encoding="utf-8")
     before, section, run = re.split(r"(?m)^(run:.*\n)", text, maxsplit=1)
-    for key, values in lists.items():
-        line = rf"\g<1>{format_list(values, params)}"
+    changed = {key: values for key, values in lists.items() if values != before_run[key]}
+    for key, values in changed.items():
+        line = rf"\g<1>{format_list(values, params, text)}"
         run, replaced = re.subn(rf"(?m)^(  {key}: )(\[.*?\]|\*\w+)", line, run, count=1)
         if not replaced:
             raise ParamsError(
@@ -44,9 +43,15 @@ def main(
     text = before + section + run
     parse_params(text, PARAMS_FILE)
     write_bytes(PARAMS_FILE, text.encode())
+    for key, values in changed.items():
+        print(f"{PARAMS_FILE}: run.{key}: {format_list(values, params, text)}")
 
 
-def format_list(values: Sequence[Any], params: Params) -> str:
-    """Format a list in YAML; the models of a study by its name."""
-    same = (name for name, study in params.studies.items() if study.models == tuple(values))
+def format_list(values: Sequence[Any], params: Params, text: str) -> str:
+    """Format a list in YAML; the models of a study by its name, if ``text`` has such an anchor."""
+    same = (
+        name
+        for name, study in params.studies.items()
+        if study.models == tuple(values) and re.search(rf"&{name}\b", text)
+    )
     return next((f"*{name}" for name in same), f"[{', '.join(map(str, values))}]")

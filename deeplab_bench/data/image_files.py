@@ -63,9 +63,10 @@ def _convert_photograph(image: Image.Image, name: str) -> Pixels:
             converted = ImageCms.profileToProfile(plain, given, srgb, outputMode="RGB")
         except (ImageCms.PyCMSError, OSError) as error:
             raise DataError(
-                f"{name} has a colour profile that cannot be used ({error}): convert it to sRGB"
+                f"{name} has a colour profile that cannot be used ({error}): remove it, if the "
+                "colours look right without it"
             ) from error
-        upright = converted or upright
+        return np.asarray(converted)
     return np.asarray(upright.convert("RGB"))
 
 

@@ -7,8 +7,10 @@ from ruamel.yaml import YAML
 
 from deeplab_bench.report import captions
 from deeplab_bench.report.latex import escape
+from deeplab_bench.report.marks import MARKS
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.report.summaries import summarise_miou
+from deeplab_bench.results.records import NO_SOURCE
 from deeplab_bench.settings.published import Paper, find_published
 
 CITATION = Path("CITATION.cff")
@@ -25,7 +27,7 @@ def cite(results: Results, model: str) -> str:
         raise ReportError(f"results/{results.profile} has no model {model!r}: it has {known}")
     suite = YAML(typ="safe").load(CITATION)
     papers = [find_published(citation).paper for citation in results.params.citations(model)]
-    papers += [paper for paper in read_references(suite) if paper not in papers]
+    papers += read_references(suite)
     return "\n\n".join(
         [
             "% BibTeX",
@@ -93,11 +95,16 @@ def describe(results: Results, model: str, suite: Any) -> str:
     seeds = captions.count_seeds(results)
     over = f"mean of {seeds}" if len(results.seeds) > 1 else seeds
     data = results.data.describe(captions.count_images(results)).replace("`", "")
-    commits = " and ".join(
-        dict.fromkeys(map(captions.describe_commit, results.find_sources(["train", "evaluate"])))
-    )
-    marks = [name for name, found in results.warnings.items() if model in found]
-    caution = f" The suite marks this result: {', '.join(marks)}." if marks else ""
+    timings = zip(results.runs, results.timings, strict=True)
+    sources = [
+        source
+        for run, timing in timings
+        if run.model == model
+        for source in (timing.sources or {"train": NO_SOURCE}).values()
+    ]
+    commits = " and ".join(dict.fromkeys(map(captions.describe_commit, sources)))
+    marks = [MARKS[name].meaning for name, found in results.warnings.items() if model in found]
+    caution = f" The suite marks it: {', '.join(marks)}." if marks else ""
     return escape(
         f"{model} was trained and scored by deeplab-bench {suite['version']} under the profile "
         f"{results.profile}: {data}. Its mIoU is {row['mean']:.2f} % ({over}"

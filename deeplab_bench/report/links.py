@@ -6,6 +6,7 @@ from typing import NamedTuple
 from deeplab_bench.report.origins import Records
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.records import (
+    NO_SOURCE,
     AuditRecord,
     CRFRecord,
     EvaluationRecord,
@@ -26,7 +27,6 @@ SCHEMAS: dict[str, type[RunRecord] | type[SpeedRecord]] = {
     "receptive_field": ReceptiveFieldRecord,
     "speed": SpeedRecord,
 }
-NO_SOURCE = Source(commit=None, dirty=None, lock_sha256=None)
 
 
 class Link(NamedTuple):

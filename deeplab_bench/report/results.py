@@ -21,6 +21,7 @@ from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import (
+    NO_SOURCE,
     SIZES,
     AuditRecord,
     CRFRecord,
@@ -143,9 +144,8 @@ class Results:
             "crf": self.crf_timings,
             "speed": self.speeds,
         }
-        unknown = Source(commit=None, dirty=None, lock_sha256=None)
         found = [
-            record.sources.get(stage, unknown)
+            record.sources.get(stage, NO_SOURCE)
             for stage in stages
             for record in records.get(stage, ())
         ]

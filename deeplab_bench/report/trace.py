@@ -179,10 +179,16 @@ def show(cell: Cell) -> str:
 
 
 def declare(params: Params, profile: str) -> Params:
-    """Declare what there are results of, if the profile is not the one that params.yaml runs."""
+    """Declare what there are results of, if the profile is not the one that params.yaml runs.
+
+    Raises:
+        TraceError: there are no results of the profile.
+    """
     if profile in params.run.profiles:
         return params
     folder = RESULTS / profile
+    if not (folder / "tables" / "accuracy.csv").is_file():
+        raise TraceError(f"{folder} has no tables: run `make repro PROFILE={profile}`")
     models = list(read_table(folder / "tables" / "accuracy.csv")["model"])
 
     def runs_of(stage: str) -> list[tuple[str, int]]:
@@ -372,8 +378,12 @@ def check_lock(found: Trace, made: Sequence[Made]) -> Iterable[str]:
         then = find_committed(LOCK, digest)
         if then is None:
             yield found.report_break(f"{text}, today {today[:DIGITS]}; no commit has it")
+        elif not text_today:
+            yield found.report_break(f"{text}; today there is no such file")
         elif changed := sorted(dict(read_pins(then) - read_pins(text_today))):
-            yield found.report_break(f"{text}; other versions today: {', '.join(changed)}")
+            yield found.report_break(
+                f"{text}; missing or of other versions today: {', '.join(changed)}"
+            )
         else:
             yield f"{text}; all its packages have the same versions today"
 

@@ -155,6 +155,9 @@ class Source(Record):
     lock_sha256: str | None
 
 
+NO_SOURCE = Source(commit=None, dirty=None, lock_sha256=None)  # of older records
+
+
 class LabelFilesRecord(Scores):
     """The metrics of label files that another network predicted.
 

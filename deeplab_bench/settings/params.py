@@ -83,7 +83,7 @@ class RunSettings(Settings):
 
 
 class ProfileRun(Settings):
-    """Lists of ``run`` that belong to a profile; None leaves a list as it is."""
+    """Lists of ``run`` that belong to a profile. A list that is not given stays as it is."""
 
     models: Models | None = None
     seeds: Seeds | None = None
@@ -205,6 +205,25 @@ class Params(Settings):
             update={"second_phase": _second_phase(experiment, changes, where)}
         )
 
+    def for_profile(self, profile: str) -> "Params":
+        """Return these parameters as ``make repro PROFILE=<profile>`` changes them.
+
+        If another profile runs now, the lists of the profile's own ``run`` take the place of those
+        of ``run``, and models that are no longer there leave ``crf`` and ``audit``.
+
+        Raises:
+            ParamsError: the profile is undefined.
+        """
+        own = self.profile[require_known(profile, self.profile, "--profile")].run
+        if self.run.profiles == (profile,):
+            return self
+        lists = {} if own is None else own.model_dump(exclude_none=True)
+        models = lists.get("models", self.run.models)
+        kept = {"crf": self.run.crf, "audit": self.run.audit}
+        kept = {key: tuple(name for name in names if name in models) for key, names in kept.items()}
+        run = self.run.model_copy(update={"profiles": (profile,)} | kept | lists)
+        return self.model_copy(update={"run": run})
+
     def citations(self, model: str) -> list[Citation]:
         """List the published rows that a model's block cites.
 
@@ -279,7 +298,6 @@ class Params(Settings):
         """
         self._check_run()
         self._check_studies()
-        self._check_trained("audit", self.run.audit)
         self._check_crf()
         self._check_profiles()
         self._check_citations()
@@ -288,19 +306,33 @@ class Params(Settings):
                 self._check_network(self.experiment(profile, model))
 
     def _check_run(self) -> None:
-        for key, values in self.run.model_dump().items():
-            if len(set(values)) < len(values):
-                raise ParamsError(f"run.{key} {list(values)} names one of them twice")
-        for model in self.run.models:
-            require_known(model, self.models, "run.models")
-        for name in self.run.inference:
-            require_known(name, self.inference, "run.inference")
-        if PLAIN not in self.run.inference:
-            raise ParamsError(
-                f"run.inference lacks {PLAIN!r}, which gives the accuracy table: add it"
-            )
-        if self.inference[PLAIN] != Inference():
+        if self.inference.get(PLAIN, Inference()) != Inference():
             raise ParamsError(f"inference.{PLAIN} should be {{}}: one pass at scale 1")
+        self._check_lists(self.run, "run")
+
+    def _check_lists(self, run: RunSettings | ProfileRun, where: str) -> None:
+        """Check that the lists that are given fit each other, and what is defined."""
+        lists = run.model_dump(exclude_none=True)
+        for key, values in lists.items():
+            if len(set(values)) < len(values):
+                raise ParamsError(f"{where}.{key} {list(values)} names one of them twice")
+        models = lists.get("models", tuple(self.models))
+        for model in models:
+            require_known(model, self.models, f"{where}.models")
+        for name in lists.get("inference", ()):
+            require_known(name, self.inference, f"{where}.inference")
+        if PLAIN not in lists.get("inference", (PLAIN,)):
+            raise ParamsError(
+                f"{where}.inference lacks {PLAIN!r}, which gives the accuracy table: add it"
+            )
+        for key in ("audit", "crf"):
+            for model in lists.get(key, ()):
+                require_known(model, self.models, f"{where}.{key}")
+                if model not in models:
+                    suggestion = suggest_nearest(model, models)
+                    raise ParamsError(
+                        f"{where}.{key}: {model!r} is not in {where}.models{suggestion}"
+                    )
 
     def _check_studies(self) -> None:
         for name, study in self.studies.items():
@@ -321,11 +353,8 @@ class Params(Settings):
         schema = create_model("model", __base__=Settings, **cast(Any, every_argument))
         for profile, settings in self.profile.items():
             _validated(schema, settings.model, f"profile.{profile}.model.")
-            for key in ("models", "crf", "audit"):
-                for model in getattr(settings.run, key, None) or ():
-                    require_known(model, self.models, f"profile.{profile}.run.{key}")
-            for way in getattr(settings.run, "inference", None) or ():
-                require_known(way, self.inference, f"profile.{profile}.run.inference")
+            if settings.run is not None:
+                self._check_lists(settings.run, f"profile.{profile}.run")
             self.pretraining(profile)
             for model in self.models:
                 self.experiment(profile, model)
@@ -345,18 +374,19 @@ class Params(Settings):
         """Check that the network can be built for every phase and every way of inference."""
         where = f"models.{experiment.model} under profile.{experiment.profile}"
         first = experiment.training
+        if "backbone" not in experiment.arguments:
+            off = {"weights": "none", "zero_init_residual": False, "batch_norm": "train"}
+            for key, value in off.items():
+                if getattr(first, key) != value:
+                    raise ParamsError(
+                        f"{where}: the architecture has no backbone of ours, which "
+                        f"training.{key} needs: set it to {json.dumps(value)}"
+                    )
         if first.batch_norm == "frozen" and first.weights == "none":
             raise ParamsError(
                 f"{where}: training.batch_norm 'frozen' keeps the statistics of pretrained weights:"
                 " give training.weights, now 'none'"
             )
-        if "backbone" not in experiment.arguments:
-            for key, off in (("weights", "none"), ("zero_init_residual", False)):
-                if getattr(first, key) != off:
-                    raise ParamsError(
-                        f"{where}: the architecture has no backbone of ours, which "
-                        f"training.{key} needs: set it to {json.dumps(off)}"
-                    )
         if first.weights == PRETRAINED:
             self._check_pretrained(experiment, where)
         strides = [self.inference[name].output_stride for name in self.run.inference]
@@ -382,14 +412,7 @@ class Params(Settings):
                     "give training.weights 'none' or a file of its own"
                 )
 
-    def _check_trained(self, key: str, models: Sequence[str]) -> None:
-        for model in models:
-            if model not in self.run.models:
-                suggestion = suggest_nearest(model, self.run.models)
-                raise ParamsError(f"run.{key}: {model!r} is not in run.models{suggestion}")
-
     def _check_crf(self) -> None:
-        self._check_trained("crf", self.run.crf)
         for profile in self.run.profiles if self.run.crf else ():
             self.crf(profile)
 
@@ -506,6 +529,8 @@ def _keys_of(section: Sequence[str | int], schema: type[BaseModel]) -> Collectio
     """List the keys that a section of ``schema`` may have."""
     if len(section) == 2 and section[0] in NAMED:
         return NAMED[str(section[0])].model_fields
+    if len(section) > 1 and (section[0], section[-1]) == ("profile", "run"):
+        return ProfileRun.model_fields
     if section:
         parent, name = ("", *map(str, section))[-2:]
         return (DATA_SETS if parent == "data" else SECTIONS)[name].model_fields

@@ -167,6 +167,12 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
     run = load_params(repository.params).run
     assert (run.profiles, run.models, run.seeds) == (("other",), ("aspp",), (1, 2))
     assert (run.hardware, run.inference) == ((), ("plain",))
+    assert "params.yaml: run.models: [aspp]\n" in done.stdout
+
+    repository.edit("models: [aspp]\n  seeds", "models: [fcn]\n  seeds")  # not the profile's own
+    done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "other")
+    assert (done.stdout, load_params(repository.params).run.models) == ("", ("fcn",))
+
     refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "othr")
     assert refused.returncode == 1
     assert refused.stderr == (

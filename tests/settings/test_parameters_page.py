@@ -42,11 +42,12 @@ INTRODUCTION = """\
 # Parameters
 
 Every key that `params.yaml` may have. `python tests/settings/test_parameters_page.py` makes this
-page from the code. A key without a default has to be there. Unknown keys and wrong values are
-refused before any work. `params.yaml` itself explains the other keys of a model's block:
-`architecture`, `extends`, `training`, `per_profile`.
+page from the code. A key without a default has to be there; an argument of an architecture may also
+stand in the profile's `model`. Nothing is `null` in YAML. Unknown keys and wrong values are refused
+before any work. `params.yaml` itself explains the other keys of a model's block: `architecture`,
+`extends`, `training`, `per_profile`.
 """
-WIDTH_OF_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
 def format_page() -> str:
@@ -77,6 +78,7 @@ def format_table(rows: list[tuple[str, str, str]]) -> str:
 
 def convert_prose(docstring: str) -> str:
     """Convert a docstring to Markdown: its arguments become a list."""
+    docstring, _, _ = docstring.partition("\nRaises:\n")
     text, _, arguments = docstring.partition("\nArgs:\n")
     items = re.findall(r"(?m)^    (\w+): (.*(?:\n {8}.*)*)", arguments)
     listed = [f"- `{name}`: {' '.join(said.split())}" for name, said in items]
@@ -101,7 +103,7 @@ def describe_type(annotation: Any) -> str:
         return f"list of {describe_type(arguments[0])}"
     if (inspect.isclass(annotation) and issubclass(annotation, BaseModel)) or origin is dict:
         return "section"
-    return WIDTH_OF_TYPES.get(annotation, "value")
+    return WORDS.get(annotation, "value")
 
 
 def describe_limits(metadata: tuple[Any, ...]) -> Iterator[str]:

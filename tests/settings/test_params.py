@@ -1136,3 +1136,25 @@ def test_every_architecture_is_in_the_committed_file() -> None:
 def test_lists_of_a_profile_name_what_is_there(key: str) -> None:
     message = refusal(edited({"profile.small.run": {key: ["nothing"]}}))
     assert message.startswith(f"params.yaml: profile.small.run.{key}: 'nothing' is not defined")
+
+
+def test_own_lists_of_a_profile_fit_each_other() -> None:
+    own = {"models": ["spare"], "crf": ["aspp"]}
+    message = refusal(edited({"profile.small.run": own}))
+    assert message.startswith("params.yaml: profile.small.run.crf: 'aspp' is not in profile.small")
+    message = refusal(edited({"profile.small.run": {"seeds": [0, 0]}}))
+    assert message == "params.yaml: profile.small.run.seeds [0, 0] names one of them twice"
+    message = refusal(edited({"profile.small.run": {"seed": [0]}}))
+    assert message.endswith("run.seed is not a known key; the nearest valid one is 'seeds'")
+
+
+def test_another_profile_brings_its_own_run() -> None:
+    """Check that models which are no longer there leave the other lists."""
+    own = {"models": ["spare"], "seeds": [7]}
+    params = load(edited({"profile.small.run": own, "run.profiles": ["small"]}))
+    assert params.for_profile("small") == params
+    changed = params.model_copy(update={"run": params.run.model_copy(update={"profiles": ("x",)})})
+    run = changed.for_profile("small").run
+    assert (run.profiles, run.models, run.seeds) == (("small",), ("spare",), (7,))
+    assert not {*run.audit, *run.crf} - {"spare"}
+    assert run.hardware == params.run.hardware
