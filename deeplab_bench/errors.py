@@ -3,13 +3,21 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+# torch goes on to say how the file can be loaded all the same.
+REFUSED_BY_TORCH = re.compile(r"Weights only load failed.*", re.DOTALL)
+NOT_TENSORS = "it holds more than tensors, and could run a program: save a state_dict alone"
+
 
 class UserError(Exception):
     """An error whose message is one line: what is wrong and what to do."""
+
+    def __str__(self) -> str:
+        return REFUSED_BY_TORCH.sub(NOT_TENSORS, super().__str__())
 
 
 REMEDIES = {

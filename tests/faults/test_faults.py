@@ -395,7 +395,8 @@ FAULTS: dict[str, list[Fault]] = {
         Fault(
             "a file of weights with a program inside",
             lambda folder: read_spoilt(folder, b"\x80\x02cos\nsystem\n(S'true'\ntR."),
-            "training.weights: <mine.pth> cannot be read: Weights only load failed<...>",
+            "training.weights: <mine.pth> cannot be read: it holds more than tensors, and could "
+            "run a program: save a state_dict alone",
         ),
     ],
 }
