@@ -23,6 +23,8 @@ def main(
     """
     params = load_params()
     before_run = params.run.model_dump()
+    if profile:
+        require_known(profile, params.profile, "--profile")
     selected = params.for_profile(profile) if profile else params
     lists: dict[str, Sequence[Any]] = selected.run.model_dump()
     if study:

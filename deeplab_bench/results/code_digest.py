@@ -47,7 +47,6 @@ def compute_code_sha256(stage: str, module: str | None = None) -> str:
     return compute_imported_sha256(f"pipelines.{stage}", *([module] if module else []))
 
 
-@cache
 def compute_imported_sha256(*modules: str) -> str:
     """Compute the digest of these modules and all files of the project that they import."""
     digest = hashlib.sha256()

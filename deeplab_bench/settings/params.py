@@ -214,7 +214,7 @@ class Params(Settings):
         Raises:
             ParamsError: the profile is undefined.
         """
-        own = self.profile[require_known(profile, self.profile, "--profile")].run
+        own = self.profile[require_known(profile, self.profile, "run.profiles")].run
         if self.run.profiles == (profile,):
             return self
         lists = {} if own is None else own.model_dump(exclude_none=True)

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from deeplab_bench.data.packed import Split, load_split, pick_evenly
 from deeplab_bench.data.pixels import VOID, DataError
-from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
 from deeplab_bench.results.files import ProfileFiles, get_live_folder
 from deeplab_bench.training.trainer import Trainer, compute_lr_factor
 
@@ -151,6 +150,9 @@ def find_validation_split(checkpoint: Path) -> Split | None:
 @torch.inference_mode()
 def validate(trainer: Trainer, split: Split) -> dict[str, float]:
     """Compute the loss per pixel and the mIoU of some fixed images, at their own sizes."""
+    # Imported only here: it is no part of the training.
+    from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
+
     model = copy.deepcopy(trainer.model).eval()
     classes = len(split.classes)
     counts, loss, pixels = np.zeros((classes, classes), dtype=np.int64), 0.0, 0

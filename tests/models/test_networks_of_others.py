@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 from miniature import MINIATURE, ROOT, Repository
 
+from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings import params as params_module
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.params import parse_params
 
@@ -54,9 +56,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def test_what_needs_a_backbone_of_ours_is_refused(
     key: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("deeplab_bench.models.fcn")
+    module = ModuleType("deeplab_bench.models.lraspp")
     exec(CODE["lraspp"], module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    text = MINIATURE.replace("    output_stride: 32", f"    training: {{{key}: {value}}}")
+    monkeypatch.setattr(params_module, "ARCHITECTURES", (*ARCHITECTURES, "lraspp"))
+    network = f"    architecture: lraspp\n    training: {{{key}: {value}}}\n"
+    text = MINIATURE.replace("    architecture: fcn\n    output_stride: 32\n", network)
+    assert text != MINIATURE
     with pytest.raises(ParamsError, match=f"training.{key} needs: set it to"):
         parse_params(text, Path("params.yaml"))
