@@ -56,6 +56,11 @@ SIZES = {  # of the images, (height, width)
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take long: at the end, one process would wait for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _torch_settings() -> Iterator[None]:
     """Use one thread, which is faster for such small maps, and restore the settings of torch."""
