@@ -5,7 +5,6 @@ from typing import Annotated
 from deeplab_bench.report.citation import cite
 from deeplab_bench.report.results import load_results
 from deeplab_bench.report.trace import declare
-from deeplab_bench.settings.blocks import require_known
 from deeplab_bench.settings.params import load_params
 
 
@@ -22,6 +21,5 @@ def main(
         TraceError: there are no results of the profile.
     """
     params = load_params()
-    chosen = profile or params.run.profiles[0]
-    require_known(chosen, params.profile, "--profile")
+    chosen = params.pick_profile(profile)
     print(cite(load_results(declare(params, chosen), chosen), model))

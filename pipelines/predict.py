@@ -93,8 +93,7 @@ def find_checkpoints(model: str, checkpoint: str, profile: str, seed: int) -> li
             raise PredictionError("--checkpoint: two files have one name: rename one of them")
         return paths
     params = load_params()
-    chosen = profile or params.run.profiles[0]
-    require_known(chosen, params.profile, "--profile")
+    chosen = params.pick_profile(profile)
     names = model.split(",")
     for name in names:
         require_known(name, params.models, "--model")

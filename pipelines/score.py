@@ -10,7 +10,6 @@ from deeplab_bench.evaluation.label_files import compute_scoring_sha256, score_l
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.records import LabelFilesRecord, read_record, write_record
 from deeplab_bench.runtime.source import describe_source
-from deeplab_bench.settings.blocks import require_known
 from deeplab_bench.settings.params import NAME_PATTERN, load_params
 
 
@@ -32,8 +31,7 @@ def main(
         ParamsError: params.yaml does not define the profile.
     """
     params = load_params()
-    files = ProfileFiles(profile or params.run.profiles[0])
-    require_known(files.profile, params.profile, "--profile")
+    files = ProfileFiles(params.pick_profile(profile))
     folder = Path(predictions)
     chosen = name or folder.resolve().name
     if chosen in params.models:

@@ -23,9 +23,7 @@ def main(
     """
     params = load_params()
     before_run = params.run.model_dump()
-    if profile:
-        require_known(profile, params.profile, "--profile")
-    selected = params.for_profile(profile) if profile else params
+    selected = params.for_profile(params.pick_profile(profile)) if profile else params
     lists: dict[str, Sequence[Any]] = selected.run.model_dump()
     if study:
         require_known(study, params.studies, "--study")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from deeplab_bench.data.image_files import decode_label, find_label_fault
+from deeplab_bench.data.image_files import read_label
 from deeplab_bench.data.packed import Split
 from deeplab_bench.data.pixels import VOID, DataError, Pixels
 from deeplab_bench.evaluation.evaluate import measure_predictions
@@ -110,9 +110,7 @@ def read_prediction(path: Path, classes: int) -> Pixels:
     Raises:
         DataError: the file holds something else.
     """
-    if fault := find_label_fault(path):
-        raise DataError(f"{fault.finding}: {fault.remedy}")
-    prediction = decode_label(path)
+    prediction = read_label(path)
     if prediction.max() >= classes:
         raise DataError(
             f"{path} has the value {prediction.max()}: predict a class of 0 to {classes - 1} for "

@@ -11,9 +11,10 @@ from deeplab_bench.report.marks import MARKS
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.results.records import NO_SOURCE
-from deeplab_bench.settings.published import Paper, find_published
+from deeplab_bench.settings.published import Paper, find_published, read_published
 
 CITATION = Path("CITATION.cff")
+DESIGNS = "deeplabv3"  # the paper that the suite is about, whatever rows a model cites
 
 
 def cite(results: Results, model: str) -> str:
@@ -27,7 +28,7 @@ def cite(results: Results, model: str) -> str:
         raise ReportError(f"results/{results.profile} has no model {model!r}: it has {known}")
     suite = YAML(typ="safe").load(CITATION)
     papers = [find_published(citation).paper for citation in results.params.citations(model)]
-    papers += read_references(suite)
+    papers.append(read_published().papers[DESIGNS])
     return "\n\n".join(
         [
             "% BibTeX",
@@ -39,22 +40,6 @@ def cite(results: Results, model: str) -> str:
             describe(results, model, suite),
         ]
     )
-
-
-def read_references(suite: Any) -> list[Paper]:
-    """Read the papers that CITATION.cff names."""
-    return [
-        Paper(
-            name=each["title"],
-            authors=" and ".join(
-                f"{a['family-names']}, {a['given-names']}" for a in each["authors"]
-            ),
-            title=each["title"],
-            arxiv=each["url"].rpartition("/")[2],
-            year=each["year"],
-        )
-        for each in suite["references"]
-    ]
 
 
 def format_software(suite: Any) -> str:

@@ -6,7 +6,7 @@ from deeplab_bench.report import captions
 from deeplab_bench.report.formats import (
     Table,
     format_cells,
-    format_interval,
+    join_interval,
     mark_none,
     render_formats,
 )
@@ -27,8 +27,7 @@ def build_comparisons(results: Results) -> Table:
     data = results.compared.copy()
     data["verdict"] = [results.undecided_because or decide(p) for p in data["p_holm"]]
     text = format_cells(data)
-    text["ci95_low"] = format_interval(text)
-    text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})
+    text = join_interval(text)
     for column in ("p_value", "p_holm"):
         text[column] = [format_p(p) for p in data[column]]
     title = f"Differences of mIoU on the profile {results.profile}"

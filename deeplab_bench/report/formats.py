@@ -1,7 +1,7 @@
 """Tables and their three formats: CSV for programs, Markdown and LaTeX for readers."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -106,17 +106,17 @@ class Table:
     caption: Caption
     classes: tuple[str, ...] = ()
 
-    def list_headings(self) -> dict[str, str]:
-        """Return the heading of each column."""
-        return {
-            column: column if column in self.classes else HEADINGS.get(column, column)
+    def list_headings(self, headings: Mapping[str, str]) -> list[str]:
+        """List the heading of each column."""
+        return [
+            column if column in self.classes else headings.get(column, column)
             for column in map(str, self.text)
-        }
+        ]
 
-    def list_alignments(self) -> dict[str, str]:
-        """Return the side on which each column is aligned."""
+    def list_alignments(self) -> list[str]:
+        """List the side on which each column is aligned."""
         left = LEFT_ALIGNED - set(self.classes)
-        return {str(column): "left" if column in left else "right" for column in self.text}
+        return ["left" if column in left else "right" for column in self.text]
 
 
 def render_formats(
@@ -128,8 +128,7 @@ def render_formats(
     ``marks`` are those of the models, if they are not given.
     """
     marks = find_marks(results) if marks is None else marks
-    named = [name for name in ("model", "other") if name in table.text.columns]
-    named = [name for name in named if name not in table.classes]
+    named = [name for name in ("model", "other") if name in {*table.text} - {*table.classes}]
     marks = marks.select(name for column in named for name in table.text[column])
     text = table.text.copy()
     for column in named:
@@ -168,6 +167,12 @@ def format_interval(text: pd.DataFrame) -> "pd.Series[str]":
     return (text["ci95_low"] + " to " + text["ci95_high"]).where(text["ci95_low"] != "", "")
 
 
+def join_interval(text: pd.DataFrame, name: str = "interval") -> pd.DataFrame:
+    """Join the formatted ends of the interval into one column of this name."""
+    joined = text.assign(ci95_low=format_interval(text))
+    return joined.drop(columns="ci95_high").rename(columns={"ci95_low": name})
+
+
 def merge_interval(text: pd.DataFrame) -> pd.DataFrame:
     """Merge mean and deviation into one formatted column, and the interval's ends into another."""
     spread = (" ± " + text["miou_std"]).where(text["miou_std"] != "", "")
@@ -200,9 +205,9 @@ def format_csv(data: pd.DataFrame) -> str:
 def format_markdown(table: Table, marks: Marks | None = None) -> str:
     """Format the table with its caption; if models are marked, an alert comes first."""
     cells = table.text.map(escape_markdown)
-    cells = cells.mask(table.bold, "**" + cells + "**").rename(columns=table.list_headings())
-    cells.columns = cells.columns.map(escape_markdown)
-    sides = list(table.list_alignments().values())
+    cells = cells.mask(table.bold, "**" + cells + "**")
+    cells.columns = pd.Index(map(escape_markdown, table.list_headings(HEADINGS)))
+    sides = table.list_alignments()
     lines = cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
     reasons = marks.list_reasons() if marks else []
     blocks = [lines, table.caption.add(*reasons).format_markdown(ROOT)]
@@ -219,13 +224,12 @@ def escape_markdown(text: str) -> str:
 def format_latex(table: Table, name: str, label: str, marks: Marks | None = None) -> str:
     """Format the columns of the table for which a page is wide enough, see ``latex``."""
     text, bold, names = latex.select_columns(name, table.text, table.bold, table.classes)
-    columns = [str(column) for column in text]
-    headings = HEADINGS | latex.SHORT
+    kept = replace(table, text=text, bold=bold, classes=names)
     return latex.format_table(
         text,
         bold,
-        [column if column in names else headings.get(column, column) for column in columns],
-        ["left" if column in LEFT_ALIGNED - names else "right" for column in columns],
+        kept.list_headings(HEADINGS | latex.SHORT),
+        kept.list_alignments(),
         table.title,
         label,
         join_sentences(table.caption.on_paper, *(marks.list_reasons() if marks else [])),

@@ -8,7 +8,7 @@ from deeplab_bench.report.formats import (
     find_best,
     format_cells,
     format_changes,
-    format_interval,
+    join_interval,
     mark_none,
     render_formats,
 )
@@ -54,8 +54,7 @@ def build_label_files(results: Results) -> Table:
         }
     )
     text = format_cells(data)
-    text["ci95_low"] = format_interval(text)
-    text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})
+    text = join_interval(text)
     best = find_best(data, text.columns)
     title = f"Label files of other networks on the profile {results.profile}"
     return Table(title, data, text, best, captions.describe_label_files(results))
@@ -66,8 +65,7 @@ def build_comparisons(results: Results) -> Table:
     data = compare_with_models(results)
     text = format_cells(data)
     text["difference"] = format_changes(data[["difference"]])["difference"]
-    text["ci95_low"] = format_interval(text)
-    text = text.drop(columns="ci95_high").rename(columns={"ci95_low": "interval"})
+    text = join_interval(text)
     best = mark_none(data, text.columns)
     title = f"Label files of other networks beside ours on the profile {results.profile}"
     return Table(title, data, text, best, captions.describe_label_file_comparisons(results))

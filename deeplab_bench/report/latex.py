@@ -46,8 +46,8 @@ WORD = re.compile(r"[^ _]*[ _]?")
 
 
 def select_columns(
-    name: str, text: pd.DataFrame, bold: pd.DataFrame, classes: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame, set[str]]:
+    name: str, text: pd.DataFrame, bold: pd.DataFrame, classes: tuple[str, ...]
+) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
     """Return the text and the bold cells of a table as far as the page is wide enough.
 
     The last value are the columns that have the name of a class or of a model.
@@ -55,9 +55,9 @@ def select_columns(
     if classes and len(text.columns) > max(MOST_CLASSES, len(text)):
         turned = exchange_axes(text, text["model"]).reset_index()
         marked = exchange_axes(bold, text["model"]).reset_index().assign(**{"class": False})
-        return turned, marked, set(text["model"])
+        return turned, marked, tuple(text["model"])
     kept = [column for column in text if column not in LEFT_OUT.get(name, ())]
-    return text[kept], bold[kept], set(classes)
+    return text[kept], bold[kept], classes
 
 
 def exchange_axes(frame: pd.DataFrame, names: "pd.Series[str]") -> pd.DataFrame:

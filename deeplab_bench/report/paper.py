@@ -12,7 +12,7 @@ from deeplab_bench.report.captions import Caption
 from deeplab_bench.report.formats import (
     Table,
     format_cells,
-    format_interval,
+    join_interval,
     mark_none,
     render_formats,
 )
@@ -257,6 +257,5 @@ def build_table(title: str, data: pd.DataFrame, caption: Caption, heading: str) 
     """Build a table with the interval in one cell, which is empty for one seed."""
     text = format_cells(data)
     if len(data):
-        text["ci95_low"] = format_interval(text)
-        text = text.drop(columns="ci95_high").rename(columns={"ci95_low": heading})
+        text = join_interval(text, heading)
     return Table(title, data, text, mark_none(data, text.columns), caption)

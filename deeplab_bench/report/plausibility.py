@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from deeplab_bench.report.statistics import count_class_pixels
-from deeplab_bench.results.records import EvaluationRecord
+from deeplab_bench.results.records import EvaluationRecord, Scores
 from deeplab_bench.settings.inference import PLAIN
 
 LEAST_TRAINING_MIOU = 0.5
@@ -114,9 +114,8 @@ def format_span(values: Sequence[float]) -> str:
 
 def list_implausible(run: EvaluationRecord, ceiling: float | None) -> Iterator[str]:
     """Yield why a run is implausible."""
-    miou = 100 * run.metrics.miou
-    if ceiling is not None and miou > ceiling:
-        yield f"mIoU {miou:.2f} % is above the ceiling of {ceiling:g} %"
+    if excess := describe_excess(run, ceiling):
+        yield excess
     losses = zip(run.training.iteration, run.training.loss, strict=True)
     diverged = next((i for i, loss in losses if loss is None or not math.isfinite(loss)), None)
     if diverged is not None:
@@ -124,6 +123,14 @@ def list_implausible(run: EvaluationRecord, ceiling: float | None) -> Iterator[s
     only = find_only_prediction(run)
     if only is not None:
         yield f"all predictions are {only}"
+
+
+def describe_excess(record: Scores, ceiling: float | None) -> str:
+    """Describe an mIoU above the ceiling in percent; empty if it is not, or without a ceiling."""
+    miou = 100 * record.metrics.miou
+    if ceiling is None or miou <= ceiling:
+        return ""
+    return f"mIoU {miou:.2f} % is above the ceiling of {ceiling:g} %"
 
 
 def find_only_prediction(run: EvaluationRecord) -> str | None:

@@ -16,7 +16,12 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.evaluation.label_files import compute_scoring_sha256
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
-from deeplab_bench.report.plausibility import find_bad_starts, find_implausible, find_unfinished
+from deeplab_bench.report.plausibility import (
+    describe_excess,
+    find_bad_starts,
+    find_implausible,
+    find_unfinished,
+)
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -111,13 +116,12 @@ class Results:
     @cached_property
     def label_file_warnings(self) -> dict[str, dict[str, str]]:
         """The reasons for a warning, by the name of a mark and by the name of label files."""
-        ceiling, today = self.miou_ceiling, compute_scoring_sha256()
-        found = {each.name: 100 * each.metrics.miou for each in self.label_files}
+        today = compute_scoring_sha256()
         return {
             "implausible": {
-                name: f"mIoU {miou:.2f} % is above the ceiling of {ceiling:g} %"
-                for name, miou in found.items()
-                if ceiling is not None and miou > ceiling
+                each.name: excess
+                for each in self.label_files
+                if (excess := describe_excess(each, self.miou_ceiling))
             },
             "outdated": {
                 each.name: "score" for each in self.label_files if each.code_sha256 != today

@@ -205,6 +205,14 @@ class Params(Settings):
             update={"second_phase": _second_phase(experiment, changes, where)}
         )
 
+    def pick_profile(self, given: str) -> str:
+        """Return the profile of an option ``--profile``; if it is empty, the first that runs.
+
+        Raises:
+            ParamsError: the profile is undefined.
+        """
+        return require_known(given or self.run.profiles[0], self.profile, "--profile")
+
     def for_profile(self, profile: str) -> "Params":
         """Return these parameters as ``make repro PROFILE=<profile>`` changes them.
 
