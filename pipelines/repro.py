@@ -1,23 +1,35 @@
-"""Command ``repro``: run ``dvc repro`` with a warm process, update README.md, print the table."""
+"""Command ``repro``: run all that is due, here or on a cluster, and update README.md."""
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Never
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.params import Params, load_params
 from deeplab_bench.settings.process import Process
-from pipelines import readme, table
-from pipelines.parallel import list_gpus, reproduce
+from pipelines.sweep.board import Board
+from pipelines.sweep.driver import sweep
+from pipelines.sweep.engine import Engine
+from pipelines.sweep.local import LocalEngine, list_gpus
+from pipelines.sweep.node import digest_software
+from pipelines.sweep.tasks import make_tasks
 from pipelines.warm import warm_process
+
+AUTO, SLURM = "auto", "slurm"
 
 
 def main(
     *,
     jobs: Annotated[int, "runs side by side; default: 1 on a GPU, as many as fit on a CPU"] = 0,
+    cluster: Annotated[
+        str, f"{AUTO}: Ray on this machine; {SLURM}; or the address of a Ray cluster"
+    ] = "",
 ) -> int:
     """Run everything that is due and return 0 if all went well."""
     if jobs < 0:
@@ -31,13 +43,57 @@ def main(
             "instructions: results will differ from those of other machines",
             file=sys.stderr,
         )
-    with warm_process(list_pins(processes[0].determinism, processes[0].threads)):
-        status = reproduce(jobs or count_default_jobs(processes))
-    if status == 0:
-        readme.main()
-        table.main()
-        print(f"\nrepro took {format_duration(time.monotonic() - started)}")
-    return status
+    with (
+        end_by_sigterm(),
+        warm_process(list_pins(processes[0].determinism, processes[0].threads)),
+        open_engine(params, cluster, jobs) as engine,
+    ):
+        code = digest_software(Path.cwd()) if cluster else None
+        all_is_well = sweep(engine, make_tasks(params, code), Board(engine.slots))
+    if not all_is_well:
+        return 1
+    from pipelines import readme, table  # they import what a login node need not have
+
+    readme.main()
+    table.main()
+    print(f"\nrepro took {format_duration(time.monotonic() - started)}")
+    return 0
+
+
+@contextmanager
+def open_engine(params: Params, cluster: str, jobs: int) -> Iterator[Engine]:
+    """Open the engine that ``--cluster`` names; close it after the block."""
+    processes = [params.profile[name].process for name in params.run.profiles]
+    engine: Engine
+    if not cluster:
+        engine = LocalEngine(jobs or count_default_jobs(processes))
+    elif cluster == SLURM:
+        from pipelines.sweep.slurm_engine import SlurmEngine
+
+        engine = SlurmEngine(params.cluster, most=jobs or None)
+    else:
+        from pipelines.sweep.ray_engine import RayEngine
+
+        address = None if cluster == AUTO else cluster
+        engine = RayEngine(params.cluster, address, jobs or count_default_jobs(processes))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@contextmanager
+def end_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that what is done is recorded."""
+
+    def end(number: int, _: object) -> Never:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def count_default_jobs(processes: Sequence[Process]) -> int:

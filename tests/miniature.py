@@ -56,11 +56,15 @@ models:
 OTHER_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 REPRODUCE = """\
 import sys
-from pipelines.parallel import reproduce
+from pipelines.repro import open_engine
+from pipelines.sweep.board import Board
+from pipelines.sweep.driver import sweep
+from pipelines.sweep.tasks import make_tasks
 from pipelines.warm import warm_process
-with warm_process({}):
-    status = reproduce(jobs=1)
-sys.exit(status)
+from deeplab_bench.settings.params import load_params
+params = load_params()
+with warm_process({}), open_engine(params, "", jobs=1) as engine:
+    sys.exit(not sweep(engine, make_tasks(params, None), Board(1)))
 """
 
 
@@ -107,7 +111,7 @@ class Repository:
     def repro(self) -> set[str]:
         """Reproduce as ``make repro`` does, and return the stages that ran."""
         output = self.python("-c", REPRODUCE)
-        return set(re.findall(r"Running stage '(.+)'", output))
+        return set(re.findall(r"(?m)^\[.*\] (\w+@.+): [\d.]+ s$", output))
 
     def add_architecture(self, name: str, of: str) -> None:
         """Add an architecture: one file and one line."""

@@ -28,6 +28,7 @@ from deeplab_bench.settings.blocks import (
     require_known,
     require_mapping,
 )
+from deeplab_bench.settings.cluster import Cluster, Resources
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.experiment import (
     PRETRAINED,
@@ -100,7 +101,8 @@ class Profile(Settings):
     report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``process`` says what
     results may depend on. With ``pretraining``, the stage ``pretrain`` makes weights of the
     profile's backbone, from which models start whose ``training.weights`` are ``pretrained``.
-    ``make repro PROFILE=<name>`` puts the lists of ``run`` into the section ``run``.
+    ``make repro PROFILE=<name>`` puts the lists of ``run`` into the section ``run``. ``resources``
+    say what a stage asks a machine of a cluster for.
     """
 
     data: Data
@@ -111,6 +113,7 @@ class Profile(Settings):
     pretraining: Pretraining | None = None
     crf: CRF | None = None
     run: ProfileRun | None = None
+    resources: Resources = Resources()
 
 
 class Study(Settings):
@@ -165,6 +168,7 @@ class Params(Settings):
     models: dict[Name, dict[str, Any]]
     inference: dict[Name, Inference]
     studies: dict[Name, Study] = Field(default_factory=dict)
+    cluster: Cluster = Cluster()
 
     def experiment(self, profile: str, model: str) -> Experiment:
         """Resolve all settings of a model under a profile.

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from deeplab_bench.settings.process import Process
-from pipelines import parallel, repro
+from pipelines import repro
+from pipelines.sweep import node
 
 ROOT = Path(__file__).resolve().parents[2]
 
 PIPELINE = """\
 stages:
   resolve:
-    cmd: cp /dev/null resolved
+    cmd: cp source resolved
+    deps: [source]
     outs: [resolved: {cache: false}]
   train:
     matrix: {model: [a, b, c]}
@@ -40,10 +42,18 @@ stages:
 REPRODUCE = """\
 import os, sys
 from deeplab_bench.errors import UserError
-from pipelines import parallel
-parallel.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
+from pipelines.repro import end_by_sigterm
+from pipelines.sweep import driver
+from pipelines.sweep.board import Board
+from pipelines.sweep.local import LocalEngine
+from pipelines.sweep.task import Task
+driver.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
+def make_task(run):
+    return Task(run.addressing, ("sh", "-c", "exec " + run.cmd), os.getcwd(), None)
+engine = LocalEngine(int(sys.argv[1]))
 try:
-    sys.exit(parallel.reproduce(int(sys.argv[1])))
+    with end_by_sigterm():
+        sys.exit(not driver.sweep(engine, make_task, Board(engine.slots)))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -176,25 +186,28 @@ def test_a_result_of_before_is_taken_from_the_cache(project: Path) -> None:
     shutil.rmtree(project / "logs")
     done = run(project, jobs=2)
     assert "evaluate@a: was in the cache" in done.stdout
-    assert {path.name for path in (project / "logs").iterdir()} == {
-        f"train@{model}.log" for model in "abc"
+    assert {path.name for path in (project / "logs").glob("*.log")} == {
+        "resolve.log",
+        "report.log",
+        *(f"train@{model}.log" for model in "abc"),
     }
     assert (project / "score-a").read_text(encoding="utf-8") == "0\na\n"
 
 
 @pytest.mark.parametrize("gpus", ["", "0,1"])
-def test_a_failure_is_the_end(project: Path, gpus: str) -> None:
+def test_a_failure_holds_up_what_needs_it_and_nothing_else(project: Path, gpus: str) -> None:
     done = run(project, jobs=2, gpus=gpus, FAILING="b")
     assert done.returncode == 1
     assert re.search(
         r"error: train@b: exited with 7 after [\d.]+ s. The end of logs/train@b.log:\nso it is\n",
         done.stderr,
     )
+    assert "2 runs that need one that failed were not begun" in done.stderr
     assert not (project / "report").exists()
-    assert not (project / "c").exists()
-    # a had begun, so it ended, and DVC knows it.
-    assert "train@a" not in dvc(project, "status")
-    assert "train@b" in dvc(project, "status")
+    said = dvc(project, "status")
+    assert "train@b" in said
+    for name in ("train@a", "train@c", "evaluate@a", "evaluate@c"):
+        assert name not in said
 
 
 def test_a_stage_that_the_system_killed_is_named(project: Path) -> None:
@@ -217,7 +230,7 @@ def test_a_dependency_that_is_missing_is_a_failure(project: Path) -> None:
     (project / "source").unlink()
     done = run(project, jobs=2)
     assert done.returncode == 1
-    assert "error: train@a: source is missing: " in done.stderr
+    assert "error: resolve: source is missing: " in done.stderr
 
 
 def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
@@ -234,13 +247,14 @@ def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
 
 
 def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
-    """Check the lock file while a run is still running. The lock of DVC is free afterwards."""
+    """Check what is recorded while a run is still running. The lock of DVC is free afterwards."""
     with start(project, SLOW="c", RECORD="0.2") as process:
         wait_for(project / "dvc.lock", having="weights-b")
         process.kill()
-    said = dvc(project, "status")
-    assert "train@b" not in said
-    assert "train@c" in said
+    done = run(project, jobs=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train@b: " not in done.stdout
+    assert "train@c: " in done.stdout
 
 
 @pytest.mark.parametrize(("jobs", "left"), [(1, 0.77), (2, 0.3)])
@@ -314,7 +328,7 @@ def test_cores_are_shared_by_the_threads_of_the_profile(
 def test_the_tail_of_a_log_has_the_last_state_of_a_bar(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"".join(b"line %d\n" % n for n in range(30)) + b"0 %\r50 %\r100 %\nend\n\n")
-    assert parallel.read_tail(log) == [*(f"line {n}" for n in range(12, 30)), "100 %", "end"]
+    assert node.read_tail(log) == [*(f"line {n}" for n in range(12, 30)), "100 %", "end"]
 
 
 def test_a_duration_is_rounded_to_seconds() -> None:

@@ -1,0 +1,42 @@
+"""Settings of a sweep over several machines.
+
+Of them, ``nodes`` and ``processes`` alone change a result: they share out the batch, and so change
+the order of sums.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from deeplab_bench.settings.base import PositiveFloat, PositiveInt, Settings
+
+SHARED = "shared"
+
+
+class Resources(Settings):
+    """What a stage that computes with a network asks a machine for.
+
+    A training and an evaluation run on ``nodes`` machines with ``processes`` processes each,
+    started by ``torchrun``. Each process has ``gpus`` GPUs (0: it computes on the CPU) and ``cpus``
+    cores; without ``cpus``, as many as it has threads. ``memory_gib`` and ``hours`` are limits for
+    each machine; without them, the cluster's own apply.
+    """
+
+    gpus: int = Field(default=0, ge=0, le=1)
+    cpus: PositiveInt | None = None
+    memory_gib: PositiveFloat | None = None
+    hours: PositiveFloat | None = None
+    nodes: PositiveInt = 1
+    processes: PositiveInt = 1
+
+
+class Cluster(Settings):
+    """The machines that ``make repro CLUSTER=...`` uses.
+
+    ``files`` says how files travel between them: ``shared``, if all machines see the folder of the
+    repository under the same path, or the name of a DVC remote. ``slurm`` has options of
+    ``sbatch``, e.g. ``partition`` or ``account``.
+    """
+
+    files: str = SHARED
+    slurm: dict[str, Any] = Field(default_factory=dict)

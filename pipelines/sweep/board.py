@@ -1,0 +1,208 @@
+"""The board of a sweep: what waits, runs, is done or has failed, and how long it still takes.
+
+In a terminal it is one table; elsewhere a line for each end. ``logs/sweep.jsonl`` has the same for
+other programs, a line for each event.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.sweep.durations import Durations
+from pipelines.sweep.task import Ended, Running
+
+EVENTS = Path("logs") / "sweep.jsonl"
+SHOW_SECONDS = 1.0
+LINE_SECONDS = 60.0  # between lines about what runs, where there is no terminal
+EVENT_SECONDS = 5.0  # between lines about one run
+MOST_ROWS = 20
+
+
+class Board:
+    """Shows a sweep. ``slots`` is how many runs go on at a time; None if nobody knows."""
+
+    def __init__(self, slots: int | None, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.slots = slots
+        self.durations = Durations()
+        self.left: dict[str, None] = {}
+        self.running: dict[str, Running] = {}
+        self.since: dict[str, float] = {}
+        self.failed: dict[str, str] = {}
+        self.total = self.done = self.up_to_date = self.lost = 0
+        self.shown_at = self.line_at = time.monotonic()
+        self.told_at: dict[str, float] = {}
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def begin(self, names: Sequence[str]) -> None:
+        self.left = dict.fromkeys(names)
+        self.total = len(names)
+        EVENTS.parent.mkdir(exist_ok=True)
+        EVENTS.write_text("", encoding="utf-8")
+        self.tell("begin", runs=self.total)
+        if self.console.is_terminal:
+            self.live.start()
+
+    def update(self, event: Running) -> None:
+        """Take how far a run is."""
+        now = time.monotonic()
+        self.since.setdefault(event.name, now)
+        is_new = event.name not in self.running
+        self.running[event.name] = event
+        if is_new or now - self.told_at[event.name] > EVENT_SECONDS:
+            self.told_at[event.name] = now
+            progress = event.progress
+            far = {} if progress is None else vars(progress) | {"values": dict(progress.values)}
+            self.tell("running", event.name, node=event.node, gpus=event.gpus, **far)
+
+    def finish(self, name: str, how: str | Ended) -> None:
+        """Take that a run is done; ``how`` says why it was not run, if it was not."""
+        self.forget(name)
+        self.left.pop(name)
+        self.done += 1
+        if isinstance(how, Ended):
+            self.durations.add(name, how.seconds)
+            self.say(f"{name}: {how.seconds:.1f} s")
+            self.tell("done", name, node=how.node, seconds=round(how.seconds, 1))
+        elif how == "is up to date":
+            self.up_to_date += 1
+        else:
+            self.say(f"{name}: {how}")
+            self.tell("done", name, how=how)
+
+    def lose(self, event: Ended) -> None:
+        """Take that a machine was lost, or has refused a run, which begins again elsewhere."""
+        self.forget(event.name)
+        self.lost += 1
+        self.complain(f"warning: {event.name}: {event.said}; it begins again", "yellow")
+        self.tell("lost", event.name, node=event.node, said=event.said)
+
+    def fail(self, name: str, why: str) -> None:
+        self.forget(name)
+        self.left.pop(name)
+        self.failed[name] = why.strip().splitlines()[-1]
+        self.complain(f"error: {name}: {why}", "red")
+        self.tell("failed", name, said=why)
+
+    def forget(self, name: str) -> None:
+        """Take that a run is not under way any longer."""
+        self.running.pop(name, None)
+        self.since.pop(name, None)
+
+    def end(self) -> None:
+        """Say what was not run, and keep how long the others have taken."""
+        self.live.stop()
+        self.durations.save()
+        if self.failed and self.left:
+            self.complain(f"{len(self.left)} runs that need one that failed were not begun", "red")
+        self.tell("end", done=self.done, failed=len(self.failed), left=len(self.left))
+
+    def show(self) -> None:
+        """Show the state, if the last time is long enough ago."""
+        now = time.monotonic()
+        if self.console.is_terminal and now - self.shown_at > SHOW_SECONDS:
+            self.shown_at = now
+            self.live.update(Group(self.make_table(), Text(self.summarise())), refresh=True)
+        elif not self.console.is_terminal and now - self.line_at > LINE_SECONDS and self.running:
+            self.line_at = now
+            self.say("; ".join(self.describe(event) for event in self.running.values()))
+
+    def make_table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for head in ("run", "machine", "GPU", "step", "a second", "loss", "time left"):
+            table.add_column(head, justify="left" if head in ("run", "machine") else "right")
+        for name, event in list(self.running.items())[:MOST_ROWS]:
+            progress = event.progress
+            values = {} if progress is None else progress.values
+            table.add_row(
+                name,
+                event.node,
+                event.gpus or "-",
+                f"{progress.done}/{progress.total} {progress.unit}" if progress else "",
+                f"{values['images_per_s']} images" if "images_per_s" in values else "",
+                values.get("loss", ""),
+                format_seconds(self.expect_left(name)),
+            )
+        if len(self.running) > MOST_ROWS:
+            table.add_row(f"and {len(self.running) - MOST_ROWS} more")
+        return table
+
+    def describe(self, event: Running) -> str:
+        """Describe in one line how far a run is."""
+        if event.progress is None:
+            return f"{event.name}: runs"
+        progress = event.progress
+        loss = f", loss {progress.values['loss']}" if "loss" in progress.values else ""
+        return f"{event.name}: {progress.unit} {progress.done} of {progress.total}{loss}"
+
+    def summarise(self) -> str:
+        """Say how many runs are done, run, wait and have failed, and how long it takes."""
+        waiting = len(self.left) - len(self.running)
+        parts = [f"{self.done} of {self.total} done ({self.up_to_date} were up to date)"]
+        parts += [f"{len(self.running)} running", f"{waiting} waiting"]
+        parts += [f"{count} {what}" for count, what in self.list_troubles() if count]
+        return ", ".join([*parts, self.describe_left()])
+
+    def list_troubles(self) -> list[tuple[int, str]]:
+        return [(len(self.failed), "failed"), (self.lost, "begun again")]
+
+    def describe_left(self) -> str:
+        """Say how long all runs will take that are not done."""
+        expected = [self.expect_left(name) for name in self.left]
+        known = [seconds for seconds in expected if seconds is not None]
+        if self.left and not known:
+            return "time left unknown"
+        at_least = "at least " if None in expected else ""
+        lanes = self.slots or max(1, len(self.running))
+        return f"{at_least}{format_seconds(sum(known) / lanes)} left"
+
+    def expect_left(self, name: str) -> float | None:
+        """Expect how many seconds a run still takes; None if nobody knows."""
+        event = self.running.get(name)
+        if event is not None and event.progress and event.progress.seconds_left is not None:
+            return event.progress.seconds_left
+        expected = self.durations.expect(name)
+        if event is None or expected is None:
+            return expected
+        return max(0.0, expected - (time.monotonic() - self.since[name]))
+
+    def say(self, text: str, style: str = "") -> None:
+        if self.console.is_terminal:
+            self.console.print(Text(text, style=style), soft_wrap=True)
+        else:
+            done = f"[{self.done} of {self.total}, {self.describe_left()}]"
+            print(f"{done} {text}", flush=True)
+
+    def complain(self, text: str, style: str) -> None:
+        if self.console.is_terminal:
+            self.say(text, style)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def tell(self, event: str, name: str = "", **content: Any) -> None:
+        """Add a line for other programs."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event}
+        line |= {"run": name} if name else {}
+        state = {"done": self.done, "running": len(self.running), "of": self.total}
+        with EVENTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | content | {"sweep": state}) + "\n")
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Format a time that is left."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,182 @@
+"""The driver of a sweep: it starts runs as soon as what they need is there, and records them.
+
+It alone talks to DVC, and holds DVC's lock, so that no other DVC starts the same run. dvc.lock has
+one writer, and is afterwards as ``dvc repro`` would have written it.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pipelines.dvc_runs import (
+    DVCError,
+    list_recorded_runs,
+    locked_repository,
+    prepare,
+    record,
+    secure_lock_file,
+    sort_recorded_runs,
+    take_outputs,
+)
+from pipelines.stages import STAGES
+from pipelines.sweep.board import Board
+from pipelines.sweep.engine import Engine
+from pipelines.sweep.node import get_log
+from pipelines.sweep.task import Ended, Event, Running, Task
+
+# Writing dvc.lock takes a second of a core, so finished runs are recorded together.
+RECORD_SECONDS = 20.0
+CHECK_SECONDS = 0.5  # at a time, so that the board goes on
+MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
+
+
+def sweep(engine: Engine, make_task: Callable[[Any], Task], board: Board) -> bool:
+    """Run all stages that are due; return whether all ended well.
+
+    A run that fails holds up those that need it, and no other.
+
+    Raises:
+        DVCError: DVC refuses to begin.
+        EngineError: the engine cannot begin or go on.
+    """
+    with locked_repository():  # else another DVC might be writing it
+        secure_lock_file()
+    with locked_repository() as repo:
+        recorded = list_recorded_runs(repo)
+        try:
+            return Driver(repo, engine, make_task, board).run()
+        finally:
+            sort_recorded_runs(repo, recorded)
+            secure_lock_file()
+
+
+class Driver:
+    """The runs of a repository on their way.
+
+    ``waiting`` has, for each run that cannot begin yet, the runs that it needs. ``ready`` are those
+    that have all they need, ``stale`` those of them that are to run, ``begun`` those that the
+    engine has, by name.
+    """
+
+    def __init__(
+        self, repo: Any, engine: Engine, make_task: Callable[[Any], Task], board: Board
+    ) -> None:
+        self.engine, self.make_task, self.board = engine, make_task, board
+        self.needed_by: Mapping[Any, Iterable[Any]] = repo.index.graph.pred
+        needs: Mapping[Any, Iterable[Any]] = repo.index.graph.succ
+        self.waiting = {run: set(needs[run]) for run in repo.index.stages if needs[run]}
+        self.ready = deque(run for run in repo.index.stages if not needs[run])
+        self.stale: list[Any] = []
+        self.begun: dict[str, tuple[Any, Task]] = {}
+        self.losses: Counter[str] = Counter()
+        self.unrecorded: list[Any] = []
+        self.recorded_at = time.monotonic()
+        self.stopping = False
+        board.begin([run.addressing for run in repo.index.stages])
+
+    def run(self) -> bool:
+        """Run all, and return whether all ended well."""
+        try:
+            while self.ready or self.stale or self.begun:
+                self.check_ready_runs()
+                self.begin_stale_runs()
+                if self.begun:
+                    self.take(self.engine.poll())
+                self.board.show()
+                self.record_after_a_while()
+        finally:
+            self.stopping = True
+            try:
+                self.take(self.engine.stop())
+            finally:
+                record(self.unrecorded)
+                self.board.end()
+        return not self.board.failed
+
+    def check_ready_runs(self) -> None:
+        deadline = time.monotonic() + CHECK_SECONDS
+        while self.ready and time.monotonic() < deadline:
+            run = self.ready.popleft()
+            if run.status():
+                self.stale.append(run)
+            else:
+                self.release(run, "is up to date")
+
+    def begin_stale_runs(self) -> None:
+        while (run := self.choose_next()) is not None:
+            self.stale.remove(run)
+            try:
+                if prepare(run):
+                    self.finish(run, "was in the cache")
+                    continue
+            except DVCError as error:
+                self.board.fail(run.addressing, str(error))
+                continue
+            task = self.make_task(run)
+            log = get_log(task)
+            log.unlink(missing_ok=True)
+            self.begun[task.name] = run, task
+            self.engine.submit(task)
+
+    def choose_next(self) -> Any | None:
+        """Choose the next run to begin; None if there is none, or no room for it.
+
+        A run that measures a machine waits until no other can begin, and none is under way.
+        """
+        if not self.engine.has_room() or any(is_alone(run) for run, _ in self.begun.values()):
+            return None
+        beside = next((run for run in self.stale if not is_alone(run)), None)
+        if beside is not None or self.begun or self.ready or not self.stale:
+            return beside
+        return self.stale[0]
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Take what the engine tells."""
+        for event in events:
+            if isinstance(event, Running):
+                self.board.update(event)
+                continue
+            run, task = self.begun.pop(event.name)
+            if event.status == 0:
+                self.finish(run, event)
+            elif self.stopping:
+                self.board.forget(event.name)
+            elif event.status is None and self.losses[event.name] < MOST_LOSSES:
+                self.losses[event.name] += 1
+                self.board.lose(event)
+                self.begun[event.name] = run, task
+                self.engine.submit(task)
+            else:
+                self.board.fail(event.name, event.said)
+
+    def finish(self, run: Any, how: str | Ended) -> None:
+        """Take the outputs of a run that has ended well."""
+        try:
+            take_outputs(run)
+        except DVCError as error:
+            self.board.fail(run.addressing, str(error))
+            return
+        self.unrecorded.append(run)
+        self.release(run, how)
+
+    def release(self, run: Any, how: str | Ended) -> None:
+        """Make those runs ready that needed this one last."""
+        self.board.finish(run.addressing, how)
+        for other in self.needed_by[run]:
+            self.waiting[other].discard(run)
+            if not self.waiting[other]:
+                del self.waiting[other]
+                self.ready.append(other)
+
+    def record_after_a_while(self) -> None:
+        if time.monotonic() - self.recorded_at > RECORD_SECONDS:
+            record(self.unrecorded)
+            self.unrecorded.clear()
+            self.recorded_at = time.monotonic()
+
+
+def is_alone(run: Any) -> bool:
+    """Tell whether a run measures the machine, and so has it for itself."""
+    stage = STAGES.get(run.addressing.partition("@")[0])
+    return stage is not None and stage.cold

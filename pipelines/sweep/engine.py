@@ -1,0 +1,41 @@
+"""What the driver of a sweep asks an engine for."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from deeplab_bench.errors import UserError
+from pipelines.sweep.task import Event, Needs, Task
+
+
+class EngineError(UserError):
+    """An engine cannot begin or go on; the message says what to do."""
+
+
+class Engine(Protocol):
+    """Runs tasks where there is room for them."""
+
+    @property
+    def slots(self) -> int | None:
+        """How many small tasks may run at a time; None if nobody knows."""
+
+    def check(self, needs: Collection[Needs]) -> None:
+        """Check that some machine is large enough.
+
+        Raises:
+            EngineError: there is none, and never will be.
+        """
+
+    def has_room(self) -> bool:
+        """Tell whether a further task would start soon."""
+
+    def submit(self, task: Task) -> None:
+        """Give a task to a machine."""
+
+    def poll(self) -> list[Event]:
+        """Wait for a moment; return what the tasks tell. A task that has ended is forgotten."""
+
+    def stop(self) -> list[Event]:
+        """Ask all tasks to end, and return what they told at last."""
+
+    def close(self) -> None:
+        """Leave the machines."""

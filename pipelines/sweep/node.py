@@ -1,0 +1,191 @@
+"""A task on the machine that an engine has chosen for it. It needs the standard library alone."""
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipelines.sweep.task import Ended, Event, Progress, Running, Task
+
+LOGS = Path("logs")
+POLL_SECONDS = 0.5
+END_SECONDS = 60.0  # a training ends after its step, and saves what it has
+TAIL_LINES = 20
+TAIL_BYTES = 1 << 14
+CODE = ("deeplab_bench", "pipelines")
+LOCK = "requirements.lock"
+COUNTED = ("numpy", "torch", "torchvision")  # packages that compute the results
+OUT_OF_MEMORY = "if nobody did that, memory ran out: give it more, or run fewer stages side by side"
+# `title:  45%|####5     | 45/100 [00:10<00:12,  4.50step/s, loss=0.12]`, as tqdm writes it.
+BAR = re.compile(
+    r"\| *(?P<done>\d+)/(?P<total>\d+) \[[\d:]+<(?P<left>[\d:?]+), +[^ \],]*?"
+    r"(?:(?P<unit>[a-z]+)/s|s/(?P<slow>[a-z]+))(?P<values>[^\]]*)\]"
+)
+
+
+def run(
+    task: Task, gpus: str | None = None, should_end: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Run a task, and tell how far it is, until it has ended.
+
+    ``gpus`` are those of the machine that it may use; None leaves this as it is. As soon as
+    ``should_end`` says so, or the generator is closed, the task is asked to end. A training then
+    saves its state.
+    """
+    node = socket.gethostname()
+    problem = find_problem(task)
+    if problem is not None:
+        yield Ended(task.name, node, None, 0.0, f"{node} {problem}", refused=True)
+        return
+    log = get_log(task)
+    started = time.monotonic()
+    process = start(task, log, {} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
+    try:
+        yield Running(task.name, node, gpus or "")
+        while not has_ended(process) and not should_end():
+            yield Running(task.name, node, gpus or "", read_progress(log))
+    finally:
+        end(process)
+    seconds = time.monotonic() - started
+    yield Ended(task.name, node, process.returncode, seconds, describe_end(process, log, seconds))
+
+
+def start(task: Task, log: Path, own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the command of a task as ``dvc repro`` does, but with its output added to a log.
+
+    No shell is between them: it would outlive a killed parent, and its child with it.
+    """
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            task.command,
+            cwd=task.folder,
+            env=get_environment(task) | dict(own),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a process to end, if it still runs; kill it if it does not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def get_log(task: Task) -> Path:
+    return Path(task.folder) / LOGS / f"{task.name}.log"
+
+
+def get_environment(task: Task) -> dict[str, str]:
+    """Return the environment of a task: it uses this Python, even if it is not activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path} | task.environment
+
+
+def find_problem(task: Task) -> str | None:
+    """Find out why this machine cannot run a task; None if it can."""
+    folder = Path(task.folder)
+    if not folder.is_dir():
+        return f"has no folder {folder}: mount it, or set cluster.files to a DVC remote"
+    if task.code is not None and digest_software(folder) != task.code:
+        return (
+            "has other code, or other versions of numpy and torch, than the driver: update it from "
+            f"{LOCK}"
+        )
+    for path in task.inputs:
+        if not (folder / path).exists():
+            return f"lacks {path}: put it there, or share the folder of the driver"
+    return None
+
+
+def digest_software(folder: Path) -> str:
+    """Compute the digest of the code in a folder, its lock file, and the packages that compute."""
+    digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
+    for package in COUNTED:
+        digest.update(f"{package} {find_version(package)}\n".encode())
+    files = [path for name in CODE for path in (folder / name).rglob("*.py")]
+    for path in [*sorted(files), folder / LOCK]:
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def read_progress(log: Path) -> Progress | None:
+    """Read the last state of the last bar in a log; None if there is none."""
+    found = None
+    for found in BAR.finditer(read_end(log)):  # noqa: B007
+        pass
+    if found is None:
+        return None
+    parts = (value.partition("=") for value in found["values"].split(", ") if "=" in value)
+    return Progress(
+        done=int(found["done"]),
+        total=int(found["total"]),
+        unit=found["unit"] or found["slow"],
+        seconds_left=parse_seconds(found["left"]),
+        values={name.strip(): value.strip() for name, _, value in parts},
+    )
+
+
+def parse_seconds(clock: str) -> float | None:
+    """Parse ``[hours:]minutes:seconds``; None if it is unknown."""
+    if "?" in clock:
+        return None
+    seconds = 0.0
+    for part in clock.split(":"):
+        seconds = 60 * seconds + int(part)
+    return seconds
+
+
+def describe_end(process: "subprocess.Popen[bytes]", log: Path, seconds: float) -> str:
+    """Say how a process has ended and what it wrote last; empty if it has ended well."""
+    status = process.returncode
+    if status == 0:
+        return ""
+    how = f"exited with {status}"
+    if status < 0:
+        hint = f" ({OUT_OF_MEMORY})" if status == -signal.SIGKILL else ""
+        how = f"was ended by {signal.Signals(-status).name}{hint}"
+    said = f"{how} after {seconds:.1f} s. The end of {LOGS / log.name}:"
+    return "\n".join([said, *read_tail(log)])
+
+
+def read_tail(log: Path) -> list[str]:
+    """Read the last lines of a log; of a progress bar, which writes over itself, the last state."""
+    lines = read_end(log).rstrip().split("\n")
+    return [line.rpartition("\r")[2] for line in lines[-TAIL_LINES:]]
+
+
+def read_end(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        return file.read().decode(errors="replace")

@@ -1,0 +1,101 @@
+"""What the driver and the machines of a sweep tell each other.
+
+It needs the standard library alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task asks a machine for.
+
+    A task has ``nodes`` machines with ``processes`` processes each; ``cpus`` and ``gpus`` are of a
+    process, ``memory_mib`` and ``hours`` are limits of a machine. A task that is ``alone`` measures
+    the machine, and so has it for itself.
+    """
+
+    cpus: int = 1
+    gpus: int = 0
+    memory_mib: int | None = None
+    hours: float | None = None
+    alone: bool = False
+    nodes: int = 1
+    processes: int = 1
+
+    @property
+    def node_cpus(self) -> int:
+        return self.cpus * self.processes
+
+    @property
+    def node_gpus(self) -> int:
+        return self.gpus * self.processes
+
+    def __str__(self) -> str:
+        parts = [f"{self.node_cpus} cores" if self.node_cpus > 1 else "1 core"]
+        if self.gpus:
+            parts.append(f"{self.node_gpus} GPUs" if self.node_gpus > 1 else "1 GPU")
+        if self.memory_mib:
+            parts.append(f"{self.memory_mib / 1024:.1f} GiB of memory")
+        machine = " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
+        return f"{self.nodes} machines with {machine} each" if self.nodes > 1 else machine
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run of a stage, as a machine gets it.
+
+    ``folder`` is the repository's, as every machine sees it. ``code`` is the digest that the
+    machine's code must have, or None if it is the driver's own code. ``inputs`` and ``outputs`` are
+    paths in the folder.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: str
+    code: str | None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    needs: Needs = Needs()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task is: ``done`` of ``total`` steps or images, and what its bar says beside."""
+
+    done: int
+    total: int
+    unit: str
+    seconds_left: float | None
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A task runs on a machine, perhaps on GPUs of it."""
+
+    name: str
+    node: str
+    gpus: str = ""
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task has ended.
+
+    ``status`` is its exit status. It is None if the machine was lost or has refused the task,
+    which another machine may still do. ``said`` is why, or the end of its log.
+    """
+
+    name: str
+    node: str
+    status: int | None
+    seconds: float
+    said: str = ""
+    refused: bool = False
+
+
+Event = Running | Ended
