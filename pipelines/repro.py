@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Never
 
 from deeplab_bench.errors import UserError
@@ -18,7 +17,7 @@ from pipelines.sweep.driver import sweep
 from pipelines.sweep.engine import Engine
 from pipelines.sweep.local import LocalEngine, list_gpus
 from pipelines.sweep.node import digest_software
-from pipelines.sweep.tasks import make_tasks
+from pipelines.sweep.tasks import open_tasks
 from pipelines.warm import warm_process
 
 AUTO, SLURM = "auto", "slurm"
@@ -48,8 +47,8 @@ def main(
         warm_process(list_pins(processes[0].determinism, processes[0].threads)),
         open_engine(params, cluster, jobs) as engine,
     ):
-        code = digest_software(Path.cwd()) if cluster else None
-        all_is_well = sweep(engine, make_tasks(params, code), Board(engine.slots))
+        tasks = open_tasks(params, digest_software() if cluster else None)
+        all_is_well = sweep(engine, tasks, Board(engine.slots))
     if not all_is_well:
         return 1
     from pipelines import readme, table  # they import what a login node need not have
@@ -75,7 +74,8 @@ def open_engine(params: Params, cluster: str, jobs: int) -> Iterator[Engine]:
         from pipelines.sweep.ray_engine import RayEngine
 
         address = None if cluster == AUTO else cluster
-        engine = RayEngine(params.cluster, address, jobs or count_default_jobs(processes))
+        threads = max(process.threads or 1 for process in processes)
+        engine = RayEngine(params.cluster, address, jobs * threads or None)
     try:
         yield engine
     finally:

@@ -59,12 +59,12 @@ import sys
 from pipelines.repro import open_engine
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
-from pipelines.sweep.tasks import make_tasks
+from pipelines.sweep.tasks import Tasks
 from pipelines.warm import warm_process
 from deeplab_bench.settings.params import load_params
 params = load_params()
 with warm_process({}), open_engine(params, "", jobs=1) as engine:
-    sys.exit(not sweep(engine, make_tasks(params, None), Board(1)))
+    sys.exit(not sweep(engine, Tasks(params, None), Board(1)))
 """
 
 

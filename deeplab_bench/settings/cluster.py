@@ -6,7 +6,7 @@ the order of sums.
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deeplab_bench.settings.base import PositiveFloat, PositiveInt, Settings
 
@@ -34,9 +34,17 @@ class Cluster(Settings):
     """The machines that ``make repro CLUSTER=...`` uses.
 
     ``files`` says how files travel between them: ``shared``, if all machines see the folder of the
-    repository under the same path, or the name of a DVC remote. ``slurm`` has options of
-    ``sbatch``, e.g. ``partition`` or ``account``.
+    repository under the same path, or the name of a DVC remote. Then ``folder`` is the folder on
+    each machine that has its data. ``slurm`` has options of ``sbatch``, e.g. ``partition`` or
+    ``account``.
     """
 
     files: str = SHARED
+    folder: str | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _remote_needs_a_folder(self) -> "Cluster":
+        if (self.files == SHARED) != (self.folder is None):
+            raise ValueError("folder goes with files that are not `shared`: give both or none")
+        return self

@@ -6,8 +6,8 @@ one writer, and is afterwards as ``dvc repro`` would have written it.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from pipelines.dvc_runs import (
     DVCError,
@@ -21,9 +21,9 @@ from pipelines.dvc_runs import (
 )
 from pipelines.stages import STAGES
 from pipelines.sweep.board import Board
-from pipelines.sweep.engine import Engine
+from pipelines.sweep.engine import Engine, EngineError
 from pipelines.sweep.node import get_log
-from pipelines.sweep.task import Ended, Event, Running, Task
+from pipelines.sweep.task import Ended, Event, Needs, Running, Task
 
 # Writing dvc.lock takes a second of a core, so finished runs are recorded together.
 RECORD_SECONDS = 20.0
@@ -31,7 +31,17 @@ CHECK_SECONDS = 0.5  # at a time, so that the board goes on
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
 
 
-def sweep(engine: Engine, make_task: Callable[[Any], Task], board: Board) -> bool:
+class TaskMaker(Protocol):
+    """Makes tasks of runs of DVC, and brings back what they have made."""
+
+    def find_needs(self, run: Any) -> Needs: ...
+
+    def make(self, run: Any) -> Task: ...
+
+    def collect(self, ended: Ended) -> None: ...
+
+
+def sweep(engine: Engine, tasks: TaskMaker, board: Board) -> bool:
     """Run all stages that are due; return whether all ended well.
 
     A run that fails holds up those that need it, and no other.
@@ -45,7 +55,7 @@ def sweep(engine: Engine, make_task: Callable[[Any], Task], board: Board) -> boo
     with locked_repository() as repo:
         recorded = list_recorded_runs(repo)
         try:
-            return Driver(repo, engine, make_task, board).run()
+            return Driver(repo, engine, tasks, board).run()
         finally:
             sort_recorded_runs(repo, recorded)
             secure_lock_file()
@@ -59,10 +69,8 @@ class Driver:
     engine has, by name.
     """
 
-    def __init__(
-        self, repo: Any, engine: Engine, make_task: Callable[[Any], Task], board: Board
-    ) -> None:
-        self.engine, self.make_task, self.board = engine, make_task, board
+    def __init__(self, repo: Any, engine: Engine, tasks: TaskMaker, board: Board) -> None:
+        self.engine, self.tasks, self.board = engine, tasks, board
         self.needed_by: Mapping[Any, Iterable[Any]] = repo.index.graph.pred
         needs: Mapping[Any, Iterable[Any]] = repo.index.graph.succ
         self.waiting = {run: set(needs[run]) for run in repo.index.stages if needs[run]}
@@ -107,13 +115,14 @@ class Driver:
         while (run := self.choose_next()) is not None:
             self.stale.remove(run)
             try:
+                self.engine.check(self.tasks.find_needs(run))
                 if prepare(run):
                     self.finish(run, "was in the cache")
                     continue
-            except DVCError as error:
+            except (DVCError, EngineError) as error:
                 self.board.fail(run.addressing, str(error))
                 continue
-            task = self.make_task(run)
+            task = self.tasks.make(run)
             log = get_log(task)
             log.unlink(missing_ok=True)
             self.begun[task.name] = run, task
@@ -139,6 +148,7 @@ class Driver:
                 continue
             run, task = self.begun.pop(event.name)
             if event.status == 0:
+                self.tasks.collect(event)
                 self.finish(run, event)
             elif self.stopping:
                 self.board.forget(event.name)

@@ -1,6 +1,5 @@
 """What the driver of a sweep asks an engine for."""
 
-from collections.abc import Collection
 from typing import Protocol
 
 from deeplab_bench.errors import UserError
@@ -18,11 +17,11 @@ class Engine(Protocol):
     def slots(self) -> int | None:
         """How many small tasks may run at a time; None if nobody knows."""
 
-    def check(self, needs: Collection[Needs]) -> None:
-        """Check that some machine is large enough.
+    def check(self, needs: Needs) -> None:
+        """Check that there are machines that are large enough for a task.
 
         Raises:
-            EngineError: there is none, and never will be.
+            EngineError: there are none.
         """
 
     def has_room(self) -> bool:

@@ -3,11 +3,11 @@
 import os
 import queue
 import threading
-from collections.abc import Collection
 
 from pipelines.sweep import node
 from pipelines.sweep.engine import EngineError
 from pipelines.sweep.task import Ended, Event, Needs, Task
+from pipelines.sweep.torchrun import add_torchrun
 
 POLL_SECONDS = 0.2
 
@@ -23,12 +23,11 @@ class LocalEngine:
         self.threads: dict[str, threading.Thread] = {}
         self.stopping = threading.Event()
 
-    def check(self, needs: Collection[Needs]) -> None:
-        most = max((need.nodes for need in needs), default=1)
-        if most > 1:
+    def check(self, needs: Needs) -> None:
+        if needs.nodes > 1:
             raise EngineError(
-                f"a training is to run on {most} machines, and this is one: give --cluster, or set "
-                "cluster.nodes to 1"
+                f"it needs {needs}, and this is one machine: give --cluster, or set nodes to 1 in "
+                "profile.<name>.resources in params.yaml"
             )
 
     def has_room(self) -> bool:
@@ -36,7 +35,8 @@ class LocalEngine:
 
     def submit(self, task: Task) -> None:
         lane = self.free.pop(0)
-        thread = threading.Thread(target=self._run, args=(task, lane), name=task.name)
+        arguments = (add_torchrun(task), lane)
+        thread = threading.Thread(target=self._run, args=arguments, name=task.name)
         self.threads[task.name] = thread
         thread.start()
 

@@ -9,11 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.sweep.task import Ended, Event, Progress, Running, Task
 
+if TYPE_CHECKING:
+    from pipelines.sweep.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("logs")
 POLL_SECONDS = 0.5
 END_SECONDS = 60.0  # a training ends after its step, and saves what it has
@@ -40,6 +46,7 @@ def run(
     saves its state.
     """
     node = socket.gethostname()
+    store = open_store(task)
     problem = find_problem(task)
     if problem is not None:
         yield Ended(task.name, node, None, 0.0, f"{node} {problem}", refused=True)
@@ -50,11 +57,31 @@ def run(
     try:
         yield Running(task.name, node, gpus or "")
         while not has_ended(process) and not should_end():
+            if store is not None:
+                store.offer_snapshots(task)
             yield Running(task.name, node, gpus or "", read_progress(log))
     finally:
         end(process)
+        if store is not None:
+            store.offer_snapshots(task)
+    files: dict[str, str] = {}
+    if store is not None and process.returncode == 0:
+        files = store.offer(Path(task.folder), task.outputs)
     seconds = time.monotonic() - started
-    yield Ended(task.name, node, process.returncode, seconds, describe_end(process, log, seconds))
+    said = describe_end(process, log, seconds)
+    yield Ended(task.name, node, process.returncode, seconds, said, files=files)
+
+
+def open_store(task: Task) -> "Store | None":
+    """Open the store of a task and fetch from it what this machine lacks; None without a store."""
+    if task.store is None:
+        return None
+    from pipelines.sweep.store import Store  # DVC takes a second
+
+    store = Store(task.store)
+    store.fetch(Path(task.folder), task.shipped)
+    store.fetch_snapshots(task)
+    return store
 
 
 def start(task: Task, log: Path, own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -67,7 +94,7 @@ def start(task: Task, log: Path, own: Mapping[str, str]) -> "subprocess.Popen[by
         return subprocess.Popen(
             task.command,
             cwd=task.folder,
-            env=get_environment(task) | dict(own),
+            env={**get_environment(task), **own},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -98,9 +125,10 @@ def get_log(task: Task) -> Path:
 
 
 def get_environment(task: Task) -> dict[str, str]:
-    """Return the environment of a task: it uses this Python, even if it is not activated."""
+    """Return the environment of a task: it uses the Python and the code of this process."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path} | task.environment
+    code = {} if task.code is None else {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    return {**os.environ, "PATH": path, **code, **task.environment}
 
 
 def find_problem(task: Task) -> str | None:
@@ -108,27 +136,31 @@ def find_problem(task: Task) -> str | None:
     folder = Path(task.folder)
     if not folder.is_dir():
         return f"has no folder {folder}: mount it, or set cluster.files to a DVC remote"
-    if task.code is not None and digest_software(folder) != task.code:
+    if task.code is not None and digest_software() != task.code:
         return (
-            "has other code, or other versions of numpy and torch, than the driver: update it from "
-            f"{LOCK}"
+            "has other code than the driver has begun with, or other versions of Python, numpy or "
+            f"torch: install the driver's {LOCK} there, and begin again"
         )
     for path in task.inputs:
         if not (folder / path).exists():
-            return f"lacks {path}: put it there, or share the folder of the driver"
+            return f"lacks {folder / path}: put it there, or set cluster.files to `shared`"
+    for path, digest in task.data.items():
+        if hashlib.sha256((folder / path).read_bytes()).hexdigest() != digest:
+            return f"has other data, {folder / path}: prepare there what the driver has"
     return None
 
 
-def digest_software(folder: Path) -> str:
-    """Compute the digest of the code in a folder, its lock file, and the packages that compute."""
+@cache
+def digest_software() -> str:
+    """Compute the digest of this process's code, its lock file, and the packages that compute."""
     digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
     for package in COUNTED:
         digest.update(f"{package} {find_version(package)}\n".encode())
-    files = [path for name in CODE for path in (folder / name).rglob("*.py")]
-    for path in [*sorted(files), folder / LOCK]:
+    files = [path for name in CODE for path in (ROOT / name).rglob("*.py")]
+    for path in [*sorted(files), ROOT / LOCK]:
         if path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+            digest.update(f"{path.relative_to(ROOT)} {content}\n".encode())
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ It needs the standard library alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,14 @@ class Needs:
 class Task:
     """A run of a stage, as a machine gets it.
 
-    ``folder`` is the repository's, as every machine sees it. ``code`` is the digest that the
-    machine's code must have, or None if it is the driver's own code. ``inputs`` and ``outputs`` are
-    paths in the folder.
+    ``folder`` is where it runs: the repository's, as every machine sees it, or a folder of the
+    machine. ``code`` is the digest that the machine's code must have, or None if it is the driver's
+    own code. ``inputs`` and ``outputs`` are paths in the folder. A task that is ``here`` runs on
+    the machine of the driver.
+
+    If the machines share no folder, ``store`` is what DVC's configuration says of the remote
+    between them, ``shipped`` has the digests of the inputs in it by path, and ``data`` those of
+    inputs that every machine must have by itself.
     """
 
     name: str
@@ -58,7 +64,11 @@ class Task:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     needs: Needs = Needs()
+    here: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    store: Mapping[str, Any] | None = None
+    shipped: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,8 @@ class Ended:
     """A task has ended.
 
     ``status`` is its exit status. It is None if the machine was lost or has refused the task,
-    which another machine may still do. ``said`` is why, or the end of its log.
+    which another machine may still do. ``said`` is why, or the end of its log. ``files`` has the
+    digests of its outputs by path, if they are in a store.
     """
 
     name: str
@@ -96,6 +107,7 @@ class Ended:
     seconds: float
     said: str = ""
     refused: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 Event = Running | Ended

@@ -2,39 +2,97 @@
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deeplab_bench.settings.blocks import ParamsError
+from deeplab_bench.settings.cluster import SHARED
 from deeplab_bench.settings.params import Params
 from pipelines.stages import STAGES
-from pipelines.sweep.task import Needs, Task
+from pipelines.sweep.store import Store, digest_file
+from pipelines.sweep.task import Ended, Needs, Task
 
 MIB_PER_GIB = 1024
+DATA = "data/"  # every machine has its own
 
 
-def make_tasks(
-    params: Params, code: str | None, environment: Mapping[str, str] = {}
-) -> Callable[[Any], Task]:
-    """Return a function that makes a task of a run of DVC.
+class Tasks:
+    """Makes tasks of runs of DVC, for machines that see the folder of the driver.
 
     ``code`` is the digest that the code of a machine must have; None if it is the driver's own.
     """
-    folder = str(Path.cwd())
 
-    def make_task(run: Any) -> Task:
+    def __init__(self, params: Params, code: str | None) -> None:
+        self.params, self.code = params, code
+
+    def find_needs(self, run: Any) -> Needs:
+        return find_needs(self.params, run.addressing)
+
+    def make(self, run: Any) -> Task:
         return Task(
             name=run.addressing,
             command=tuple(shlex.split(run.cmd)),
-            folder=folder,
-            code=code,
-            inputs=tuple(str(path.def_path) for path in run.deps),
-            outputs=tuple(str(path.def_path) for path in run.outs),
-            needs=find_needs(params, run.addressing),
-            environment=environment,
+            folder=str(Path.cwd()),
+            code=self.code,
+            inputs=tuple(dependency.def_path for dependency in run.deps),
+            outputs=tuple(output.def_path for output in run.outs),
+            needs=self.find_needs(run),
         )
 
-    return make_task
+    def collect(self, ended: Ended) -> None:
+        """Bring the outputs of a task into the folder of the driver."""
+
+
+class StoreTasks(Tasks):
+    """Makes tasks for machines that share nothing but a DVC remote with the driver.
+
+    Only stages that compute with a network run there, in the folder ``cluster.folder``.
+    """
+
+    def __init__(self, params: Params, code: str | None, config: Mapping[str, Any]) -> None:
+        super().__init__(params, code)
+        self.config, self.store = config, Store(config)
+
+    def make(self, run: Any) -> Task:
+        task = super().make(run)
+        if not STAGES[run.addressing.partition("@")[0]].network:
+            return replace(task, here=True)
+        here = Path(task.folder)
+        data = [path for path in task.inputs if path.startswith(DATA)]
+        return replace(
+            task,
+            folder=self.params.cluster.folder or task.folder,
+            store=self.config,
+            inputs=tuple(data),
+            data={path: digest_file(here / path) for path in data if (here / path).is_file()},
+            shipped=self.store.offer(here, [path for path in task.inputs if path not in data]),
+        )
+
+    def collect(self, ended: Ended) -> None:
+        self.store.fetch(Path.cwd(), ended.files)
+
+
+def open_tasks(params: Params, code: str | None) -> Tasks:
+    """Return what makes the tasks of a sweep, as ``cluster.files`` says.
+
+    Raises:
+        ParamsError: DVC's configuration has no such remote.
+    """
+    name = params.cluster.files
+    if code is None or name == SHARED:
+        return Tasks(params, code)
+    from dvc.config import Config
+
+    config = Config.from_cwd()
+    if name not in config["remote"]:
+        known = ", ".join(sorted(config["remote"])) or "none"
+        raise ParamsError(
+            f"cluster.files {name!r} is neither `shared` nor a DVC remote (there are: {known}): "
+            f"add it with `dvc remote add {name} URL`"
+        )
+    return StoreTasks(params, code, config["remote"][name])
 
 
 def find_needs(params: Params, run: str) -> Needs:
@@ -47,13 +105,13 @@ def find_needs(params: Params, run: str) -> Needs:
     cpus = resources.cpus or profile.process.threads or os.cpu_count() or 1
     if not known.network:
         return Needs(cpus=cpus)
-    memory, shared = resources.memory_gib, known.distributed
+    memory = resources.memory_gib
     return Needs(
         cpus=cpus,
         gpus=resources.gpus,
-        memory_mib=memory and round(memory * MIB_PER_GIB),
+        memory_mib=None if memory is None else round(memory * MIB_PER_GIB),
         hours=resources.hours,
         alone=known.cold,
-        nodes=resources.nodes if shared else 1,
-        processes=resources.processes if shared else 1,
+        nodes=resources.nodes if known.distributed else 1,
+        processes=resources.processes if known.distributed else 1,
     )

@@ -46,14 +46,19 @@ from pipelines.repro import end_by_sigterm
 from pipelines.sweep import driver
 from pipelines.sweep.board import Board
 from pipelines.sweep.local import LocalEngine
-from pipelines.sweep.task import Task
+from pipelines.sweep.task import Needs, Task
 driver.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
-def make_task(run):
-    return Task(run.addressing, ("sh", "-c", "exec " + run.cmd), os.getcwd(), None)
+class Tasks:
+    def find_needs(self, run):
+        return Needs()
+    def make(self, run):
+        return Task(run.addressing, ("sh", "-c", "exec " + run.cmd), os.getcwd(), None)
+    def collect(self, ended):
+        pass
 engine = LocalEngine(int(sys.argv[1]))
 try:
     with end_by_sigterm():
-        sys.exit(not driver.sweep(engine, make_task, Board(engine.slots)))
+        sys.exit(not driver.sweep(engine, Tasks(), Board(engine.slots)))
 except UserError as error:
     sys.exit(f"error: {error}")
 """

@@ -1,0 +1,270 @@
+"""The engine of a Ray cluster, or of a Ray on this machine alone.
+
+Ray chooses the machine of a task by what the task needs. If a machine is lost, the driver gives the
+task to another one.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, TaskCancelledError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
+
+from deeplab_bench.settings.cluster import SHARED, Cluster
+from pipelines.sweep import node
+from pipelines.sweep.engine import EngineError
+from pipelines.sweep.local import LocalEngine
+from pipelines.sweep.task import Ended, Event, Needs, Task
+from pipelines.sweep.torchrun import add_torchrun
+
+POLL_SECONDS = 0.2
+CONNECT_SECONDS = 5.0
+STOP_SECONDS = 90.0
+# The code that machines without the driver's folder get. Ray names it by its digest.
+NOT_SHIPPED = [
+    *(".git", ".venv", ".dvc", "checkpoints", "data", "docs", "logs", "results", "tests"),
+    *("benchmarks", "studies", "__pycache__", "*.egg-info"),
+]
+Told = tuple[str, Event]  # the machine's identifier and what it tells
+
+
+class RayEngine:
+    """Runs tasks on the machines of a Ray cluster.
+
+    Without an ``address`` it starts a Ray on this machine, with ``cpus`` cores.
+
+    Raises:
+        EngineError: nobody listens at the address.
+    """
+
+    def __init__(self, cluster: Cluster, address: str | None, cpus: int | None) -> None:
+        options: dict[str, Any] = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        if address is not None:
+            require_listener(address)
+            options = {"address": address}
+        is_shared = cluster.files == SHARED
+        code: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(node.ROOT)}}
+        if not is_shared:
+            code = {"working_dir": str(node.ROOT), "excludes": NOT_SHIPPED}
+        os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # a task says itself what it sees
+        try:
+            ray.init(**options, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            said = " ".join(str(error).split())
+            raise EngineError(
+                f"Ray does not begin at {address or 'this machine'}: {said}"
+            ) from None
+        self.generators: dict[str, Any] = {}
+        self.refusals: dict[str, str] = {}  # by the identifier of the machine
+        self.local = LocalEngine(1)  # for what belongs on the driver's machine
+
+    @property
+    def slots(self) -> int:
+        return max(1, int(sum(machine["Resources"].get("CPU", 0) for machine in list_machines())))
+
+    def check(self, needs: Needs) -> None:
+        machines = [machine["Resources"] for machine in list_machines()]
+        wanted = get_resources(needs)
+        fitting = [m for m in machines if all(m.get(key, 0) >= n for key, n in wanted.items())]
+        if len(fitting) < needs.nodes:
+            raise EngineError(
+                f"it needs {needs}, and the cluster has {describe_machines(machines)}: change "
+                "profile.<name>.resources in params.yaml, or add a machine"
+            )
+
+    def has_room(self) -> bool:
+        return len(self.generators) < self.slots
+
+    def submit(self, task: Task) -> None:
+        if task.here:
+            self.local.submit(task)
+            return
+        if task.needs.nodes > 1:
+            here = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            )
+            run = run_gang.options(scheduling_strategy=here)
+        else:
+            run = run_task.options(**get_options(task.needs), **self.avoid_refusals())
+        self.generators[task.name] = run.remote(add_torchrun(task))
+
+    def avoid_refusals(self) -> dict[str, Any]:
+        """Return the options that keep a task from machines that have refused one.
+
+        Raises:
+            EngineError: no machine is left.
+        """
+        left = [m for m in list_machines() if m["NodeID"] not in self.refusals]
+        if not left:
+            raise EngineError(
+                f"no machine of the cluster can go on: {'; '.join(self.refusals.values())}"
+            )
+        if not self.refusals:
+            return {}
+        return {"label_selector": {"ray.io/node-id": f"!in({','.join(self.refusals)})"}}
+
+    def poll(self) -> list[Event]:
+        events = self.local.poll() if self.local.threads else []
+        names = {generator: name for name, generator in self.generators.items()}
+        if not names:
+            return events
+        ray.wait(list(names), num_returns=1, timeout=POLL_SECONDS)
+        ready, _ = ray.wait(list(names), num_returns=len(names), timeout=0)
+        return events + [event for generator in ready for event in self.take(names[generator])]
+
+    def take(self, name: str) -> Iterator[Event]:
+        """Take the next event of a task; a machine that ends without one is lost."""
+        try:
+            machine, event = ray.get(next(self.generators[name]))
+        except (RayError, StopIteration) as error:
+            said = str(error).strip().splitlines() or ["its machine is lost"]
+            machine, event = "", Ended(name, "", None, 0.0, said[-1])
+        if isinstance(event, Ended):
+            del self.generators[name]
+            if event.refused:
+                self.refusals[machine] = event.said
+        yield event
+
+    def stop(self) -> list[Event]:
+        events = self.local.stop()
+        for generator in self.generators.values():
+            ray.cancel(generator, force=False)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self.generators and time.monotonic() < deadline:
+            events += self.poll()
+        return events
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+def require_listener(address: str) -> None:
+    """Check that somebody listens at an address, as Ray itself would wait for a long time."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise EngineError(f"--cluster {address} is neither `auto`, `slurm` nor HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise EngineError(
+            f"--cluster {address}: nobody listens there ({error.strerror or error}): start Ray on "
+            "that machine with `ray start --head`, and give the address that it prints"
+        ) from None
+
+
+def list_machines() -> list[dict[str, Any]]:
+    """List the machines of the cluster that are alive, as Ray describes them."""
+    return [machine for machine in ray.nodes() if machine["Alive"]]
+
+
+def describe_machines(machines: Sequence[dict[str, float]]) -> str:
+    """Describe the largest of what machines have."""
+    cpus, gpus, memory = (
+        max((machine.get(key, 0) for machine in machines), default=0)
+        for key in ("CPU", "GPU", "memory")
+    )
+    count = "1 machine" if len(machines) == 1 else f"{len(machines)} machines"
+    return f"{count} with at most {cpus:.0f} cores, {gpus:.0f} GPUs, {memory / 2**30:.1f} GiB"
+
+
+def get_resources(needs: Needs) -> dict[str, float]:
+    """Return what a task needs of one machine, by Ray's names of resources."""
+    wanted: dict[str, float] = {"CPU": needs.node_cpus}
+    if needs.gpus:
+        wanted["GPU"] = needs.node_gpus
+    if needs.memory_mib is not None:
+        wanted["memory"] = needs.memory_mib * 2**20
+    return wanted
+
+
+def get_options(needs: Needs) -> dict[str, Any]:
+    """Return the options of a Ray task. A task that measures a machine takes all its cores."""
+    wanted = get_resources(needs)
+    cpus = wanted["CPU"]
+    if needs.alone:
+        fitting = [m["Resources"] for m in list_machines() if m["Resources"].get("CPU", 0) >= cpus]
+        cpus = max((machine["CPU"] for machine in fitting), default=cpus)
+    options = {"num_cpus": cpus, "num_gpus": wanted.get("GPU", 0)}
+    return options | ({"memory": wanted["memory"]} if "memory" in wanted else {})
+
+
+@ray.remote(num_returns="streaming", max_retries=0)
+def run_task(task: Task) -> Generator[Told, None, None]:
+    """Run a task on this machine."""
+    context = ray.get_runtime_context()
+    gpus = ",".join(context.get_accelerator_ids()["GPU"]) if task.needs.gpus else ""
+    for event in node.run(task, gpus):
+        yield context.get_node_id(), event
+
+
+@ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)
+def run_gang(task: Task) -> Generator[Told, None, None]:
+    """Run one training on several machines, under ``torchrun``.
+
+    It tells what the first machine tells. If one of them is lost, all end, and the driver begins
+    the training again from its last snapshot.
+    """
+    group = placement_group(
+        [get_resources(task.needs)] * task.needs.nodes, strategy="STRICT_SPREAD"
+    )
+    members: list[Any] = []
+    try:
+        ray.get(group.ready())
+        places = [
+            PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+            for rank in range(task.needs.nodes)
+        ]
+        endpoint = ray.get(find_endpoint.options(scheduling_strategy=places[0]).remote())
+        options = get_options(task.needs)
+        for rank, place in enumerate(places):
+            member = add_torchrun(task, endpoint, rank)
+            members.append(run_task.options(**options, scheduling_strategy=place).remote(member))
+        yield from follow(task.name, members)
+    finally:
+        for member in members:
+            ray.cancel(member, force=False)
+        remove_placement_group(group)
+
+
+def follow(name: str, members: Sequence[Any]) -> Iterator[Told]:
+    """Follow the members of a gang until all have ended, or one of them has not ended well."""
+    left = list(members)
+    ends: dict[Any, Told] = {}
+    while left:
+        for member in ray.wait(left, num_returns=1)[0]:
+            try:
+                machine, event = ray.get(next(member))  # type: ignore[arg-type]
+            except TaskCancelledError:
+                raise
+            except (RayError, StopIteration):
+                yield "", Ended(name, "", None, 0.0, "one of its machines is lost")
+                return
+            told = machine, replace(event, name=name)
+            if isinstance(event, Ended):
+                left.remove(member)
+                ends[member] = told
+                if event.status != 0:
+                    yield told
+                    return
+            elif member is members[0]:
+                yield told
+    yield ends[members[0]]
+
+
+@ray.remote(num_cpus=0)
+def find_endpoint() -> str:
+    """Find an address of this machine at which the processes of a training can meet."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    return f"{ray.util.get_node_ip_address()}:{port}"

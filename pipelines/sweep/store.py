@@ -1,0 +1,99 @@
+"""The DVC remote through which files travel, if the machines of a sweep share no folder."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pipelines.sweep.task import Task
+
+FOLDER = "sweep"
+SNAPSHOTS = "snapshots"
+SUFFIX = ".snapshot"
+
+
+class Store:
+    """Files by their digest, and snapshots of one task by its name, in a DVC remote.
+
+    ``config`` is what DVC's configuration says of the remote.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        from dvc.fs import get_cloud_fs  # takes a second
+
+        kind, options, path = get_cloud_fs({"remote": {"it": dict(config)}}, name="it")
+        self.fs = kind(**options)
+        self.root = self.fs.join(path, FOLDER)
+        self.offered: set[str] = set()
+
+    def offer(self, folder: Path, paths: Iterable[str]) -> dict[str, str]:
+        """Upload files of a folder that are not there yet; return their digests by path."""
+        digests = {path: digest_file(folder / path) for path in paths}
+        for path, digest in digests.items():
+            there = self._place(digest[:2], digest)
+            if not self.fs.exists(there):
+                self._upload(folder / path, there)
+        return digests
+
+    def fetch(self, folder: Path, digests: Mapping[str, str]) -> None:
+        """Download files that a folder does not have yet."""
+        for path, digest in digests.items():
+            here = folder / path
+            if not here.is_file() or digest_file(here) != digest:
+                self._download(self._place(digest[:2], digest), here)
+
+    def offer_snapshots(self, task: Task) -> None:
+        """Upload the snapshots of a task, and remove those that it has removed."""
+        here = {path.name: path for path in list_snapshots(task)}
+        if here.keys() == self.offered:
+            return
+        there = self._list_snapshots(task)
+        for name in here.keys() - there:
+            with suppress(FileNotFoundError):  # the task has removed it meanwhile
+                self._upload(here[name], self._place(SNAPSHOTS, task.name, name))
+        for name in there - here.keys():
+            self.fs.remove(self._place(SNAPSHOTS, task.name, name))
+        self.offered = set(here)
+
+    def fetch_snapshots(self, task: Task) -> None:
+        """Download the snapshots of a task from the machine that it was on before."""
+        for checkpoint in (Path(task.folder) / path for path in task.outputs[:1]):
+            for name in self._list_snapshots(task):
+                here = checkpoint.with_name(name)
+                if not here.is_file():
+                    self._download(self._place(SNAPSHOTS, task.name, name), here)
+
+    def _list_snapshots(self, task: Task) -> set[str]:
+        folder = self._place(SNAPSHOTS, task.name)
+        if not self.fs.exists(folder):
+            return set()
+        return {self.fs.name(path) for path in self.fs.find(folder) if path.endswith(SUFFIX)}
+
+    def _place(self, *names: str) -> str:
+        return self.fs.join(self.root, *names)
+
+    def _upload(self, here: Path, there: str) -> None:
+        """Upload a file; whoever sees it sees all of it."""
+        self.fs.makedirs(self.fs.parent(there), exist_ok=True)
+        part = f"{there}.{uuid4().hex}"
+        self.fs.put_file(str(here), part)
+        self.fs.move(part, there)
+
+    def _download(self, there: str, here: Path) -> None:
+        here.parent.mkdir(parents=True, exist_ok=True)
+        part = here.with_name(f"{here.name}.part")
+        self.fs.get_file(there, str(part))
+        part.replace(here)
+
+
+def list_snapshots(task: Task) -> list[Path]:
+    """List the snapshots of a task; they lie beside the checkpoint that it makes."""
+    checkpoints = [Path(task.folder) / path for path in task.outputs if path.endswith(".pt")]
+    return [found for path in checkpoints for found in path.parent.glob(f"{path.stem}.*{SUFFIX}")]
+
+
+def digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,32 @@
+"""A task under ``torchrun``, for a training by several processes."""
+
+from dataclasses import replace
+
+from pipelines.sweep.task import Task
+
+
+def add_torchrun(task: Task, endpoint: str | None = None, rank: int = 0) -> Task:
+    """Put ``torchrun`` before the command of a task that needs several processes.
+
+    ``endpoint`` is where the machines of the task meet, ``rank`` the index of this machine. Only
+    the first keeps the task's name, and so its log.
+    """
+    needs = task.needs
+    if needs.nodes * needs.processes == 1 or (needs.nodes > 1 and endpoint is None):
+        return task
+    meeting = ["--standalone"]
+    if endpoint is not None:
+        meeting = [
+            f"--nnodes={needs.nodes}",
+            f"--node-rank={rank}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={endpoint}",
+            f"--rdzv-id={task.name}",
+        ]
+    python, *arguments = task.command
+    command = (python, "-m", "torch.distributed.run", *meeting)
+    return replace(
+        task,
+        name=task.name if rank == 0 else f"{task.name}.{rank}",
+        command=(*command, f"--nproc-per-node={needs.processes}", *arguments),
+    )
