@@ -5,6 +5,8 @@ PROFILE ?=
 STUDY ?=
 # Stages side by side; without it, one on a GPU, and on a CPU as many as have cores for their threads.
 JOBS ?=
+# Where they run: `auto` (Ray on this machine), `slurm`, or HOST:PORT of a Ray cluster.
+CLUSTER ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
@@ -13,7 +15,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: .venv/installed
 	$(if $(PROFILE)$(STUDY),deeplab-bench select --profile "$(PROFILE)" --study "$(STUDY)")
-	deeplab-bench repro $(if $(JOBS),--jobs $(JOBS))
+	deeplab-bench repro $(if $(JOBS),--jobs $(JOBS)) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 # Says what `make repro` would run and what it costs; trains nothing.
 plan: .venv/installed

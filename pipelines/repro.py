@@ -65,7 +65,8 @@ def open_engine(params: Params, cluster: str, jobs: int) -> Iterator[Engine]:
     processes = [params.profile[name].process for name in params.run.profiles]
     engine: Engine
     if not cluster:
-        engine = LocalEngine(jobs or count_default_jobs(processes))
+        gpus = list_gpus()
+        engine = LocalEngine(jobs or count_default_jobs(processes, gpus), gpus)
     elif cluster == SLURM:
         from pipelines.sweep.slurm_engine import SlurmEngine
 
@@ -96,9 +97,9 @@ def end_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def count_default_jobs(processes: Sequence[Process]) -> int:
+def count_default_jobs(processes: Sequence[Process], gpus: Sequence[str]) -> int:
     """Count the runs at a time: 1 with a GPU, otherwise as many as have cores for their threads."""
-    if list_gpus():
+    if gpus:
         return 1
     cores = len(os.sched_getaffinity(0))
     return max(1, cores // max(process.threads or cores for process in processes))

@@ -35,7 +35,12 @@ class Watch:
         Raises:
             SystemExit: a signal has asked for the end. The snapshot has all steps so far.
         """
-        self.bar.set_postfix(loss=f"{trainer.last_loss():.3f}", refresh=False)
+        steps_per_second = self.bar.format_dict["rate"] or 0.0
+        self.bar.set_postfix(
+            loss=f"{trainer.last_loss():.3f}",
+            images_per_s=f"{steps_per_second * trainer.training.batch_size:.3g}",
+            refresh=False,
+        )
         self.bar.update(trainer.iteration - self.bar.n)
         if self.live is not None:
             self.live(trainer)

@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+from collections.abc import Sequence
 
 from pipelines.sweep import node
 from pipelines.sweep.engine import EngineError
@@ -13,10 +14,9 @@ POLL_SECONDS = 0.2
 
 
 class LocalEngine:
-    """Runs ``jobs`` tasks at a time; with GPUs at most one on each."""
+    """Runs ``jobs`` tasks at a time; with ``gpus`` at most one on each."""
 
-    def __init__(self, jobs: int) -> None:
-        gpus = list_gpus()
+    def __init__(self, jobs: int, gpus: Sequence[str] = ()) -> None:
         self.free: list[str | None] = [*gpus[:jobs]] if gpus else [None] * jobs
         self.slots = len(self.free)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()

@@ -15,6 +15,7 @@ import pytest
 from deeplab_bench.settings.process import Process
 from pipelines import repro
 from pipelines.sweep import node
+from pipelines.sweep.local import list_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +46,7 @@ from deeplab_bench.errors import UserError
 from pipelines.repro import end_by_sigterm
 from pipelines.sweep import driver
 from pipelines.sweep.board import Board
-from pipelines.sweep.local import LocalEngine
+from pipelines.sweep.local import LocalEngine, list_gpus
 from pipelines.sweep.task import Needs, Task
 driver.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
 class Tasks:
@@ -55,7 +56,7 @@ class Tasks:
         return Task(run.addressing, ("sh", "-c", "exec " + run.cmd), os.getcwd(), None)
     def collect(self, ended):
         pass
-engine = LocalEngine(int(sys.argv[1]))
+engine = LocalEngine(int(sys.argv[1]), list_gpus())
 try:
     with end_by_sigterm():
         sys.exit(not driver.sweep(engine, Tasks(), Board(engine.slots)))
@@ -327,7 +328,8 @@ def test_cores_are_shared_by_the_threads_of_the_profile(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    assert repro.count_default_jobs([Process(threads=threads), Process(threads=1)]) == expected
+    processes = [Process(threads=threads), Process(threads=1)]
+    assert repro.count_default_jobs(processes, list_gpus()) == expected
 
 
 def test_the_tail_of_a_log_has_the_last_state_of_a_bar(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from deeplab_bench.data.registry import DATA_SETS
 from deeplab_bench.models import find_network_class, list_arguments
 from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.settings.cluster import Cluster, Resources
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.inference import Inference
 from deeplab_bench.settings.params import Profile, ProfileRun, RunSettings, SecondPhase, Study
@@ -27,6 +28,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "run": RunSettings,
     "profile.<name>": Profile,
     "profile.<name>.run": ProfileRun,
+    "profile.<name>.resources": Resources,
     "profile.<name>.process": Process,
     "profile.<name>.training": Training,
     "profile.<name>.pretraining": Pretraining,
@@ -37,6 +39,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "models.<name>.published": Citation,
     "inference.<name>": Inference,
     "studies.<name>": Study,
+    "cluster": Cluster,
 }
 INTRODUCTION = """\
 # Parameters
