@@ -54,12 +54,15 @@ lint: .venv/installed
 	mypy
 
 # The project itself is installed without its dependencies, which the lock file pins by hash.
+# vega.js draws DVC's plots (.dvc/plots/page.html).
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11, 4) and \
 		sys.exit("Python 3.11.4 or later is needed: make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --require-hashes -r requirements.lock
 	python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	python -c 'import pathlib, vl_convert; \
+		pathlib.Path(".venv/vega.js").write_text(vl_convert.javascript_bundle(), "utf-8")'
 	touch $@
 
 # Needs uv (https://docs.astral.sh/uv).
