@@ -48,9 +48,10 @@ class Caption(NamedTuple):
     short: str = ""
 
     @property
-    def on_paper(self) -> str:
-        """The caption without links, for LaTeX."""
-        return self.short or self.text
+    def on_paper(self) -> tuple[str, str]:
+        """The first sentence and the others, for LaTeX, where there are no links."""
+        first, _, others = (self.short or self.text).partition(". ")
+        return f"{first.removesuffix('.')}.", others
 
     def add(self, *sentences: str) -> "Caption":
         """Add sentences at the end."""
@@ -474,8 +475,9 @@ def describe_commits(table: str, results: Results) -> str:
 def describe_commit(source: Source) -> str:
     if source.commit is None:
         return "an unknown commit"
+    date = f" of {source.date}" if source.date else ""
     edits = " with uncommitted changes" if source.dirty else ""
-    return f"commit {source.commit[:COMMIT_DIGITS]}{edits}"
+    return f"commit {source.commit[:COMMIT_DIGITS]}{date}{edits}"
 
 
 def join_sentences(*sentences: str) -> str:

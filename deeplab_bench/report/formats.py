@@ -124,8 +124,8 @@ def render_formats(
 ) -> dict[str, str]:
     """Return the table in each format by file name. Marked models have their marks.
 
-    The caption ends with the commit, which the CSV file does not name: it has values alone.
-    ``marks`` are those of the models, if they are not given.
+    The caption names the commits, which the CSV file does not: it has values alone. ``marks`` are
+    those of the models, if they are not given.
     """
     marks = find_marks(results) if marks is None else marks
     named = [name for name in ("model", "other") if name in {*table.text} - {*table.classes}]
@@ -133,12 +133,12 @@ def render_formats(
     text = table.text.copy()
     for column in named:
         text[column] = [marks.add_to(name) for name in text[column]]
-    commits = describe_commits(name, results)
-    marked = replace(table, text=text, caption=table.caption.add(commits))
+    marked = replace(table, text=text)
+    commits, label = describe_commits(name, results), f"tab:{results.profile}-{name}"
     return {
         f"tables/{name}.csv": format_csv(table.data),
-        f"tables/{name}.md": format_markdown(marked, marks),
-        f"tables/{name}.tex": format_latex(marked, name, f"tab:{results.profile}-{name}", marks),
+        f"tables/{name}.md": format_markdown(marked, marks, commits),
+        f"tables/{name}.tex": format_latex(marked, name, label, marks, commits),
     }
 
 
@@ -202,7 +202,7 @@ def format_csv(data: pd.DataFrame) -> str:
     return format_cells(data).to_csv(index=False, lineterminator="\n")
 
 
-def format_markdown(table: Table, marks: Marks | None = None) -> str:
+def format_markdown(table: Table, marks: Marks | None = None, commits: str = "") -> str:
     """Format the table with its caption; if models are marked, an alert comes first."""
     cells = table.text.map(escape_markdown)
     cells = cells.mask(table.bold, "**" + cells + "**")
@@ -210,7 +210,7 @@ def format_markdown(table: Table, marks: Marks | None = None) -> str:
     sides = table.list_alignments()
     lines = cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
     reasons = marks.list_reasons() if marks else []
-    blocks = [lines, table.caption.add(*reasons).format_markdown(ROOT)]
+    blocks = [lines, table.caption.add(commits, *reasons).format_markdown(ROOT)]
     if marks:
         blocks.insert(0, marks.format_alert())
     return "\n\n".join(blocks) + "\n"
@@ -221,8 +221,14 @@ def escape_markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\g<0>", text)
 
 
-def format_latex(table: Table, name: str, label: str, marks: Marks | None = None) -> str:
-    """Format the columns of the table for which a page is wide enough, see ``latex``."""
+def format_latex(
+    table: Table, name: str, label: str, marks: Marks | None = None, commits: str = ""
+) -> str:
+    """Format the columns of the table for which a page is wide enough, see ``latex``.
+
+    The caption has two sentences: what the table shows, and the commits. All else is in the note.
+    """
+    first, others = table.caption.on_paper
     text, bold, names = latex.select_columns(name, table.text, table.bold, table.classes)
     kept = replace(table, text=text, bold=bold, classes=names)
     return latex.format_table(
@@ -231,8 +237,9 @@ def format_latex(table: Table, name: str, label: str, marks: Marks | None = None
         kept.list_headings(HEADINGS | latex.SHORT),
         kept.list_alignments(),
         table.title,
+        join_sentences(f"{table.title}: {first}", commits),
         label,
-        join_sentences(table.caption.on_paper, *(marks.list_reasons() if marks else [])),
+        join_sentences(others, *(marks.list_reasons() if marks else [])),
         size="scriptsize" if name in latex.SMALLER else "footnotesize",
         breaks_over_pages=name.endswith("comparisons"),
     )

@@ -35,6 +35,7 @@ SMALLER = {"paper"}  # tables in the next smaller size of letters
 LONGEST_TEXT = 17  # characters; longer cells of text are broken into lines
 MOST_CLASSES = 8  # as columns; with more they are rows
 LINE = "7em"  # the width of a cell that is broken into lines
+MINIPAGE = r"\begin{minipage}{\linewidth}"
 CHARACTERS = str.maketrans(
     {character: f"\\{character}" for character in "_%&#${}"}
     | {"<": "$<$", ">": "$>$", "|": "$|$"}  # in the default encoding they are other letters
@@ -72,12 +73,16 @@ def format_table(
     headings: Sequence[str],
     alignments: Sequence[str],
     title: str,
+    caption: str,
     label: str,
     note: str,
     size: str = "footnotesize",
     breaks_over_pages: bool = False,
 ) -> str:
-    """Format a float with the title as its caption and a note below, or a ``longtable``."""
+    """Format a float with a caption and a note below, or a ``longtable``.
+
+    The list of tables has the title alone. The note may be empty.
+    """
     sides = [side[0] for side in alignments]
     body = cells.map(escape).mask(bold.to_numpy(), r"\textbf{" + cells.map(escape) + "}")
     for column, side in zip(cells, sides, strict=True):
@@ -89,7 +94,7 @@ def format_table(
     ]
     head = " & ".join(heads) + r" \\"
     rows = [" & ".join(row) + r" \\" for row in body.to_numpy().tolist()]
-    named = f"\\caption{{{escape(title)}}}\\label{{{label}}}"
+    named = f"\\caption[{{{escape(title)}}}]{{{escape(caption)}}}\\label{{{label}}}"
     small = f"\\{size}\\setlength{{\\tabcolsep}}{{2.5pt}}"
     if breaks_over_pages:
         lines = [
@@ -98,15 +103,18 @@ def format_table(
             f"\\endfirsthead\n\\toprule\n{head}\n\\midrule\n\\endhead",
             "\\bottomrule\n\\endfoot",
             *rows,
-            f"\\end{{longtable}}\n\\noindent {escape(note)}\\par}}",
+            "\\end{longtable}",
+            *([f"\\noindent {escape(note)}\\par"] if note else []),
+            "}",
         ]
     else:
         lines = [
             f"% \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering{small}\n{named}",
             f"\\begin{{tabular}}{{{''.join(sides)}}}\n\\toprule\n{head}\n\\midrule",
             *rows,
-            f"\\bottomrule\n\\end{{tabular}}\n\\par\\smallskip\n"
-            f"\\begin{{minipage}}{{\\linewidth}}{escape(note)}\\end{{minipage}}\n\\end{{table}}",
+            "\\bottomrule\n\\end{tabular}",
+            *([f"\\par\\smallskip\n{MINIPAGE}{escape(note)}\\end{{minipage}}"] if note else []),
+            "\\end{table}",
         ]
     return "\n".join(lines) + "\n"
 

@@ -148,9 +148,13 @@ class EvaluationRecord(RunRecord, Scores):
 
 
 class Source(Record):
-    """The source that a stage was run from (``runtime.source``); None is unknown."""
+    """The source that a stage was run from (``runtime.source``); None is unknown.
+
+    ``date`` is the commit's day; older records have none.
+    """
 
     commit: str | None
+    date: str | None = None
     dirty: bool | None
     lock_sha256: str | None
 

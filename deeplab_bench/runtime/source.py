@@ -18,17 +18,21 @@ MADE_FROM = ("deeplab_bench", "pipelines", "params.yaml", LOCK)
 def describe_source(root: Path = ROOT) -> dict[str, Any]:
     """Describe the source in the folder ``root``.
 
-    ``commit`` is HEAD. ``dirty`` says whether code, params.yaml or the lock file have changes that
-    are not in it. Both are None outside a git repository. ``lock_sha256`` is None without the file.
+    ``commit`` is HEAD, ``date`` its day by its committer's clock, as in 2017-06-17. ``dirty`` says
+    whether code, params.yaml or the lock file have changes that are not in it. All are None outside
+    a git repository. ``lock_sha256`` is None without the file.
     """
     found = run_git("rev-parse", "--show-toplevel", "HEAD", root=root)
     commit = None
     if found is not None and Path(found.splitlines()[0]).resolve() == root.resolve():
         commit = found.splitlines()[1]
+    day = ("log", "-1", "--no-show-signature", "--format=%cs")
+    date = run_git(*day, root=root) if commit else None
     edits = run_git("status", "--porcelain", "--", *MADE_FROM, root=root) if commit else None
     lock = root / LOCK
     return {
         "commit": commit,
+        "date": None if date is None else date.strip(),
         "dirty": None if edits is None else bool(edits),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
     }

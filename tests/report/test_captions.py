@@ -148,9 +148,10 @@ def test_links_lead_to_the_glossary() -> None:
         "Some text.\n\nTerms: [p](../../docs/glossary.md#p), "
         "[Higher and undecided](../../docs/glossary.md#higher-and-undecided)."
     )
-    assert caption.on_paper == "Some text."
-    longer = caption._replace(short="Short.").add("More.")
-    assert (longer.text, longer.on_paper) == ("Some text. More.", "Short. More.")
+    assert caption.on_paper == ("Some text.", "")
+    longer = caption._replace(short="Short, 4.5 %.").add("More.", "Most.")
+    assert longer.text == "Some text. More. Most."
+    assert longer.on_paper == ("Short, 4.5 %.", "More. Most.")
     assert Caption("Some text.").format_markdown("../../") == "Some text."
 
 

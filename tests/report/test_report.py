@@ -374,9 +374,13 @@ def test_tables_name_the_commits_and_csv_files_do_not() -> None:
     params = declare(audit=["aspp"])
     old = made(params)
     for seed in params.run.seeds:
-        source = {"commit": "0123456789abcdef", "dirty": seed == 2, "lock_sha256": None}
+        commit = {"commit": "0123456789abcdef", "date": "2017-06-17"}
+        source = commit | {"dirty": seed == 2, "lock_sha256": None}
         timing = RunFiles("quick", "aspp", seed).evaluation_timing(PLAIN)
-        edit(timing, sources={"train": source | {"commit": "c" * 40}, "evaluate": source})
+        edit(
+            timing,
+            sources={"train": source | {"commit": "c" * 40, "date": None}, "evaluate": source},
+        )
     new = texts(params)
     assert {name for name in old if old[name] != new[name]} == {
         f"tables/{name}.{form}"
@@ -385,9 +389,15 @@ def test_tables_name_the_commits_and_csv_files_do_not() -> None:
     }
     trained = "commit cccccccccccc and commit cccccccccccc with uncommitted changes and an unknown"
     assert f"Trained at {trained} commit." in new["tables/protocol_audit.md"]
-    scored = "commit 0123456789ab and commit 0123456789ab with uncommitted changes"
+    day = "commit 0123456789ab of 2017-06-17"
+    scored = f"{day} and {day} with uncommitted changes"
     assert f"Made at {trained} commit and {scored}." in new["tables/per_class.md"]
     assert "Made at an unknown commit." in new["tables/speed.md"]
+    (caption,) = re.findall(r"\\caption\[.*?\]\{(.*)\}\\label", new["tables/per_class.tex"])
+    assert caption == (
+        "IoU by class on the profile quick: IoU in percent on 4 validation images, n = 3 seeds, "
+        f"mean over seeds. Made at {trained} commit and {scored}."
+    )
 
 
 def test_seeds_that_agree_have_an_interval_of_no_width() -> None:

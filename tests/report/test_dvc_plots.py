@@ -1,0 +1,101 @@
+"""Tests of the pages that ``dvc plots`` writes: in a browser, without a network."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from miniature import AUTHOR, ROOT
+from test_web import BROWSER
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+CURVES = Path("results/quick/tables/training_curves.csv")
+# Leaves on the page what the network was asked for, and what is drawn.
+ACTIONS = """<script>
+setTimeout(() => {
+  document.body.dataset.seen = JSON.stringify({
+    fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
+    curves: document.querySelectorAll("svg .mark-line path[d]").length,
+    text: document.body.innerText,
+  });
+}, 2000);
+</script></body>"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Make a repository with the plots of ``dvc.yaml`` and curves of three models."""
+    shutil.copytree(ROOT / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
+    plots = (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nplots:\n")[2]
+    (tmp_path / "dvc.yaml").write_text(f"plots:\n{plots}", encoding="utf-8")
+    for name in (CURVES, Path("results/quick/plots/miou.png")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    write_curves(tmp_path, loss=1.0)
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "a"]):
+        run(tmp_path, "git", *AUTHOR, *command)
+    return tmp_path
+
+
+def write_curves(project: Path, loss: float) -> None:
+    rows = [
+        f"{model},{seed},{iteration},{loss + seed / iteration:.5f}"
+        for model in ("fcn", "aspp", "psp")
+        for seed in (0, 1)
+        for iteration in (5, 10, 15)
+    ]
+    (project / CURVES).write_text("\n".join(["model,seed,iteration,loss", *rows, ""]))
+
+
+def write_scripts(project: Path) -> None:
+    """Write the scripts as the Makefile does."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    code = re.search(r"\tpython -c '(import pathlib, .*?)'", makefile, re.DOTALL)
+    assert code is not None
+    (project / ".venv").mkdir()
+    run(project, sys.executable, "-c", code[1])
+
+
+def run(project: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def open_page(project: Path, *command: str) -> dict[str, Any]:
+    """Write the page, open it in a browser, and return what is on it."""
+    run(project, sys.executable, "-m", "dvc", "plots", *command)
+    path = project / "dvc_plots" / "index.html"
+    path.write_text(path.read_text("utf-8").replace("</body>", ACTIONS), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={project / 'user'}"]
+    page = run(project, str(BROWSER), *options, "--dump-dom", path.as_uri())
+    seen = re.search(r'<body data-seen="(.*?)"', page, re.DOTALL)
+    assert seen is not None
+    return json.loads(unescape(seen[1]))
+
+
+def test_pages_need_no_network(project: Path) -> None:
+    write_scripts(project)
+    shown = open_page(project, "show")
+    write_curves(project, loss=2.0)
+    compared = open_page(project, "diff", "HEAD")
+    for page, revisions in ((shown, ["workspace"]), (compared, ["workspace", "HEAD"])):
+        assert page["fetched"] == []
+        assert page["curves"] == 3 * len(revisions)
+        assert {"fcn", "aspp", "psp", *revisions} <= set(page["text"].splitlines())
+        assert "Charts need" not in page["text"]
+
+
+def test_without_the_scripts_the_page_asks_the_network_and_says_so(project: Path) -> None:
+    page = open_page(project, "show")
+    hosts = [address.split("/")[2] for address in page["fetched"] if address.startswith("http")]
+    assert hosts == ["cdn.jsdelivr.net"] * 3
+    assert page["curves"] == 0
+    assert "Charts need .venv/vega.js" in page["text"]
