@@ -106,8 +106,9 @@ def test_files_of_dvc_are_those_of_plain_repro(project: Path, cluster: Any) -> N
     expected = read_lock_of_plain_repro(project / "plain")
     assert (project / "dvc.lock").read_text(encoding="utf-8") == expected
     assert list_cache(project) == list_cache(project / "plain")
-    events = [json.loads(line) for line in (project / "logs" / "sweep.jsonl").open()]
-    assert events[-1] == events[-1] | {"event": "end", "done": 8, "failed": 0, "left": 0}
+    events = (project / "logs" / "sweep.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(events[-1])
+    assert last == last | {"event": "end", "done": 8, "failed": 0, "left": 0}
 
 
 @pytest.mark.timeout(600)
