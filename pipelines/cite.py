@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from deeplab_bench.report.citation import cite
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.trace import declare
 from deeplab_bench.settings.params import load_params
 

@@ -11,7 +11,8 @@ from deeplab_bench.report import (
     tables,
     web,
 )
-from deeplab_bench.report.results import ReportError, load_results
+from deeplab_bench.report.loading import load_results
+from deeplab_bench.report.results import ReportError
 from deeplab_bench.settings.params import Params
 from deeplab_bench.writing import write_bytes
 

@@ -31,7 +31,7 @@ from deeplab_bench.report import (
     tradeoff,
     write_report,
 )
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles, get_notes_file
 from deeplab_bench.results.provenance import compute_settings_sha256

@@ -27,8 +27,8 @@ from deeplab_bench.report import trace as tracing
 from deeplab_bench.report.commits import compute_code_at
 from deeplab_bench.report.formats import DECIMALS
 from deeplab_bench.report.links import list_links
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.origins import DIFFERENCE, GAIN, MEAN, SAME, SHARE, TABLES, Origin
-from deeplab_bench.report.results import load_results
 from deeplab_bench.report.trace import WIDTH, Trace, TraceError, read_table, trace
 from deeplab_bench.results.code_digest import ROOT, compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles

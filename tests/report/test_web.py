@@ -12,7 +12,7 @@ from test_report import declare, write_results
 
 from deeplab_bench.data.pixels import VOID
 from deeplab_bench.report.findings import list_findings
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.web import page
 from deeplab_bench.report.web.pictures import MENDED, SPOILT, compare
 
