@@ -5,7 +5,7 @@ from typing import Annotated
 from deeplab_bench.report.citation import cite
 from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.trace import declare
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 
 def main(

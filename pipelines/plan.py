@@ -14,7 +14,8 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import get_steps_file
 from deeplab_bench.runtime.device import pick_device
 from deeplab_bench.runtime.environment import get_device_name
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.timing import steps
 from deeplab_bench.timing.costs import (
     compute_costs,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 from deeplab_bench.settings.process import Process
 from pipelines import readme, table
 from pipelines.parallel import list_gpus, reproduce

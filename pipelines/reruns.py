@@ -16,7 +16,8 @@ from deeplab_bench.data.packed import compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.runtime.pins import list_pins
-from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params
+from deeplab_bench.settings.loading import PARAMS_FILE, load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.verification.verdict import RunResults, read_results
 from pipelines.stages import STAGES
 from pipelines.warm import warm_process

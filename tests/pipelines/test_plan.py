@@ -18,7 +18,8 @@ from deeplab_bench.data.shapes import ShapesData
 from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.results.files import get_steps_file
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.timing import costs, steps
 from deeplab_bench.timing.steps import Step
 from pipelines import plan
