@@ -6,9 +6,9 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 
-from deeplab_bench.report.captions import count_images, count_seeds
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.paper import build_paper
+from deeplab_bench.report.phrases import count_images, count_seeds
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.summaries import summarise_miou

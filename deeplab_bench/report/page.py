@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deeplab_bench.report import captions
+from deeplab_bench.report import captions, phrases
 from deeplab_bench.report.captions import GLOSSARY
 from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.formats import ROOT
@@ -103,7 +103,7 @@ def show_figure(name: str, description: str, suffix: str = "svg") -> str:
 def summarise(results: Results) -> str:
     return (
         f"{count(len(results.models), 'model')}, each trained with "
-        f"{captions.count_seeds(results)}, under one protocol on {describe_data_set(results)}."
+        f"{phrases.count_seeds(results)}, under one protocol on {describe_data_set(results)}."
     )
 
 
@@ -112,7 +112,7 @@ def show_findings(results: Results) -> str:
 
 
 def describe_data_set(results: Results) -> str:
-    return results.data.describe(captions.count_images(results))
+    return results.data.describe(phrases.count_images(results))
 
 
 def show_context_radius(results: Results) -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWNBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from deeplab_bench.report import atrous_figure, captions, receptive_field, tradeoff
+from deeplab_bench.report import atrous_figure, phrases, receptive_field, tradeoff
 from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
@@ -92,7 +92,7 @@ def draw_miou(results: Results) -> Figure:
     right.set_yticks(range(len(order)), means)
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    label = explain_dots(results, captions.describe_scope(results))
+    label = explain_dots(results, phrases.describe_scope(results))
     label = label.replace("symbol", "symbol and number")
     axes.set(title=f"{results.profile}: mean IoU", xlabel=f"mIoU (%)\n{label}")
     return figure

@@ -18,12 +18,12 @@ import pandas as pd
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError, suggest_nearest
 from deeplab_bench.models import get_module_name
-from deeplab_bench.report.captions import COMMIT_DIGITS, describe_commit, describe_environments
 from deeplab_bench.report.commits import compute_code_at, find_committed, find_holder, is_edited
 from deeplab_bench.report.formats import format_cells
 from deeplab_bench.report.links import Link, Made, list_links, read_link
 from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.origins import TABLES, Records
+from deeplab_bench.report.phrases import COMMIT_DIGITS, describe_commit, describe_environments
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import RESULTS, ProfileFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
