@@ -5,9 +5,11 @@ from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
+import pandas as pd
+
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.report.results import ReportError, Results
-from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.results.files import RESULTS, ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import (
     AuditRecord,
@@ -77,6 +79,42 @@ def load_results(params: Params, profile: str) -> Results:
     require_equal_data(results)
     require_equal_weights(results)
     return results
+
+
+def declare(params: Params, profile: str) -> Params:
+    """Declare what there are results of, if the profile is not the one that params.yaml runs.
+
+    Raises:
+        ReportError: there are no results of the profile.
+    """
+    if profile in params.run.profiles:
+        return params
+    folder = RESULTS / profile
+    table = folder / "tables" / "accuracy.csv"
+    if not table.is_file():
+        raise ReportError(f"{folder} has no tables: run `make repro PROFILE={profile}`")
+    models = list(pd.read_csv(table, dtype=str, keep_default_na=False)["model"])
+
+    def runs_of(stage: str) -> list[tuple[str, int]]:
+        names = [path.stem.rpartition("-") for path in sorted((folder / stage).glob("*.json"))]
+        return [(model, int(seed)) for model, _, seed in names if model in models]
+
+    def models_of(stage: str) -> tuple[str, ...]:
+        named = {model for model, _ in runs_of(stage)}
+        return tuple(model for model in models if model in named)
+
+    def names_in(stage: str) -> tuple[str, ...]:
+        return tuple(sorted(path.name for path in (folder / stage).glob("*") if path.is_dir()))
+
+    update = {
+        "models": tuple(models),
+        "seeds": tuple(sorted({seed for _, seed in runs_of(f"runs/evaluate/{PLAIN}")})),
+        "inference": names_in("runs/evaluate"),
+        "hardware": names_in("timings/speed"),
+        "crf": models_of("runs/crf"),
+        "audit": models_of("runs/audit"),
+    }
+    return params.model_copy(update={"run": params.run.model_copy(update=update)})
 
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
