@@ -35,7 +35,7 @@ from deeplab_bench.report.samples import (
     name_crf_panel,
     name_panel,
 )
-from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.statistics import SIGNIFICANT, is_significant
 from deeplab_bench.report.summaries import (
     average_classes,
     average_near_boundaries,
@@ -187,7 +187,7 @@ def draw_comparisons(results: Results) -> Figure:
     both = pd.concat([compared, mirrored])
     largest = both["difference"].max() or 1.0  # the colour of no difference is in the middle
     rounded = both["difference"].map("{:+.1f}".format).replace(["+0.0", "-0.0"], "0.0")
-    shown = both.assign(text=rounded + np.where(both["p_holm"] < SIGNIFICANT, "*", ""))
+    shown = both.assign(text=rounded + np.where(is_significant(both["p_holm"]), "*", ""))
     differences, texts = (
         shown.pivot(index="model", columns="other", values=column).loc[order, order]
         for column in ("difference", "text")

@@ -31,6 +31,7 @@ from deeplab_bench.report import (
     tradeoff,
     write_report,
 )
+from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.loading import load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles, get_notes_file
@@ -805,7 +806,9 @@ class TestCRF:
         files = made(declare())
         assert not any("crf" in name for name in files)
         results = load_results(declare(), "quick")
-        assert "CRF" not in page.render(results, files | receptive_field.render(results))
+        assert "CRF" not in page.render(
+            results, files | receptive_field.render(results), list_findings(results)
+        )
 
     def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
         report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))
