@@ -1055,7 +1055,11 @@ def test_terminal_text(folder: Path) -> None:
     for name, content in made(declare()).items():
         write_bytes(folder / name, content.encode())
     text = tables.format_accuracy(declare(), "quick")
-    assert re.search(r"image_pyramid +3 +1\.235 +16 +16 +3\.000 +60\.00 +0\.00", text)
+    assert re.search(
+        r"image_pyramid +1\.235 +16/16 +60\.00 ± 0\.00 +\S+ to \S+ +2 \(2 to 2\)", text
+    )
+    assert text.startswith("results/quick: scores in percent, seeds: 3\n")
+    assert max(map(len, text.splitlines())) < 120
     path = folder / "tables" / "accuracy.csv"
     older = pd.read_csv(path, dtype=str).drop(columns=["bad_start", "unfinished", "outdated"])
     older.to_csv(path, index=False)
