@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.report.captions import Caption, describe_environments, join_sentences
+from deeplab_bench.report.captions import Caption
 from deeplab_bench.report.formats import (
     Table,
     format_cells,
@@ -24,6 +24,7 @@ from deeplab_bench.report.formats import (
     mark_none,
     put_in_brackets,
 )
+from deeplab_bench.report.phrases import describe_environments, join_sentences
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.timing.rounds import Work, compute_quantiles, compute_ratios, time_in_rounds

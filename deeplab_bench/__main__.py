@@ -1,8 +1,8 @@
 """The command line: ``deeplab-bench COMMAND [ARGUMENT ...]`` or ``python -m deeplab_bench``."""
 
 import sys
-from pathlib import Path
 
+from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.runtime.pins import pin_process
 from pipelines.stages import STAGES
 from pipelines.warm import delegate, die_with_parent
@@ -13,7 +13,7 @@ def main() -> None:
     if command and command[0] in STAGES:
         die_with_parent()
         if len(command) > 1 and not STAGES[command[0]].cold:
-            pin_process(Path("results") / command[1] / "settings" / "process.json")
+            pin_process(ProfileFiles(command[1]).process_settings)
     status = delegate(command)
     if status is None:
         # Imported only here: it takes time, and a warm process has imported it already.

@@ -3,9 +3,8 @@
 from typing import Annotated
 
 from deeplab_bench.report.citation import cite
-from deeplab_bench.report.results import load_results
-from deeplab_bench.report.trace import declare
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.report.loading import declare, load_results
+from deeplab_bench.settings.loading import load_params
 
 
 def main(
@@ -17,8 +16,7 @@ def main(
     Raises:
         ParamsError: params.yaml does not define the profile.
         RecordError: a result is missing.
-        ReportError: there are no results of the model.
-        TraceError: there are no results of the profile.
+        ReportError: there are no results of the profile, or none of the model.
     """
     params = load_params()
     chosen = params.pick_profile(profile)

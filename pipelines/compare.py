@@ -22,7 +22,8 @@ def main(
 ) -> None:
     """
     Raises:
-        VersionError: a version is not there, or has no results of the profile.
+        GitError: a version is not there.
+        VersionError: a version has no results of the profile.
     """
     common = [name for name in list_profiles(before) if name in list_profiles(after)]
     chosen = [profile] if profile else common

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import networkx as nx
 from ruamel.yaml import YAML
 
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 LIST_OF_RUN = re.compile(r"\$\{run\.(\w+)\}")
 

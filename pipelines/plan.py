@@ -4,6 +4,8 @@ The plan lists the stages that are due, the downloads, the disk space and the ho
 The hours are computed from training steps: timed here, or stored for another device.
 """
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated
@@ -14,7 +16,9 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import get_steps_file
 from deeplab_bench.runtime.device import pick_device
 from deeplab_bench.runtime.environment import get_device_name
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.runtime.pins import find_missing_pin, list_pins
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.timing import steps
 from deeplab_bench.timing.costs import (
     compute_costs,
@@ -45,6 +49,9 @@ def main(
         profile: given if profile in runs else given.for_profile(profile)
         for profile in profiles or runs
     }
+    if not device:
+        options = ["--limit", str(limit), *(["--all"] if all else [])]
+        pin(planned, ["plan", *planned, *options, *(["--save", save] if save else [])])
     chosen = {
         profile: list_possible_models(params, profile) if all else params.run.models
         for profile, params in planned.items()
@@ -54,6 +61,25 @@ def main(
         due = list_due_runs(profile) if profile in runs else None
         print(format_plan(planned[profile], profile, models, found, due))
     print(whose)
+
+
+def pin(planned: Mapping[str, Params], command: Sequence[str]) -> None:
+    """Start the command again with the pins that training has, unless this process has them.
+
+    They must be set before numpy and torch are imported.
+
+    Raises:
+        UserError: the profiles are not trained under the same pins.
+    """
+    process, *others = {params.profile[name].process for name, params in planned.items()}
+    if others:
+        raise UserError(
+            f"{', '.join(planned)} differ in `process`, which changes the time of a step: "
+            "plan them one by one"
+        )
+    if find_missing_pin(process.determinism, process.threads) is not None:
+        os.environ.update(list_pins(process.determinism, process.threads))
+        os.execv(sys.executable, [sys.executable, "-m", "deeplab_bench", *command])
 
 
 def format_plan(

@@ -12,7 +12,7 @@ from deeplab_bench.prediction.files import write_predictions
 from deeplab_bench.prediction.predictor import Predictor, load
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.settings.blocks import require_known
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 
 class PredictionError(UserError):

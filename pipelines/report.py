@@ -1,7 +1,7 @@
 """Stage ``report``: write tables, figures and a page from a profile's results."""
 
 from deeplab_bench.report import write_report
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 
 def main(profile: str) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Never
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.process import Process
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep

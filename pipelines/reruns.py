@@ -16,7 +16,9 @@ from deeplab_bench.data.packed import compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.runtime.pins import list_pins
-from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params
+from deeplab_bench.runtime.source import run_git
+from deeplab_bench.settings.loading import PARAMS_FILE, load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.verification.verdict import RunResults, read_results
 from pipelines.stages import STAGES
 from pipelines.warm import warm_process
@@ -29,11 +31,12 @@ def clone_head() -> Iterator[Path]:
     """Clone HEAD into a temporary folder, with links to the downloads that are here.
 
     Raises:
-        UserError: this is no git repository, or Python would not import the clone's code.
+        GitError: this is no git repository.
+        UserError: Python would not import the clone's code.
     """
     with tempfile.TemporaryDirectory(prefix="deeplab-bench-") as folder:
         clone = Path(folder).resolve() / "clone"
-        run_command(Path.cwd(), "git", "clone", "--quiet", "--shared", ".", str(clone))
+        run_git("clone", "--quiet", "--shared", ".", str(clone))
         code = "import deeplab_bench; print(deeplab_bench.__file__)"
         imported = run_command(clone, sys.executable, "-c", code)
         if not Path(imported.strip()).is_relative_to(clone):
@@ -51,7 +54,7 @@ def clone_head() -> Iterator[Path]:
 
 def list_uncommitted() -> list[str]:
     """List the files in git that differ from HEAD."""
-    return run_command(Path.cwd(), "git", "diff", "--name-only", "HEAD").splitlines()
+    return run_git("diff", "--name-only", "HEAD").splitlines()
 
 
 def rerun(

@@ -16,7 +16,8 @@ from deeplab_bench.settings.blocks import require_known
 from deeplab_bench.settings.crf import CRFSettings
 from deeplab_bench.settings.experiment import StageSettings
 from deeplab_bench.settings.inference import EvaluationSettings
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.process import Process
 from deeplab_bench.writing import write_json
 from pipelines.stages import STAGES

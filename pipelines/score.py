@@ -10,7 +10,8 @@ from deeplab_bench.evaluation.label_files import compute_scoring_sha256, score_l
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.records import LabelFilesRecord, read_record, write_record
 from deeplab_bench.runtime.source import describe_source
-from deeplab_bench.settings.params import NAME_PATTERN, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.sections import NAME_PATTERN
 
 
 class NameOfFilesError(UserError):

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from deeplab_bench.settings.blocks import ParamsError, require_known
 from deeplab_bench.settings.inference import PLAIN
-from deeplab_bench.settings.params import PARAMS_FILE, Params, load_params, parse_params
+from deeplab_bench.settings.loading import PARAMS_FILE, load_params, parse_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.writing import write_bytes
 
 

@@ -9,7 +9,7 @@ from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.blocks import require_known
 from deeplab_bench.settings.inference import PLAIN
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 
 def main(

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from deeplab_bench.report.tables import format_accuracy
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 
 def main(*profiles: Annotated[str, "default: run.profiles"]) -> None:

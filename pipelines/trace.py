@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from deeplab_bench.report.trace import trace
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 
 def main(

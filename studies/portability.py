@@ -85,7 +85,7 @@ def compute_digests(profile: str, models: Sequence[str] | None) -> Digests:
 
     from deeplab_bench.models import build_model
     from deeplab_bench.runtime.device import make_deterministic
-    from deeplab_bench.settings.params import load_params
+    from deeplab_bench.settings.loading import load_params
     from deeplab_bench.training.trainer import Trainer
 
     def digest(tensor: Tensor) -> str:

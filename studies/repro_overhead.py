@@ -16,7 +16,8 @@ from typing import Any
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.settings.inference import PLAIN
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from pipelines.dvc_runs import run_dvc
 from pipelines.warm import warm_process
 

@@ -11,7 +11,9 @@ from deeplab_bench.report import (
     tables,
     web,
 )
-from deeplab_bench.report.results import ReportError, load_results
+from deeplab_bench.report.findings import list_findings
+from deeplab_bench.report.loading import load_results
+from deeplab_bench.report.results import ReportError
 from deeplab_bench.settings.params import Params
 from deeplab_bench.writing import write_bytes
 
@@ -28,8 +30,8 @@ def write_report(params: Params, profile: str) -> None:
     texts: dict[str, str] = {}
     for part in (tables, speed_tables, comparisons, paper, receptive_field, label_files):
         texts |= part.render(results)
-    texts["README.md"] = page.render(results, texts)
-    images = plots.render(results)
-    texts["report.html"] = web.page.render(results, texts, images)
+    findings, images = list_findings(results), plots.render(results)
+    texts["README.md"] = page.render(results, texts, findings)
+    texts["report.html"] = web.page.render(results, texts, images, findings)
     for name, content in ({k: text.encode() for k, text in texts.items()} | images).items():
         write_bytes(results.folder / name, content)

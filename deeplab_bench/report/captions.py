@@ -4,20 +4,34 @@ The terms are defined once, in ``docs/glossary.md``. A caption repeats only numb
 the data.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from deeplab_bench.report.phrases import (
+    count_images,
+    count_seeds,
+    describe_absent_classes,
+    describe_boundary_band,
+    describe_brackets,
+    describe_commit,
+    describe_data,
+    describe_deviation,
+    describe_environments,
+    describe_interval,
+    describe_interval_over_seeds,
+    describe_resamples,
+    describe_scope,
+    describe_sizes,
+    is_grouped,
+    join_sentences,
+    make_sentence,
+    one_group,
+)
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import RESAMPLES
-from deeplab_bench.results.records import SIZES, CRFRecord, Environment, Source
+from deeplab_bench.results.records import CRFRecord
 from deeplab_bench.settings.published import Paper
 
-CPU_KIND = ("microarchitecture", "instruction_set")
-# The entries of an environment that its description does not list by name.
-UNSAID = {"device", *CPU_KIND, "cpu_family", "cpu_model", "cpu_stepping", "microcode"}
 GLOSSARY = "docs/glossary.md"
-COMMIT_DIGITS = 12
 # The stages whose values a table shows. Those without a record of times have no record of their
 # commit: that of their checkpoints stands for it.
 STAGES = {
@@ -341,92 +355,6 @@ def describe_label_audit(results: Results) -> Caption:
     return Caption(text, ("Scoring variants", "Gain"))
 
 
-def describe_data(results: Results) -> str:
-    """Describe the numbers of images and seeds, as the end of a sentence."""
-    return f"on {count_images(results)}, n = {count_seeds(results)}"
-
-
-def count_images(results: Results) -> str:
-    return f"{results.images} {results.data.scored_split} images"
-
-
-def count_seeds(results: Results) -> str:
-    return "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
-
-
-def describe_deviation(results: Results) -> str:
-    return " (± standard deviation)" if len(results.seeds) > 1 else ""
-
-
-def describe_scope(results: Results) -> str:
-    """Return what the interval covers: ``seeds and images``, one of them, or nothing."""
-    several = {"seeds": len(results.seeds) > 1, "images": results.group_count > 1}
-    return " and ".join(name for name, known in several.items() if known)
-
-
-def describe_interval(results: Results) -> str:
-    match describe_scope(results):
-        case "seeds and images":
-            return f"95 % interval over seeds and images ({describe_resamples(results)})"
-        case "images":
-            resamples = describe_resamples(results)
-            return f"95 % interval over images alone ({resamples}), as there is 1 seed"
-        case "seeds":
-            return f"95 % interval over seeds alone, as there is {one_group(results)}"
-    return f"no interval, as there are 1 seed and {one_group(results)}"
-
-
-def describe_resamples(results: Results) -> str:
-    """Return the number of resamples, and what is drawn if it is not single images."""
-    if not is_grouped(results):
-        return f"{RESAMPLES:,} resamples"
-    groups, images = results.data.group_words
-    sizes = Counter(results.groups).values()
-    low, high = min(sizes), max(sizes)
-    size = f"{low}" if low == high else f"{low} {'or' if high - low == 1 else 'to'} {high}"
-    return f"{RESAMPLES:,} resamples of {results.group_count} {groups} of {size} {images}"
-
-
-def is_grouped(results: Results) -> bool:
-    """Return whether some images are not independent."""
-    return results.group_count < results.images
-
-
-def one_group(results: Results) -> str:
-    return "1 group of images" if is_grouped(results) else "1 image"
-
-
-def describe_interval_over_seeds(results: Results) -> str:
-    return "95 % interval over seeds" if len(results.seeds) > 1 else "1 seed has no interval"
-
-
-def describe_brackets(results: Results) -> str:
-    return "; in brackets: 95 % interval over seeds" if len(results.seeds) > 1 else ""
-
-
-def describe_sizes(results: Results) -> str:
-    edges = results.runs[0].object_size.edges_px
-    if len(edges) != 2:
-        return ""
-    small, medium, large = SIZES
-    return f"size is √area: {small} ≤ {edges[0]:.0f} px, {medium} ≤ {edges[1]:.0f} px, else {large}"
-
-
-def describe_absent_classes(results: Results) -> str:
-    """Describe the classes that no mean includes; empty if there are none."""
-    runs = len(results.runs)
-    absent = Counter(name for run in results.runs for name in run.absent_classes)
-    names = ", ".join(
-        name if times == runs else f"{name} ({times} of {runs} runs)"
-        for name, times in sorted(absent.items())
-    )
-    return f"Classes in neither ground truth nor prediction are left out: {names}." if names else ""
-
-
-def describe_boundary_band(distance_share: float) -> str:
-    return f"Boundary IoU: within {100 * distance_share:g} % of the image's diagonal"
-
-
 def describe_hardware(results: Results) -> Iterable[str]:
     """Yield a sentence for each label of the column ``Hardware``."""
     for name in results.params.run.hardware:
@@ -459,11 +387,6 @@ def list_bold(results: Results) -> tuple[str, ...]:
     return ("Bold",) if len(results.models) > 1 else ()
 
 
-def describe_environments(found: Iterable[Environment]) -> str:
-    """Describe devices and versions; equal ones are described once."""
-    return "; ".join(dict.fromkeys(map(_describe_environment, found)))
-
-
 def describe_commits(table: str, results: Results) -> str:
     """Name the commits at which the values of a table were made."""
     stages = STAGES[table]
@@ -472,31 +395,6 @@ def describe_commits(table: str, results: Results) -> str:
     return f"{verb} at {' and '.join(commits)}."
 
 
-def describe_commit(source: Source) -> str:
-    if source.commit is None:
-        return "an unknown commit"
-    date = f" of {source.date}" if source.date else ""
-    edits = " with uncommitted changes" if source.dirty else ""
-    return f"commit {source.commit[:COMMIT_DIGITS]}{date}{edits}"
-
-
-def join_sentences(*sentences: str) -> str:
-    return " ".join(filter(None, sentences))
-
-
-def make_sentence(*clauses: str) -> str:
-    """Join the clauses that are not empty into a sentence."""
-    text = "; ".join(filter(None, clauses))
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
 def _format_parameters(run: CRFRecord) -> str:
     names = ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
     return "/".join(f"{run.parameters[name]:g}" for name in names)
-
-
-def _describe_environment(found: Environment) -> str:
-    device = str(found.get("device", "an unnamed device"))
-    kind = [str(found[key]) for key in CPU_KIND if found.get(key)]
-    versions = [f"{key} {value}" for key, value in found.items() if key not in UNSAID and value]
-    return ", ".join([f"{device} ({', '.join(kind)})" if kind else device, *versions])

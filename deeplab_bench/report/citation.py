@@ -5,7 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from deeplab_bench.report import captions
+from deeplab_bench.report import phrases
 from deeplab_bench.report.latex import escape
 from deeplab_bench.report.marks import MARKS
 from deeplab_bench.report.results import ReportError, Results
@@ -75,11 +75,11 @@ def format_entry(kind: str, key: str, **fields: Any) -> str:
 def describe(results: Results, model: str, suite: Any) -> str:
     """Describe how the model was trained and scored, and its mIoU."""
     row = summarise_miou(results).loc[model]
-    scope = captions.describe_scope(results)
+    scope = phrases.describe_scope(results)
     interval = f", 95 % interval {row.ci95_low:.2f} to {row.ci95_high:.2f} over {scope}"
-    seeds = captions.count_seeds(results)
+    seeds = phrases.count_seeds(results)
     over = f"mean of {seeds}" if len(results.seeds) > 1 else seeds
-    data = results.data.describe(captions.count_images(results)).replace("`", "")
+    data = results.data.describe(phrases.count_images(results)).replace("`", "")
     timings = zip(results.runs, results.timings, strict=True)
     sources = [
         source
@@ -87,7 +87,7 @@ def describe(results: Results, model: str, suite: Any) -> str:
         if run.model == model
         for source in (timing.sources or {"train": NO_SOURCE}).values()
     ]
-    commits = " and ".join(dict.fromkeys(map(captions.describe_commit, sources)))
+    commits = " and ".join(dict.fromkeys(map(phrases.describe_commit, sources)))
     marks = [MARKS[name].meaning for name, found in results.warnings.items() if model in found]
     caution = f" The suite marks it: {', '.join(marks)}." if marks else ""
     return escape(

@@ -8,24 +8,24 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from deeplab_bench.runtime.source import run_git
+from deeplab_bench.runtime.source import ask_git
 
 
 def find_holder(path: Path) -> str | None:
     """Find the last commit that changed a file; None if no commit has it."""
-    return (run_git("log", "-1", "--format=%H", "--", str(path), root=Path()) or "").strip() or None
+    return (ask_git("log", "-1", "--format=%H", "--", str(path)) or "").strip() or None
 
 
 def is_edited(path: Path) -> bool:
     """Return whether a file has changes that are in no commit."""
-    return bool(run_git("status", "--porcelain", "--", str(path), root=Path()))
+    return bool(ask_git("status", "--porcelain", "--", str(path)))
 
 
 @cache
 def find_committed(path: str, sha256: str) -> str | None:
     """Find the text that a file had in some commit, by its digest; None if no commit has it."""
-    for commit in (run_git("log", "--format=%H", "--", path, root=Path()) or "").split():
-        text = run_git("show", f"{commit}:{path}", root=Path())
+    for commit in (ask_git("log", "--format=%H", "--", path) or "").split():
+        text = ask_git("show", f"{commit}:{path}")
         if text is not None and hashlib.sha256(text.encode()).hexdigest() == sha256:
             return text
     return None
@@ -40,7 +40,7 @@ def compute_code_at(commit: str, stage: str, module: str) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         packed, root = Path(folder) / "code.tar", Path(folder) / "code"
         parts = ("deeplab_bench", "pipelines")
-        if run_git("archive", "-o", str(packed), commit, *parts, root=Path()) is None:
+        if ask_git("archive", "-o", str(packed), commit, *parts) is None:
             return None
         with tarfile.open(packed) as archive:
             archive.extractall(root, filter="data")

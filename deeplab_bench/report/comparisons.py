@@ -11,7 +11,7 @@ from deeplab_bench.report.formats import (
     render_formats,
 )
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.statistics import is_significant
 
 SMALLEST_P = 0.0001
 
@@ -37,7 +37,7 @@ def build_comparisons(results: Results) -> Table:
 
 def decide(p_holm: float) -> str:
     """Decide whether the first model is higher than the other."""
-    return "higher" if p_holm < SIGNIFICANT else "undecided"
+    return "higher" if is_significant(p_holm) else "undecided"
 
 
 def format_p(p: float) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 
-from deeplab_bench.report.captions import count_images, count_seeds
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.paper import build_paper
+from deeplab_bench.report.phrases import count_images, count_seeds
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.statistics import is_significant
 from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.report.tables import build_protocol_audit, collect_crf
 
@@ -77,7 +77,7 @@ def find_ties(results: Results) -> str:
         said = reason[results.undecided_because]
         return f"Which models differ cannot be told {said}." if len(results.models) > 1 else ""
     compared = results.compared
-    open_pairs = compared[compared["p_holm"] >= SIGNIFICANT]
+    open_pairs = compared[~is_significant(compared["p_holm"])]
     graph = nx.Graph(list(zip(open_pairs["model"], open_pairs["other"], strict=True)))
     order = list(results.models)
     groups = [sorted(group, key=order.index) for group in nx.find_cliques(graph)]
@@ -147,7 +147,7 @@ def list_decided(results: Results) -> list[Any]:
     if results.undecided_because or len(results.models) == 1:
         return []
     compared = results.compared
-    return list(compared[compared["p_holm"] < SIGNIFICANT].itertuples())
+    return list(compared[is_significant(compared["p_holm"])].itertuples())
 
 
 def describe_difference(results: Results, row: Any) -> str:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS
 from deeplab_bench.report import latex
-from deeplab_bench.report.captions import Caption, describe_commits, join_sentences
+from deeplab_bench.report.captions import Caption, describe_commits
 from deeplab_bench.report.marks import Marks, find_marks
+from deeplab_bench.report.phrases import join_sentences
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.records import SIZES
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deeplab_bench.report import captions
+from deeplab_bench.report import captions, phrases
 from deeplab_bench.report.captions import GLOSSARY
-from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.formats import ROOT
 from deeplab_bench.report.marks import MARKS, find_marks, mark_models
 from deeplab_bench.report.results import ReportError, Results, find_outdated
@@ -23,14 +22,14 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 README_PROFILES = ("quick", "voc_animals")
 
 
-def render(results: Results, files: Mapping[str, str]) -> str:
-    """Return the page in Markdown, with the tables in ``files`` and links to the figures."""
+def render(results: Results, files: Mapping[str, str], findings: Mapping[str, str]) -> str:
+    """Return the page in Markdown: findings, the tables in ``files``, links to the figures."""
     notes = get_notes_file(results.profile)
     blocks = [
         f"# Results: {results.profile}",
         summarise(results),
         find_marks(results).format_alert(),
-        show_findings(results),
+        "\n".join(f"- {finding}" for finding in findings.values()),
         notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         f"All terms are explained in the [glossary]({PAGE_ROOT}{GLOSSARY}).",
         *show_table("Accuracy", "accuracy", files, show_figure("miou", "mean mIoU by model")),
@@ -103,16 +102,12 @@ def show_figure(name: str, description: str, suffix: str = "svg") -> str:
 def summarise(results: Results) -> str:
     return (
         f"{count(len(results.models), 'model')}, each trained with "
-        f"{captions.count_seeds(results)}, under one protocol on {describe_data_set(results)}."
+        f"{phrases.count_seeds(results)}, under one protocol on {describe_data_set(results)}."
     )
 
 
-def show_findings(results: Results) -> str:
-    return "\n".join(f"- {finding}" for finding in list_findings(results).values())
-
-
 def describe_data_set(results: Results) -> str:
-    return results.data.describe(captions.count_images(results))
+    return results.data.describe(phrases.count_images(results))
 
 
 def show_context_radius(results: Results) -> list[str]:

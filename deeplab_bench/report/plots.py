@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWNBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from deeplab_bench.report import atrous_figure, captions, receptive_field, tradeoff
+from deeplab_bench.report import atrous_figure, phrases, receptive_field, tradeoff
 from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
@@ -35,7 +35,7 @@ from deeplab_bench.report.samples import (
     name_crf_panel,
     name_panel,
 )
-from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.statistics import SIGNIFICANT, is_significant
 from deeplab_bench.report.summaries import (
     average_classes,
     average_near_boundaries,
@@ -92,7 +92,7 @@ def draw_miou(results: Results) -> Figure:
     right.set_yticks(range(len(order)), means)
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    label = explain_dots(results, captions.describe_scope(results))
+    label = explain_dots(results, phrases.describe_scope(results))
     label = label.replace("symbol", "symbol and number")
     axes.set(title=f"{results.profile}: mean IoU", xlabel=f"mIoU (%)\n{label}")
     return figure
@@ -187,7 +187,7 @@ def draw_comparisons(results: Results) -> Figure:
     both = pd.concat([compared, mirrored])
     largest = both["difference"].max() or 1.0  # the colour of no difference is in the middle
     rounded = both["difference"].map("{:+.1f}".format).replace(["+0.0", "-0.0"], "0.0")
-    shown = both.assign(text=rounded + np.where(both["p_holm"] < SIGNIFICANT, "*", ""))
+    shown = both.assign(text=rounded + np.where(is_significant(both["p_holm"]), "*", ""))
     differences, texts = (
         shown.pivot(index="model", columns="other", values=column).loc[order, order]
         for column in ("difference", "text")

@@ -272,6 +272,11 @@ def adjust_p_values(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+def is_significant(p_holm: Any) -> Any:
+    """Return whether adjusted p values decide their comparisons; NaN decides nothing."""
+    return p_holm < SIGNIFICANT
+
+
 def rank_models(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFrame:
     """Compute the ``rank`` of each model, 1 for the highest mean, and its interval.
 
@@ -279,7 +284,7 @@ def rank_models(means: "pd.Series[float]", compared: pd.DataFrame) -> pd.DataFra
     significant comparison (Al Mohamad, Goeman and van Zwet, Biometrics 78, 2022). All intervals
     together have the confidence level of Holm's adjusted comparisons.
     """
-    decided = compared[compared["p_holm"] < SIGNIFICANT]
+    decided = compared[is_significant(compared["p_holm"])]
     above = decided["other"].value_counts().reindex(means.index, fill_value=0)
     below = decided["model"].value_counts().reindex(means.index, fill_value=0)
     rank = means.rank(ascending=False, method="min").astype(int)

@@ -4,8 +4,9 @@ import json
 
 import pandas as pd
 
-from deeplab_bench.report import captions, statistics
+from deeplab_bench.report import captions, latex, statistics
 from deeplab_bench.report.formats import (
+    HEADINGS,
     Table,
     find_best,
     format_cells,
@@ -58,16 +59,21 @@ def render(results: Results) -> dict[str, str]:
 
 def build_accuracy(results: Results) -> Table:
     data = collect_accuracy(results)
-    text = merge_interval(format_cells(data))
-    ends = text["rank_low"] + " to " + text["rank_high"]
-    text["rank"] += " (" + (results.undecided_because or ends) + ")"
-    both = text["output_stride"] + "/" + text["eval_output_stride"]
-    text["output_stride"] = both.where(text["output_stride"] != "", "")
-    text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *results.warnings])
-    text = text.rename(columns={"output_stride": "output_strides"})
+    text = arrange_accuracy(format_cells(data), results.undecided_because)
     title = f"Accuracy on the profile {results.profile}"
     best = find_best(data, text.columns)
     return Table(title, data, text, best, captions.describe_accuracy(results))
+
+
+def arrange_accuracy(text: pd.DataFrame, undecided_because: str = "") -> pd.DataFrame:
+    """Merge the formatted columns that are read together, and leave out those of the marks."""
+    text = merge_interval(text)
+    ends = text["rank_low"] + " to " + text["rank_high"]
+    text["rank"] += " (" + (undecided_because or ends) + ")"
+    both = text["output_stride"] + "/" + text["eval_output_stride"]
+    text["output_stride"] = both.where(text["output_stride"] != "", "")
+    text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *MARKS])
+    return text.rename(columns={"output_stride": "output_strides"})
 
 
 def collect_accuracy(results: Results) -> pd.DataFrame:
@@ -241,7 +247,7 @@ def format_metrics(results: Results) -> str:
 
 
 def format_accuracy(params: Params, profile: str) -> str:
-    """Format the table of accuracy for a terminal.
+    """Format the table of accuracy for a terminal: the columns that LaTeX has.
 
     Raises:
         ReportError: the table is missing, or shows other models than ``params`` declares.
@@ -256,8 +262,17 @@ def format_accuracy(params: Params, profile: str) -> str:
     found = {m: dict(table.loc[table[m] != "", ["model", m]].values) for m in MARKS}
     marks = mark_models(profile, found)
     table["model"] = [marks.add_to(model) for model in table["model"]]
-    kept = table.drop(columns=["architecture", *SIZE_COLUMNS, *MARKS])
-    text = kept.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
-    page = path.parents[1] / "README.md"
-    notes = f"\n{marks.describe()}: see {page}\n" if marks else ""
-    return f"{path.parents[1]}: scores in percent\n\n{text}\n{notes}"
+    kept = arrange_accuracy(table).drop(columns=latex.LEFT_OUT["accuracy"], errors="ignore")
+    headings = HEADINGS | latex.SHORT | {"pixel_accuracy_mean": "Pixels (%)"}
+    text = kept.rename(columns=headings).to_markdown(
+        index=False,
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(kept.columns) - 1)),
+    )
+    folder, seeds = path.parents[1], ", ".join(table["seeds"].unique())
+    notes = f"{marks.describe()}. " if marks else ""
+    return (
+        f"{folder}: scores in percent, seeds: {seeds}\n\n{text}\n\n"
+        f"{notes}All columns: {folder / 'README.md'}\n"
+    )

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,45 +16,29 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
-from deeplab_bench.errors import UserError, suggest_nearest
+from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
-from deeplab_bench.report.captions import COMMIT_DIGITS, describe_commit, describe_environments
+from deeplab_bench.report.cells import Cell, find_cell
 from deeplab_bench.report.commits import compute_code_at, find_committed, find_holder, is_edited
 from deeplab_bench.report.formats import format_cells
 from deeplab_bench.report.links import Link, Made, list_links, read_link
+from deeplab_bench.report.loading import declare, load_results
 from deeplab_bench.report.origins import TABLES, Records
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.phrases import COMMIT_DIGITS, describe_commit, describe_environments
 from deeplab_bench.results.code_digest import compute_code_sha256
-from deeplab_bench.results.files import RESULTS, ProfileFiles
+from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.results.records import PretrainingRecord, RunRecord, read_record
 from deeplab_bench.runtime.source import LOCK
 from deeplab_bench.settings.experiment import PRETRAINED, Experiment
-from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
 from deeplab_bench.training.pretrained import compute_weights_sha256
 
 WIDTH = 100
 DIGITS = 12  # shown of a SHA-256
 LONGEST_VALUE = 48
-SEPARATOR = "/"  # between the names of a row
 PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)  # a package of the lock file
 TIMES = "not recorded: times do not depend on it"
-
-
-class TraceError(UserError):
-    """There is no such cell. The message names the nearest one."""
-
-
-class Cell(NamedTuple):
-    """A cell of a CSV file: its table, the names of its row, its column, and the printed row."""
-
-    path: Path
-    profile: str
-    table: str
-    keys: Mapping[str, str]
-    column: str
-    row: Mapping[str, str]
 
 
 class Code(NamedTuple):
@@ -103,6 +87,7 @@ def trace(params: Params, table: Path, row: str, column: str) -> Trace:
 
     Raises:
         TraceError: there is no such table, row or column.
+        ReportError: there are no results of the profile.
     """
     cell = find_cell(table, row, column)
     origin = TABLES[cell.table].find(cell.row)[column]
@@ -128,89 +113,8 @@ def trace(params: Params, table: Path, row: str, column: str) -> Trace:
     return found
 
 
-def find_cell(table: Path, row: str, column: str) -> Cell:
-    path = table.with_suffix(".csv")
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    names = path.parts
-    if len(names) != 4 or (names[0], names[2]) != (RESULTS.name, "tables"):
-        raise TraceError(f"{table} is not results/<profile>/tables/<table>.csv: give such a path")
-    if not path.is_file():
-        known = [str(p) for p in sorted(RESULTS.glob("*/tables/*.csv"))]
-        raise TraceError(f"{path} does not exist{suggest_nearest(str(path), known)}")
-    if path.stem not in TABLES:
-        raise TraceError(f"{path}: `trace` knows no origin of this table, of {', '.join(TABLES)}")
-    data = read_table(path)
-    keys = [key for key in TABLES[path.stem].keys if key in data]
-    chosen = dict(data.iloc[find_row(path, data[keys], row)])
-    columns = TABLES[path.stem].find(chosen)
-    if column not in columns or column not in data:
-        known = [name for name in data if name in columns]
-        raise TraceError(f"{path}: no column {column!r}{suggest_nearest(column, known)}")
-    return Cell(path, names[1], path.stem, {key: chosen[key] for key in keys}, column, chosen)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
-def find_row(path: Path, keys: pd.DataFrame, row: str) -> int:
-    """Find the one row whose names include those of ``row``, in their order."""
-    wanted = row.split(SEPARATOR)
-    names = [list(names) for names in keys.to_numpy()]
-    found = [index for index, each in enumerate(names) if is_part(wanted, each)]
-    if len(found) == 1:
-        return found[0]
-    known = [SEPARATOR.join(each) for each in names]
-    if not found:
-        raise TraceError(f"{path}: no row {row!r}{suggest_nearest(row, known)}")
-    some = ", ".join(repr(known[index]) for index in found[:3])
-    raise TraceError(f"{path}: {len(found)} rows have {row!r}: give one of them, as {some}")
-
-
-def is_part(wanted: Sequence[str], names: Iterable[str]) -> bool:
-    """Return whether all of ``wanted`` are in ``names``, in this order."""
-    rest = iter(names)
-    return all(name in rest for name in wanted)
-
-
 def show(cell: Cell) -> str:
     return cell.row[cell.column] or "(empty)"
-
-
-def declare(params: Params, profile: str) -> Params:
-    """Declare what there are results of, if the profile is not the one that params.yaml runs.
-
-    Raises:
-        TraceError: there are no results of the profile.
-    """
-    if profile in params.run.profiles:
-        return params
-    folder = RESULTS / profile
-    if not (folder / "tables" / "accuracy.csv").is_file():
-        raise TraceError(f"{folder} has no tables: run `make repro PROFILE={profile}`")
-    models = list(read_table(folder / "tables" / "accuracy.csv")["model"])
-
-    def runs_of(stage: str) -> list[tuple[str, int]]:
-        names = [path.stem.rpartition("-") for path in sorted((folder / stage).glob("*.json"))]
-        return [(model, int(seed)) for model, _, seed in names if model in models]
-
-    def models_of(stage: str) -> tuple[str, ...]:
-        named = {model for model, _ in runs_of(stage)}
-        return tuple(model for model in models if model in named)
-
-    def names_in(stage: str) -> tuple[str, ...]:
-        return tuple(sorted(path.name for path in (folder / stage).glob("*") if path.is_dir()))
-
-    update = {
-        "models": tuple(models),
-        "seeds": tuple(sorted({seed for _, seed in runs_of(f"runs/evaluate/{PLAIN}")})),
-        "inference": names_in("runs/evaluate"),
-        "hardware": names_in("timings/speed"),
-        "crf": models_of("runs/crf"),
-        "audit": models_of("runs/audit"),
-    }
-    return params.model_copy(update={"run": params.run.model_copy(update=update)})
 
 
 def check_value(found: Trace, params: Params, cell: Cell) -> str:

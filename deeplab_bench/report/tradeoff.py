@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from deeplab_bench.report import captions
+from deeplab_bench.report import phrases
 from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
@@ -118,7 +118,7 @@ def title_panel(hardware: str, speeds: Mapping[str, SpeedRecord], expense: Expen
 
 
 def label_cost(results: Results, expense: Expense) -> str:
-    over = captions.describe_scope(results)
+    over = phrases.describe_scope(results)
     vertical = f"vertical line: 95 % interval over {over}" if over else ""
     front = "dashed line: highest mIoU at this cost or less"
     return "\n".join(filter(None, (expense.label, expense.line, vertical, front)))

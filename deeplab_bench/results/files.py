@@ -6,8 +6,6 @@ This file is not part of any digest of code: the path of a result does not chang
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplab_bench.data.archives import DOWNLOADS
-
 RESULTS = Path("results")
 CHECKPOINTS = Path("checkpoints")
 
@@ -29,6 +27,8 @@ class ProfileFiles:
 
     @property
     def download_record(self) -> Path:
+        from deeplab_bench.data.archives import DOWNLOADS  # imports requests, which takes time
+
         return DOWNLOADS / f"{self.profile}.json"
 
     def settings(self, stage: str, *names: str) -> Path:

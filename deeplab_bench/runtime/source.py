@@ -9,10 +9,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from deeplab_bench.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = "requirements.lock"
 # What a value depends on. Results, documents and tests may be edited.
 MADE_FROM = ("deeplab_bench", "pipelines", "params.yaml", LOCK)
+
+
+class GitError(UserError):
+    """Git refuses, or is not installed; the message is its own."""
 
 
 def describe_source(root: Path = ROOT) -> dict[str, Any]:
@@ -22,13 +28,13 @@ def describe_source(root: Path = ROOT) -> dict[str, Any]:
     whether code, params.yaml or the lock file have changes that are not in it. All are None outside
     a git repository. ``lock_sha256`` is None without the file.
     """
-    found = run_git("rev-parse", "--show-toplevel", "HEAD", root=root)
+    found = ask_git("rev-parse", "--show-toplevel", "HEAD", root=root)
     commit = None
     if found is not None and Path(found.splitlines()[0]).resolve() == root.resolve():
         commit = found.splitlines()[1]
     day = ("log", "-1", "--no-show-signature", "--format=%cs")
-    date = run_git(*day, root=root) if commit else None
-    edits = run_git("status", "--porcelain", "--", *MADE_FROM, root=root) if commit else None
+    date = ask_git(*day, root=root) if commit else None
+    edits = ask_git("status", "--porcelain", "--", *MADE_FROM, root=root) if commit else None
     lock = root / LOCK
     return {
         "commit": commit,
@@ -38,15 +44,25 @@ def describe_source(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
-def run_git(*arguments: str, root: Path = ROOT) -> str | None:
+def ask_git(*arguments: str, root: Path = Path()) -> str | None:
     """Return what git prints, or None if it fails or is not installed."""
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
+        return run_git(*arguments, root=root)
+    except GitError:
         return None
-    return done.stdout if done.returncode == 0 else None
+
+
+def run_git(*arguments: str, root: Path = Path()) -> str:
+    """Return what git prints in the folder ``root``.
+
+    Raises:
+        GitError: it fails, or is not installed.
+    """
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise GitError("git is not installed: install it") from None
+    if done.returncode:
+        raise GitError(f"`git {' '.join(arguments)}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -13,6 +12,7 @@ import pandas as pd
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RESULTS, ProfileFiles
+from deeplab_bench.runtime.source import run_git
 from deeplab_bench.settings.inference import PLAIN
 
 COLUMNS = ("Model", "mIoU before (%)", "mIoU after (%)", "Change (points)", "Verdict", "Cause")
@@ -38,9 +38,9 @@ def list_profiles(revision: str) -> list[str]:
     """List the profiles with committed results at a revision.
 
     Raises:
-        VersionError: there is no such revision.
+        GitError: there is no such revision.
     """
-    names = git("ls-tree", "-r", "--name-only", revision, f"{RESULTS}/").splitlines()
+    names = run_git("ls-tree", "-r", "--name-only", revision, f"{RESULTS}/").splitlines()
     return [Path(name).parts[1] for name in names if name.endswith("/tables/accuracy.csv")]
 
 
@@ -48,14 +48,15 @@ def read_version(revision: str, profile: str) -> Version:
     """Read the committed results of a profile at a revision.
 
     Raises:
-        VersionError: there is no such revision, or it has no results of the profile.
+        GitError: there is no such revision.
+        VersionError: it has no results of the profile.
     """
     files = ProfileFiles(profile)
     if profile not in list_profiles(revision):
         raise VersionError(f"{revision} has no results of {profile}")
     table = pd.read_csv(StringIO(show(revision, files.folder / "tables" / "accuracy.csv")))
     folder = files.folder / "runs" / "evaluate" / PLAIN
-    paths = git("ls-tree", "--name-only", revision, f"{folder}/").splitlines()
+    paths = run_git("ls-tree", "--name-only", revision, f"{folder}/").splitlines()
     runs = {Path(path).stem: json.loads(show(revision, Path(path))) for path in paths}
     return Version(table.set_index("model"), runs)
 
@@ -140,16 +141,4 @@ def list_differences(before: Any, after: Any, name: str = "") -> list[str]:
 
 
 def show(revision: str, path: Path) -> str:
-    return git("show", f"{revision}:{path.as_posix()}")
-
-
-def git(*arguments: str) -> str:
-    """Run git in the current folder.
-
-    Raises:
-        VersionError: git refuses; the message is its own.
-    """
-    done = subprocess.run(("git", *arguments), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise VersionError(f"`git {' '.join(arguments)}` failed: {' '.join(done.stderr.split())}")
-    return done.stdout
+    return run_git("show", f"{revision}:{path.as_posix()}")

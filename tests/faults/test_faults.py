@@ -24,7 +24,7 @@ from deeplab_bench.evaluation.checkpoint import open_checkpoint
 from deeplab_bench.models.backbone import BackboneName
 from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.settings.experiment import Experiment
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training import snapshots
 from deeplab_bench.training.pretrained import read_weights

@@ -23,7 +23,7 @@ from deeplab_bench.data.pixels import VOID, DataError, Pixels
 from deeplab_bench.data.voc_layout import read_image_names
 from deeplab_bench.errors import UserError
 from deeplab_bench.evaluation.measures.confusion import confusion_matrix, iou
-from deeplab_bench.settings.params import parse_params
+from deeplab_bench.settings.loading import parse_params
 from deeplab_bench.settings.training import Training
 
 QUICK = settings(

@@ -42,7 +42,7 @@ from deeplab_bench.models.layers import (
     resize_cells,
 )
 from deeplab_bench.models.registry import ARCHITECTURES
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
 VGG = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}

@@ -12,7 +12,7 @@ from miniature import MINIATURE, ROOT, Repository
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings import params as params_module
 from deeplab_bench.settings.blocks import ParamsError
-from deeplab_bench.settings.params import parse_params
+from deeplab_bench.settings.loading import parse_params
 
 DOCUMENT = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
 NETWORK = r"`deeplab_bench/models/(\w+)\.py`.*?```python\n(.*?)```"

@@ -11,7 +11,7 @@ from miniature import MINIATURE, ROOT, Repository
 from ruamel.yaml import YAML
 
 from deeplab_bench.settings.blocks import ParamsError
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 from pipelines import select
 from pipelines.stages import STAGES as TABLE
 

@@ -1,6 +1,8 @@
 """Tests of the plan: what is due, how large it is, and hours from timed or stored steps."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from deeplab_bench.data.shapes import ShapesData
 from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.results.files import get_steps_file
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.timing import costs, steps
 from deeplab_bench.timing.steps import Step
 from pipelines import plan
@@ -39,6 +42,7 @@ profile:
   toy:
     data: {dataset: shapes, seed: 0, image_size: 32, train_images: 6, val_images: 2}
     crf: {w1: 4, sigma_alpha: 49, sigma_beta: 5, w2: 3, sigma_gamma: 3, iterations: [0, 1]}
+    process: {determinism: portable, threads: 1}  # that of the tests
     model: {backbone: resnet18, width: 0.25, output_stride: 32, head_channels: 8}
     training: {iterations: 3, batch_size: 2, crop_size: [32, 40], base_lr: 0.05, poly_power: 0.9,
       momentum: 0.9, weight_decay: 0.0001, random_scale: [0.5, 2.0], horizontal_flip: true,
@@ -268,6 +272,33 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert printed.startswith("Plan of toy: 4 models, 2 seeds\n")
     assert "no step of theirs is known: wide, phased." in printed
     assert "Stored steps of here, " in printed
+
+
+class Restarted(Exception):
+    """Stands for a process that another program has replaced."""
+
+
+def test_steps_are_timed_under_the_pins_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def restart(_: str, command: list[str]) -> None:
+        raise Restarted(*command)
+
+    monkeypatch.setattr(os, "execv", restart)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with pytest.raises(Restarted) as caught:
+        plan.main("toy", all=True, save="here")
+    command = ("plan", "toy", "--limit", "600.0", "--all", "--save", "here")
+    assert caught.value.args == (sys.executable, "-m", "deeplab_bench", *command)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_profiles_of_different_pins_are_planned_one_by_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    toy = PARAMS[PARAMS.index("  toy:") : PARAMS.index("models:\n")]
+    other = toy.replace("toy:", "other:").replace("threads: 1", "threads: 2")
+    Path("params.yaml").write_text(PARAMS.replace("models:\n", f"{other}models:\n"), "utf-8")
+    assert run(["plan", "toy", "other"]) == 1
+    assert "error: toy, other differ in `process`, which" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from stub_pipeline import dvc, get_environment, list_cache, make_project, wait_for
 
 from pipelines.sweep.store import Store
 from pipelines.sweep.task import Needs, Task
 from pipelines.sweep.torchrun import add_torchrun
-from tests.pipelines.test_sweep import dvc, get_environment, list_cache, make_project, wait_for
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 

@@ -38,7 +38,7 @@ from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.results.provenance import derive_provenance
 from deeplab_bench.settings.base import SettingsError
 from deeplab_bench.settings.inference import Inference
-from deeplab_bench.settings.params import load_params
+from deeplab_bench.settings.loading import load_params
 from deeplab_bench.writing import write_tensors
 from pipelines import submit
 

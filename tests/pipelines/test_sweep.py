@@ -11,6 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from stub_pipeline import (
+    TRAIN,
+    dvc,
+    get_environment,
+    list_cache,
+    make_project,
+    wait_for,
+)
 
 from deeplab_bench.settings.process import Process
 from pipelines import repro
@@ -19,27 +27,6 @@ from pipelines.sweep.local import list_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PIPELINE = """\
-stages:
-  resolve:
-    cmd: cp source resolved
-    deps: [source]
-    outs: [resolved: {cache: false}]
-  train:
-    matrix: {model: [a, b, c]}
-    cmd: sh train.sh ${item.model}
-    deps: [resolved, source]
-    outs: ["${item.model}": {cache: false}, "weights-${item.model}"]
-  evaluate:
-    matrix: {model: [a, b, c]}
-    cmd: cp weights-${item.model} score-${item.model}
-    deps: ["weights-${item.model}"]
-    outs: ["score-${item.model}"]
-  report:
-    cmd: cat a b c > report
-    deps: [a, b, c]
-    outs: [report: {cache: false}]
-"""
 REPRODUCE = """\
 import os, sys
 from deeplab_bench.errors import UserError
@@ -63,50 +50,12 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 """
-# The GPU, and from when to when; b fails where it is told to. Outputs of earlier runs must be gone.
-TRAIN = """\
-[ "$1" = "$FAILING" ] && echo "so it is" && exit 7
-[ "$1" = "$SILENT" ] && exit 0
-[ "$1" = "$KILLED" ] && kill -KILL $$
-[ -e "weights-$1" ] && echo "weights-$1 is still here" && exit 8
-start=$(date +%s.%N)
-[ "$1" = "$SLOW" ] && sleep 60
-sleep 1
-echo "$1 ${CUDA_VISIBLE_DEVICES:-none} $start $(date +%s.%N)" > $1
-cat source > weights-$1
-echo $1 >> weights-$1
-"""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     make_project(tmp_path)
     return tmp_path
-
-
-def make_project(folder: Path) -> None:
-    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
-    (folder / "train.sh").write_text(TRAIN, encoding="utf-8")
-    (folder / "source").write_text("0\n", encoding="utf-8")
-    (folder / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
-
-
-def get_environment(gpus: str = "", **settings: str) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    common = {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
-    return os.environ | common | {"CUDA_VISIBLE_DEVICES": gpus} | settings
-
-
-def dvc(project: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(
-        command, cwd=project, env=get_environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def run(
@@ -129,11 +78,6 @@ def trained(project: Path) -> list[tuple[str, str, float, float]]:
         ((model, gpu, float(start), float(end)) for model, gpu, start, end in rows),
         key=lambda row: row[2],
     )
-
-
-def list_cache(project: Path) -> set[Path]:
-    cache = project / ".dvc" / "cache"
-    return {path.relative_to(cache) for path in cache.rglob("*") if path.is_file()}
 
 
 def test_two_gpus_have_a_stage_each(project: Path) -> None:
@@ -301,15 +245,6 @@ def start(project: Path, **settings: str) -> "subprocess.Popen[bytes]":
         # A shell lets its background processes ignore Ctrl-C, and theirs inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-
-
-def wait_for(path: Path, having: str = "") -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if path.exists() and having in path.read_text(encoding="utf-8"):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} does not have {having!r}")
 
 
 @pytest.mark.parametrize(("jobs", "gpus"), [(1, ""), (3, "2")])

@@ -12,7 +12,7 @@ from test_report import declare, edit, write_results
 from deeplab_bench.evaluation.measures.variants import VARIANTS
 from deeplab_bench.report import captions, page
 from deeplab_bench.report.captions import Caption, make_anchor
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.settings.inference import PLAIN
 

@@ -12,7 +12,8 @@ from test_report import declare, write_results
 
 from deeplab_bench.report import write_report
 from deeplab_bench.report.citation import CITATION, cite
-from deeplab_bench.report.results import ReportError, load_results
+from deeplab_bench.report.loading import load_results
+from deeplab_bench.report.results import ReportError
 from deeplab_bench.settings.params import Params
 
 

@@ -167,7 +167,7 @@ def test_files_are_made_of_several_models_only() -> None:
 def test_one_model_is_compared_with_none() -> None:
     found = results(models=("fcn",))
     assert comparisons.render(found) == {}
-    assert "Comparisons" not in page.render(found, tables.render(found))
+    assert "Comparisons" not in page.render(found, tables.render(found), {})
     assert list(tables.collect_accuracy(found)["rank_high"]) == [1]
 
 
@@ -195,7 +195,8 @@ def test_the_figure_has_each_difference_with_both_signs() -> None:
 
 
 def test_findings_are_the_decided_comparisons() -> None:
-    best, lowest, ties = list_findings(results()).values()
+    findings = list_findings(results())
+    best, lowest, ties = findings.values()
     assert re.fullmatch(
         r"`aspp` has the highest mIoU, [\d.]+ % \(95 % interval [\d.]+ to [\d.]+\); `fcn` is "
         r"lower, and `psp` cannot be told apart from it\.",
@@ -209,7 +210,8 @@ def test_findings_are_the_decided_comparisons() -> None:
     assert ties == (
         "No difference can be told from 3 seeds and 40 validation images between `psp` and `aspp`."
     )
-    assert all(f"- {finding}\n" in page.render(results(), {}) for finding in (best, lowest, ties))
+    text = page.render(results(), {}, findings)
+    assert all(f"- {finding}\n" in text for finding in (best, lowest, ties))
 
 
 def test_one_seed_finds_no_difference() -> None:
@@ -394,7 +396,7 @@ def test_an_implausible_model_is_marked_everywhere_and_still_averaged() -> None:
             assert re.search(r"aspp † *[|&]", text)
             assert f"Implausible: aspp ({reason})" in text.replace("\\%", "%")
             assert "psp †" not in text
-    text = page.render(found, files)
+    text = page.render(found, files, list_findings(found))
     assert "`aspp` † " in text
     assert text.index("† Implausible: aspp") < text.index("## Accuracy")
     assert plots.label_models(found, ["psp", "aspp"]) == ["psp", "aspp †"]
@@ -405,4 +407,4 @@ def test_nothing_is_marked_without_a_reason() -> None:
     found = results()
     files = tables.render(found) | comparisons.render(found)
     assert not any("†" in text or "mplausible:" in text for text in files.values())
-    assert "†" not in page.render(found, files)
+    assert "†" not in page.render(found, files, list_findings(found))

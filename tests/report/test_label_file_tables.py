@@ -12,7 +12,8 @@ from test_report import declare, dump, run_record, write_results
 
 from deeplab_bench.evaluation.label_files import compute_scoring_sha256
 from deeplab_bench.report import label_files, write_report
-from deeplab_bench.report.results import ReportError, Results, load_results
+from deeplab_bench.report.loading import load_results
+from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.records import Scores
 from deeplab_bench.settings.params import Params

@@ -14,8 +14,9 @@ from test_report import declare, edit, report, texts, write_results
 from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
 from deeplab_bench.report import results as results_module
 from deeplab_bench.report.figures import find_labels, redden
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.marks import RED, find_marks, mark_models
-from deeplab_bench.report.results import Results, load_results
+from deeplab_bench.report.results import Results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import RunFiles
 

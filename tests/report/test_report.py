@@ -31,7 +31,8 @@ from deeplab_bench.report import (
     tradeoff,
     write_report,
 )
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.findings import list_findings
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles, get_notes_file
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -815,7 +816,9 @@ class TestCRF:
         files = made(declare())
         assert not any("crf" in name for name in files)
         results = load_results(declare(), "quick")
-        assert "CRF" not in page.render(results, files | receptive_field.render(results))
+        assert "CRF" not in page.render(
+            results, files | receptive_field.render(results), list_findings(results)
+        )
 
     def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
         report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))
@@ -1062,7 +1065,11 @@ def test_terminal_text(folder: Path) -> None:
     for name, content in made(declare()).items():
         write_bytes(folder / name, content.encode())
     text = tables.format_accuracy(declare(), "quick")
-    assert re.search(r"image_pyramid +3 +1\.235 +16 +16 +3\.000 +60\.00 +0\.00", text)
+    assert re.search(
+        r"image_pyramid +1\.235 +16/16 +60\.00 ± 0\.00 +\S+ to \S+ +2 \(2 to 2\)", text
+    )
+    assert text.startswith("results/quick: scores in percent, seeds: 3\n")
+    assert max(map(len, text.splitlines())) < 120
     path = folder / "tables" / "accuracy.csv"
     older = pd.read_csv(path, dtype=str).drop(columns=["bad_start", "unfinished", "outdated"])
     older.to_csv(path, index=False)

@@ -23,13 +23,13 @@ from test_report import declare, edit, write_results
 from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import comparisons, paper, receptive_field, speed_tables, tables
-from deeplab_bench.report import trace as tracing
+from deeplab_bench.report.cells import TraceError, find_cell, read_table
 from deeplab_bench.report.commits import compute_code_at
 from deeplab_bench.report.formats import DECIMALS
 from deeplab_bench.report.links import list_links
+from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.origins import DIFFERENCE, GAIN, MEAN, SAME, SHARE, TABLES, Origin
-from deeplab_bench.report.results import load_results
-from deeplab_bench.report.trace import WIDTH, Trace, TraceError, read_table, trace
+from deeplab_bench.report.trace import WIDTH, Trace, trace
 from deeplab_bench.results.code_digest import ROOT, compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.settings import published
@@ -353,6 +353,6 @@ def test_unknown_names_are_one_line(table: Any, row: str, column: str, message: 
 
 def test_other_forms_of_the_table_and_parts_of_a_rows_names() -> None:
     params = make_small()
-    found = tracing.find_cell((TABLE_FOLDER / "speed.md").resolve(), "aspp/8", "gflops")
+    found = find_cell((TABLE_FOLDER / "speed.md").resolve(), "aspp/8", "gflops")
     assert found.keys == {"model": "aspp", "hardware": "cpu", "output_stride": "8"}
     assert "5.000" in trace(params, TABLE_FOLDER / "speed.csv", "aspp/8", "gflops").format()

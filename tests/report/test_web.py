@@ -12,7 +12,8 @@ from test_report import declare, write_results
 
 from deeplab_bench.data.pixels import VOID
 from deeplab_bench.report.findings import list_findings
-from deeplab_bench.report.results import load_results
+from deeplab_bench.report.loading import load_results
+from deeplab_bench.report.results import Results
 from deeplab_bench.report.web import page
 from deeplab_bench.report.web.pictures import MENDED, SPOILT, compare
 
@@ -49,7 +50,11 @@ def html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     params = declare(crf=["aspp"], audit=["aspp"])
     write_results(params)
-    return page.render(load_results(params, "quick"), {"tables/accuracy.md": TABLE}, {})
+    return render(load_results(params, "quick"))
+
+
+def render(results: Results) -> str:
+    return page.render(results, {"tables/accuracy.md": TABLE}, {}, list_findings(results))
 
 
 class Links(HTMLParser):
@@ -91,7 +96,7 @@ def test_every_finding_stands_above_what_shows_it(html: str) -> None:
 
 def test_equal_results_give_equal_bytes(html: str) -> None:
     results = load_results(declare(crf=["aspp"], audit=["aspp"]), "quick")
-    assert page.render(results, {"tables/accuracy.md": TABLE}, {}) == html
+    assert render(results) == html
 
 
 def test_names_are_no_html() -> None:

@@ -134,7 +134,9 @@ class TestCode:
             "deeplab_bench/data/shapes.py",
             "deeplab_bench/models/psp.py",
             "deeplab_bench/models/registry.py",
+            "deeplab_bench/settings/loading.py",
             "deeplab_bench/settings/params.py",
+            "deeplab_bench/settings/sections.py",
             "deeplab_bench/settings/crf.py",
             "deeplab_bench/settings/inference.py",
             "deeplab_bench/data/dataset.py",
@@ -185,7 +187,7 @@ class TestCode:
         for folder in ("models", "training", "evaluation"):
             for path in (copy / "deeplab_bench" / folder).rglob("*.py"):
                 path.write_text(path.read_text() + "\nchanged = 1\n")
-        for name in ("experiment", "params", "published"):
+        for name in ("experiment", "loading", "params", "published", "sections"):
             path = copy / "deeplab_bench" / "settings" / f"{name}.py"
             path.write_text(path.read_text() + "\nchanged = 1\n")
         assert digest(stage) == before

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from deeplab_bench.report.captions import describe_environments
+from deeplab_bench.report.phrases import describe_environments
 from deeplab_bench.results.records import Environment
 from deeplab_bench.runtime import pins
 from deeplab_bench.runtime.environment import describe_cpu, describe_environment, get_device_name

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_bench.runtime import source
-from deeplab_bench.runtime.source import describe_source
+from deeplab_bench.runtime.source import GitError, ask_git, describe_source, run_git
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -63,4 +62,12 @@ def test_the_commit_of_another_repository_around_it_does_not_count(repository: P
 def test_no_repository_and_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe_source(tmp_path)["commit"] is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert source.run_git("version") is None
+    assert ask_git("version") is None
+    with pytest.raises(GitError, match="git is not installed: install it"):
+        run_git("version")
+
+
+def test_what_git_refuses(tmp_path: Path) -> None:
+    with pytest.raises(GitError, match="`git show v9` failed: fatal: "):
+        run_git("show", "v9", root=tmp_path)
+    assert ask_git("show", "v9", root=tmp_path) is None

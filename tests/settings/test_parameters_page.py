@@ -17,10 +17,10 @@ from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.cluster import Cluster, Resources
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.inference import Inference
-from deeplab_bench.settings.params import Profile, ProfileRun, RunSettings, SecondPhase, Study
 from deeplab_bench.settings.pretraining import Pretraining
 from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.published import Citation
+from deeplab_bench.settings.sections import Profile, ProfileRun, RunSettings, SecondPhase, Study
 from deeplab_bench.settings.training import Training
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "parameters.md"

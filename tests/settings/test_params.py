@@ -15,7 +15,8 @@ from deeplab_bench.data.voc2012 import VocData
 from deeplab_bench.models import build_model
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.blocks import ParamsError
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.timing import costs
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"

@@ -13,7 +13,8 @@ from deeplab_bench.report.paper import Cited, collect_settings, find_cited, find
 from deeplab_bench.results.provenance import compute_settings_sha256
 from deeplab_bench.settings import published
 from deeplab_bench.settings.blocks import ParamsError
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.published import (
     Citation,
     PublishedError,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from deeplab_bench.settings.experiment import Phase
-from deeplab_bench.settings.params import Params, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params import Params
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "schedules.md"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from deeplab_bench.report.figures import choose_look
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.statistics import is_significant
 from deeplab_bench.report.summaries import (
     average_classes,
     collect_losses,
@@ -59,7 +59,7 @@ def draw_comparisons(results: Results) -> Markup:
             place = order.index(str(first)), order.index(str(other))
             ends = sorted((sign * row.ci95_low, sign * row.ci95_high))
             values[place] = sign * row.difference
-            texts[place] = f"{values[place]:+.1f}" + "*" * (row.p_holm < SIGNIFICANT)
+            texts[place] = f"{values[place]:+.1f}" + "*" * is_significant(row.p_holm)
             hover[place] = f"{first} minus {other}: {values[place]:+.2f} points<br>"
             hover[place] += f"{ends[0]:.2f} to {ends[1]:.2f}, p (Holm) {row.p_holm:.4f}"
     largest = float(np.nanmax(np.abs(values))) or 1.0

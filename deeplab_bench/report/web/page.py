@@ -12,7 +12,6 @@ from plotly.offline import get_plotlyjs
 
 from deeplab_bench.report import page
 from deeplab_bench.report.captions import GLOSSARY, describe_context_radius, make_anchor
-from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.formats import ROOT
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.results import Results
@@ -44,23 +43,31 @@ class Section:
         return bool(self.finding or self.content or self.sliders)
 
 
-def render(results: Results, texts: Mapping[str, str], images: Mapping[str, bytes]) -> str:
-    """Return the page as HTML, with the tables in ``texts`` and the figures in ``images``."""
+def render(
+    results: Results,
+    texts: Mapping[str, str],
+    images: Mapping[str, bytes],
+    findings: Mapping[str, str],
+) -> str:
+    """Return the page as HTML: findings, the tables in ``texts``, the figures in ``images``."""
+    sections = list_sections(results, texts, images, findings)
     alert = find_marks(results).format_alert().replace("[!CAUTION]", "**Caution**")
     return ENVIRONMENT.get_template("page.html.jinja").render(
         title=f"deeplab-bench: {results.profile}",
         summary=convert(page.summarise(results)),
         alert=convert(alert),
-        sections=[section for section in list_sections(results, texts, images) if section],
+        sections=[section for section in sections if section],
         plotly=Markup(get_plotlyjs()),
         convert=convert,
     )
 
 
 def list_sections(
-    results: Results, texts: Mapping[str, str], images: Mapping[str, bytes]
+    results: Results,
+    texts: Mapping[str, str],
+    images: Mapping[str, bytes],
+    findings: Mapping[str, str],
 ) -> list[Section]:
-    findings = list_findings(results)
     several = len(results.models) > 1
     ties = [charts.draw_comparisons(results)] if several else []
     cost = [charts.draw_tradeoff(results)] if results.speeds else []
