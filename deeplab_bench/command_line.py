@@ -32,7 +32,7 @@ TRACEBACK = "DEEPLAB_BENCH_TRACEBACK"  # where it is set, errors of the machine 
 
 
 def run(command: Sequence[str]) -> int:
-    """Run ``[name, argument, ...]``; a user's error is one line and the exit status 1."""
+    """Run ``[name, argument, ...]``; a user's error is one line and its exit status."""
     chosen = vars(build_parser(command).parse_args(command))
     main = chosen.pop("main")
     positional = chosen.pop(chosen.pop("variadic", ""), [])
@@ -40,7 +40,7 @@ def run(command: Sequence[str]) -> int:
         return call(command[0], lambda: main(*positional, **chosen)) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         return 130
     except Exception as error:

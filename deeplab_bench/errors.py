@@ -8,13 +8,19 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+TRY_AGAIN = 75  # the exit status of a command that another moment may let succeed (sysexits.h)
 # torch goes on to say how the file can be loaded all the same.
 REFUSED_BY_TORCH = re.compile(r"Weights only load failed.*", re.DOTALL)
 NOT_TENSORS = "it holds more than tensors, and could run a program: save a state_dict alone"
 
 
 class UserError(Exception):
-    """An error whose message is one line: what is wrong and what to do."""
+    """An error whose message is one line: what is wrong and what to do.
+
+    A command that raises it ends with ``exit_status``.
+    """
+
+    exit_status = 1
 
     def __str__(self) -> str:
         return REFUSED_BY_TORCH.sub(NOT_TENSORS, super().__str__())

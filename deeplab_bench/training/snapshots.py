@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 
-from deeplab_bench.errors import UserError
+from deeplab_bench.errors import TRY_AGAIN, UserError
 from deeplab_bench.writing import write_tensors
 
 PATIENCE_SECONDS = 20.0
@@ -22,6 +22,8 @@ KEPT = 2  # of one phase. If the newest cannot be read, the other can.
 
 class LockError(UserError):
     """Another process trains the same run; the message says what to do."""
+
+    exit_status = TRY_AGAIN
 
 
 class Snapshots:

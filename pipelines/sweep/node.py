@@ -1,4 +1,4 @@
-"""A task on the machine that an engine has chosen for it. It needs the standard library alone."""
+"""A task on the machine that an engine has chosen for it."""
 
 import hashlib
 import os
@@ -14,7 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deeplab_bench.errors import TRY_AGAIN
 from pipelines.sweep.task import Ended, Event, Progress, Running, Task
+from pipelines.warm import OUT_OF_MEMORY, die_with_parent
 
 if TYPE_CHECKING:
     from pipelines.sweep.store import Store
@@ -28,7 +30,6 @@ TAIL_BYTES = 1 << 14
 CODE = ("deeplab_bench", "pipelines")
 LOCK = "requirements.lock"
 COUNTED = ("numpy", "torch", "torchvision")  # packages that compute the results
-OUT_OF_MEMORY = "if nobody did that, memory ran out: give it more, or run fewer stages side by side"
 # `title:  45%|####5     | 45/100 [00:10<00:12,  4.50step/s, loss=0.12]`, as tqdm writes it.
 BAR = re.compile(
     r"\| *(?P<done>\d+)/(?P<total>\d+) \[[\d:]+<(?P<left>[\d:?]+), +[^ \],]*?"
@@ -68,8 +69,8 @@ def run(
     if store is not None and process.returncode == 0:
         files = store.offer(Path(task.folder), task.outputs)
     seconds = time.monotonic() - started
-    said = describe_end(process, log, seconds)
-    yield Ended(task.name, node, process.returncode, seconds, said, files=files)
+    status = None if process.returncode == TRY_AGAIN else process.returncode
+    yield Ended(task.name, node, status, seconds, describe_end(process, log, seconds), files=files)
 
 
 def open_store(task: Task) -> "Store | None":
@@ -98,6 +99,7 @@ def start(task: Task, log: Path, own: Mapping[str, str]) -> "subprocess.Popen[by
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
         )
 
 
