@@ -25,8 +25,9 @@ from pipelines.sweep.engine import Engine, EngineError
 from pipelines.sweep.node import get_log
 from pipelines.sweep.task import Ended, Event, Needs, Running, Task
 
-# Writing dvc.lock takes a second of a core, so finished runs are recorded together.
+# Writing dvc.lock takes a second of a core or more, so finished runs are recorded together.
 RECORD_SECONDS = 20.0
+RECORD_SHARE = 0.05  # of the time, at most
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
 
@@ -79,7 +80,7 @@ class Driver:
         self.begun: dict[str, tuple[Any, Task]] = {}
         self.losses: Counter[str] = Counter()
         self.unrecorded: list[Any] = []
-        self.recorded_at = time.monotonic()
+        self.record_due = time.monotonic() + RECORD_SECONDS
         self.stopping = False
         board.begin([run.addressing for run in repo.index.stages])
 
@@ -180,10 +181,12 @@ class Driver:
                 self.ready.append(other)
 
     def record_after_a_while(self) -> None:
-        if time.monotonic() - self.recorded_at > RECORD_SECONDS:
+        started = time.monotonic()
+        if started > self.record_due:
             record(self.unrecorded)
             self.unrecorded.clear()
-            self.recorded_at = time.monotonic()
+            ended = time.monotonic()
+            self.record_due = ended + max(RECORD_SECONDS, (ended - started) / RECORD_SHARE)
 
 
 def is_alone(run: Any) -> bool:
