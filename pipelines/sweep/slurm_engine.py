@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, JobPaths
@@ -56,6 +56,8 @@ OVER = (
     "PREEMPTED",
     "TIMEOUT",
 )
+# Reasons of waiting that nothing but a change of the job or of the cluster ends.
+FOR_EVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit")
 GONE = "GONE"  # Slurm remembers a job for some minutes alone
 OWN = {  # options that the engine sets, whatever the profile's resources are
     "array",
@@ -74,6 +76,14 @@ OWN = {  # options that the engine sets, whatever the profile's resources are
     "stderr_to_stdout",
     "use_srun",
 }
+
+
+class State(NamedTuple):
+    """What Slurm says of a job."""
+
+    name: str
+    machine: str = ""
+    reason: str = ""
 
 
 @dataclass
@@ -118,6 +128,7 @@ class SlurmEngine:
         self.name = f"deeplab-bench-{folder[:8]}"
         self.waiting: list[Task] = []
         self.submitted: dict[str, Submitted] = {}
+        self.refusing: set[str] = set()  # machines that lack what tasks need
         self.has_begun = False
         self.has_accounting = shutil.which("sacct") is not None
         self.asked_at = self.retry_at = -math.inf
@@ -239,6 +250,9 @@ class SlurmEngine:
             parameters["time"] = math.ceil(60 * needs.hours)
         if needs.alone:
             parameters["exclusive"] = True
+        if self.refusing:
+            own = [self.options["exclude"]] if "exclude" in self.options else []
+            parameters["exclude"] = ",".join([*own, *sorted(self.refusing)])
         return parameters
 
     def _look(self) -> list[Event]:
@@ -251,39 +265,54 @@ class SlurmEngine:
         )
         events = []
         for one in list(self.submitted.values()):
-            event = self._look_at(one, *states.get(one.job, (GONE, "")))
+            state = states.get(one.job, State(GONE))
+            event = self._look_at(one, state)
             if event is not None and event != one.told:
                 one.told = event
                 events.append(event)
             if isinstance(event, Ended):
                 del self.submitted[one.task.name]
+                if event.refused:
+                    self.refusing |= {state.machine} - {""}
         return events
 
-    def _look_at(self, one: Submitted, state: str, machine: str) -> Event | None:
-        if state in WAITING:
+    def _look_at(self, one: Submitted, state: State) -> Event | None:
+        if state.name in WAITING and state.reason in FOR_EVER:
+            ask("scancel", one.job)
+            said = (
+                f"it needs {one.task.needs}, and its job would wait for ever ({state.reason}): change "
+                "profile.<name>.resources or cluster.slurm in params.yaml"
+            )
+            return Ended(one.task.name, "", 1, 0.0, said)
+        if state.name in WAITING:
             return Running(one.task.name, "in the queue") if one.told else None
         event = read_report(one.report, one.job)
         if isinstance(event, Ended):
             return explain(event)
-        if state not in OVER and state != GONE:
+        if state.name not in OVER and state.name != GONE:
             return event
         one.gone_since = one.gone_since or time.monotonic()
-        if state in ("COMPLETED", GONE) and time.monotonic() - one.gone_since < RESULT_SECONDS:
+        if state.name in ("COMPLETED", GONE) and time.monotonic() - one.gone_since < RESULT_SECONDS:
             return None
         ask("scancel", one.job)  # Slurm must not start it again beside its successor
-        return describe_loss(one, state, machine)
+        return describe_loss(one, state)
 
-    def _ask_states(self) -> dict[str, tuple[str, str]] | None:
-        """Ask Slurm for the state and the machines of all jobs; None if it does not answer."""
+    def _ask_states(self) -> dict[str, State] | None:
+        """Ask Slurm for the states of all jobs; None if it does not answer."""
         done = ask(
-            "squeue", *self._select(), "--array", "--noheader", "--states=all", "--format=%i|%T|%N"
+            "squeue",
+            *self._select(),
+            "--array",
+            "--noheader",
+            "--states=all",
+            "--format=%i|%T|%N|%r",
         )
         if done.returncode:
             return None
         rows = [line.split("|") for line in done.stdout.splitlines()]
-        return {job.strip(): (state, machine) for job, state, machine in rows}
+        return {job: State(*state) for job, *state in rows}
 
-    def _ask_accounting(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+    def _ask_accounting(self, jobs: Sequence[str]) -> dict[str, State]:
         """Ask for jobs that have left Slurm's memory. Not every cluster keeps account."""
         if not jobs or not self.has_accounting:
             return {}
@@ -293,14 +322,14 @@ class SlurmEngine:
         if not self.has_accounting:
             return {}
         rows = [line.split("|") for line in done.stdout.splitlines()]
-        return {job: (state.split(" ")[0], machine) for job, state, machine in rows}
+        return {job: State(name.split(" ")[0], machine) for job, name, machine in rows}
 
     def _list_left(self) -> list[str] | None:
         """List the jobs that are not over; None if Slurm does not answer."""
         states = self._ask_states()
         if states is None:
             return None
-        return [job for job, (state, _) in states.items() if state not in OVER]
+        return [job for job, state in states.items() if state.name not in OVER]
 
     def _end_all(self) -> None:
         """Cancel what waits, and let what runs save its state and end."""
@@ -341,30 +370,31 @@ def count_restarts(task: Task) -> int | None:
 
 
 def explain(ended: Ended) -> Ended:
-    """Say what to do where a task was killed, most probably for want of memory."""
+    """Say what to do about a task that was killed, perhaps since memory ran out."""
     if ended.status != -signal.SIGKILL:
         return ended
-    said = f"{ended.said}\n{describe_lack_of_memory(ended.name)}"
+    said = f"{ended.said}\nif memory ran out, {say_how_to_give_memory(ended.name)}"
     return Ended(ended.name, ended.node, ended.status, ended.seconds, said)
 
 
-def describe_loss(one: Submitted, state: str, machine: str) -> Ended:
+def describe_loss(one: Submitted, state: State) -> Ended:
     """Describe the end of a job that has left no report. It begins again if this may help."""
-    name, job = one.task.name, f"its job {one.job}"
-    if state == "CANCELLED":
+    name, machine, job = one.task.name, state.machine, f"its job {one.job}"
+    if state.name == "CANCELLED":
         return Ended(name, machine, 1, 0.0, f"{job} was cancelled")
-    if state == "OUT_OF_MEMORY":
-        return Ended(name, machine, 1, 0.0, describe_lack_of_memory(name))
-    if state == GONE:
+    if state.name == "OUT_OF_MEMORY":
+        said = f"{job} has run out of memory: {say_how_to_give_memory(name)}"
+        return Ended(name, machine, 1, 0.0, said)
+    if state.name == GONE:
         return Ended(name, machine, None, 0.0, f"{job} has left the queue without a result")
     log = JobPaths(FOLDER, job_id=one.job).stdout
-    last = f": {node.read_tail(log)[-1]}" if state == "FAILED" and log.exists() else ""
-    return Ended(name, machine, None, 0.0, f"{job} on {machine} has ended as {state}{last}")
+    last = f": {node.read_tail(log)[-1]}" if state.name == "FAILED" and log.exists() else ""
+    return Ended(name, machine, None, 0.0, f"{job} on {machine} has ended as {state.name}{last}")
 
 
-def describe_lack_of_memory(run: str) -> str:
+def say_how_to_give_memory(run: str) -> str:
     profile = run.partition("@")[2].partition("-")[0]
-    return f"memory ran out: raise profile.{profile}.resources.memory_gib"
+    return f"raise profile.{profile}.resources.memory_gib"
 
 
 def join_lines(message: str) -> str:
