@@ -5,19 +5,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Never
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
-from deeplab_bench.settings.loading import load_params
-from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.process import Process
+from deeplab_bench.settings.sweep import SweepParams, load_sweep_params
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.engine import Engine
 from pipelines.sweep.local import LocalEngine, list_gpus
-from pipelines.sweep.node import digest_software
+from pipelines.sweep.node import digest_software, find_version
 from pipelines.sweep.tasks import open_tasks
 from pipelines.warm import warm_process
 
@@ -35,9 +34,13 @@ def main(
     if jobs < 0:
         raise UserError(f"--jobs {jobs} is negative: give the number of runs side by side")
     started = time.monotonic()
-    params = load_params()
+    if not cluster:
+        from deeplab_bench.settings.loading import load_params  # needs torch
+
+        load_params()  # checks the whole file; on a cluster, the stage `resolve` does
+    params = load_sweep_params()
     processes = [params.profile[name].process for name in params.run.profiles]
-    if processes[0].determinism == "portable" and not can_pin_instructions():
+    if not cluster and processes[0].determinism == "portable" and not can_pin_instructions():
         print(
             "warning: this processor has no AVX2, so that determinism portable pins no "
             "instructions: results will differ from those of other machines",
@@ -45,23 +48,38 @@ def main(
         )
     with (
         end_by_sigterm(),
-        warm_process(list_pins(processes[0].determinism, processes[0].threads)),
+        warm_process(list_pins(processes[0].determinism, processes[0].threads))
+        if cluster in ("", AUTO)  # otherwise the stages run elsewhere
+        else nullcontext(),
         open_engine(params, cluster, jobs) as engine,
     ):
-        tasks = open_tasks(params, digest_software() if cluster else None)
-        all_is_well = sweep(engine, tasks, Board(engine.slots))
+        code = digest_software() if cluster else None
+        if cluster == SLURM and find_version("torch") is None:
+            code = None  # there is no version here that the machines could compare theirs with
+        all_is_well = sweep(engine, open_tasks(params, code), Board(engine.slots))
     if not all_is_well:
         return 1
-    from pipelines import readme, table  # they import what a login node need not have
-
-    readme.main()
-    table.main()
+    show_results()
     print(f"\nrepro took {format_duration(time.monotonic() - started)}")
     return 0
 
 
+def show_results() -> None:
+    """Put the results into README.md and print the table, if this machine can."""
+    try:
+        from pipelines import readme, table
+    except ModuleNotFoundError as error:
+        print(
+            f"README.md stays as it was, since this machine has no {error.name}: run "
+            "`deeplab-bench readme` and `deeplab-bench table` on another"
+        )
+        return
+    readme.main()
+    table.main()
+
+
 @contextmanager
-def open_engine(params: Params, cluster: str, jobs: int) -> Iterator[Engine]:
+def open_engine(params: SweepParams, cluster: str, jobs: int) -> Iterator[Engine]:
     """Open the engine that ``--cluster`` names; close it after the block."""
     processes = [params.profile[name].process for name in params.run.profiles]
     engine: Engine

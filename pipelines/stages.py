@@ -8,14 +8,16 @@ class Stage:
     """A stage and its script, ``pipelines/<name>.py``.
 
     ``network``: the stage computes with a network, on a GPU if there is one. ``distributed``: the
-    stage may run under ``torchrun``. ``cold``: the stage measures the machine. It has the machine
-    for itself, and needs a process of its own that is not pinned.
+    stage may run under ``torchrun``. ``resumes``: a run that was ended goes on from where it was.
+    ``cold``: the stage measures the machine. It has the machine for itself, and needs a process of
+    its own that is not pinned.
     """
 
     name: str
     help: str
     network: bool = False
     distributed: bool = False
+    resumes: bool = False
     cold: bool = False
 
 
@@ -26,9 +28,14 @@ STAGES = {
         Stage("download", "fetch and verify a profile's archives"),
         Stage("prepare", "generate or convert a profile's data, check and pack them"),
         Stage(
-            "pretrain", "pretrain a profile's backbone on images of single objects", network=True
+            "pretrain",
+            "pretrain a profile's backbone on images of single objects",
+            network=True,
+            resumes=True,
         ),
-        Stage("train", "train one model from one seed", network=True, distributed=True),
+        Stage(
+            "train", "train one model from one seed", network=True, distributed=True, resumes=True
+        ),
         Stage(
             "evaluate",
             "score a checkpoint under one way of inference",

@@ -61,8 +61,8 @@ from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.tasks import Tasks
 from pipelines.warm import warm_process
-from deeplab_bench.settings.loading import load_params
-params = load_params()
+from deeplab_bench.settings.sweep import load_sweep_params
+params = load_sweep_params()
 with warm_process({}), open_engine(params, "", jobs=1) as engine:
     sys.exit(not sweep(engine, Tasks(params, None), Board(1)))
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.cluster import SHARED
-from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.sweep import SweepParams
 from pipelines.stages import STAGES
 from pipelines.sweep.store import Store, digest_file
 from pipelines.sweep.task import Ended, Needs, Task
@@ -24,7 +24,7 @@ class Tasks:
     ``code`` is the digest that the code of a machine must have; None if it is the driver's own.
     """
 
-    def __init__(self, params: Params, code: str | None) -> None:
+    def __init__(self, params: SweepParams, code: str | None) -> None:
         self.params, self.code = params, code
 
     def find_needs(self, run: Any) -> Needs:
@@ -51,7 +51,7 @@ class StoreTasks(Tasks):
     Only stages that compute with a network run there, in the folder ``cluster.folder``.
     """
 
-    def __init__(self, params: Params, code: str | None, config: Mapping[str, Any]) -> None:
+    def __init__(self, params: SweepParams, code: str | None, config: Mapping[str, Any]) -> None:
         super().__init__(params, code)
         self.config, self.store = config, Store(config)
 
@@ -74,7 +74,7 @@ class StoreTasks(Tasks):
         self.store.fetch(Path.cwd(), ended.files)
 
 
-def open_tasks(params: Params, code: str | None) -> Tasks:
+def open_tasks(params: SweepParams, code: str | None) -> Tasks:
     """Return what makes the tasks of a sweep, as ``cluster.files`` says.
 
     Raises:
@@ -95,7 +95,7 @@ def open_tasks(params: Params, code: str | None) -> Tasks:
     return StoreTasks(params, code, config["remote"][name])
 
 
-def find_needs(params: Params, run: str) -> Needs:
+def find_needs(params: SweepParams, run: str) -> Needs:
     """Find out what a run, such as ``train@quick-aspp-0``, asks a machine for."""
     stage, _, names = run.partition("@")
     profile = params.profile.get(names.partition("-")[0]) if stage in STAGES else None

@@ -1,0 +1,68 @@
+"""The settings that the driver of a sweep needs, read without torch.
+
+A login node need not have torch, without which networks' arguments cannot be checked. The stage
+``resolve``, which all others need, checks the whole of params.yaml.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from deeplab_bench.errors import describe_first_error
+from deeplab_bench.settings.blocks import ParamsError, require_known
+from deeplab_bench.settings.cluster import Cluster, Resources
+from deeplab_bench.settings.process import Process
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Part(BaseModel):
+    """A part of a section. Other keys of it are not looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SweepProfile(Part):
+    """How a profile computes, and what it asks a machine for."""
+
+    process: Process = Process()
+    resources: Resources = Resources()
+
+
+class SweepRun(Part):
+    """The profiles that run."""
+
+    profiles: tuple[str, ...]
+
+
+class SweepParams(Part):
+    """What of params.yaml says how and where stages run."""
+
+    run: SweepRun
+    profile: dict[str, SweepProfile]
+    cluster: Cluster = Cluster()
+
+
+def load_sweep_params(path: Path = PARAMS_FILE) -> SweepParams:
+    """Read the part of a parameter file that says how and where stages run.
+
+    Raises:
+        ParamsError: the file cannot be read, or this part of it is wrong.
+    """
+    try:
+        content: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        params = SweepParams.model_validate(content)
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: run from the repository's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} cannot be read: {error}") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {describe_first_error(error)}") from None
+    for name in params.run.profiles:
+        require_known(name, params.profile, f"{path}: run.profiles")
+    return params
