@@ -18,7 +18,7 @@ from stub_pipeline import TRAIN, dvc, get_environment, make_project, wait_for
 from deeplab_bench.settings.cluster import Cluster
 from pipelines.sweep import slurm_engine
 from pipelines.sweep.engine import EngineError
-from pipelines.sweep.slurm_engine import FOLDER, PROGRAMS, SlurmEngine
+from pipelines.sweep.slurm_engine import PROGRAMS, SlurmEngine
 from pipelines.sweep.task import Ended, Event, Needs, Task
 
 SWEEP = """\
