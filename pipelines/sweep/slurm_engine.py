@@ -280,8 +280,8 @@ class SlurmEngine:
         if state.name in WAITING and state.reason in FOR_EVER:
             ask("scancel", one.job)
             said = (
-                f"it needs {one.task.needs}, and its job would wait for ever ({state.reason}): change "
-                "profile.<name>.resources or cluster.slurm in params.yaml"
+                f"it needs {one.task.needs}, and its job would wait for ever ({state.reason}): "
+                "change profile.<name>.resources or cluster.slurm in params.yaml"
             )
             return Ended(one.task.name, "", 1, 0.0, said)
         if state.name in WAITING:

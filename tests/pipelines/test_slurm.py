@@ -18,7 +18,7 @@ from stub_pipeline import TRAIN, dvc, get_environment, make_project, wait_for
 from deeplab_bench.settings.cluster import Cluster
 from pipelines.sweep import slurm_engine
 from pipelines.sweep.engine import EngineError
-from pipelines.sweep.slurm_engine import FOLDER, PROGRAMS, SlurmEngine
+from pipelines.sweep.slurm_engine import PROGRAMS, SlurmEngine
 from pipelines.sweep.task import Ended, Event, Needs, Task
 
 SWEEP = """\
@@ -315,14 +315,23 @@ def test_jobs_of_a_killed_driver_are_ended_first(
     assert "1 jobs of a sweep whose driver was killed" in capsys.readouterr().err
 
 
+def test_tasks_with_the_same_needs_are_one_array(engine: SlurmEngine) -> None:
+    for model in ("fcn", "aspp", "psp"):
+        engine.submit(make_task(model, "true"))
+    engine.poll()
+    assert len({one.job.partition("_")[0] for one in engine.submitted.values()}) == 1
+
+
 def test_what_slurm_refuses_fails_alone(engine: SlurmEngine) -> None:
-    engine.submit(make_task("train@toy-fcn-0", "sleep 1", Needs(cpus=100)))
-    engine.submit(make_task("train@toy-aspp-0", "sleep 1"))
-    ends = {
-        (ended.name, ended.status): ended.said for ended in (wait_for_end(engine) for _ in "ab")
-    }
-    assert ends["train@toy-aspp-0", 0] == ""
-    assert re.fullmatch("Slurm refuses a job with 100 cores: .*", ends["train@toy-fcn-0", 1])
+    tasks = {"fcn": Needs(memory_mib=2**20), "aspp": Needs(cpus=100), "psp": Needs()}
+    for model, needs in tasks.items():
+        engine.submit(make_task(model, "true", needs))
+    ends: dict[str, Ended] = {}
+    while len(ends) < len(tasks):
+        ends |= {event.name: event for event in engine.poll() if isinstance(event, Ended)}
+    assert [ends[name].status for name in tasks] == [1, 1, 0]
+    assert ends["fcn"].said.startswith("Slurm refuses a job with 1 core and 1024.0 GiB of memory: ")
+    assert "it needs 100 cores, and its job would wait for ever (" in ends["aspp"].said
     engine.options = {"partition": "nope"}
     engine.submit(make_task("resolve@toy", "true"))
     said = wait_for_end(engine).said
