@@ -263,6 +263,17 @@ def list_parents(process: int, count: int) -> list[int]:
     return found
 
 
+def test_a_training_on_two_machines_is_one_job(engine: SlurmEngine) -> None:
+    script = "import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])"
+    command, needs = (sys.executable, "say.py"), Needs(nodes=2)
+    Path("say.py").write_text(script, encoding="utf-8")
+    engine.submit(Task("train@toy-fcn-0", command, str(Path.cwd()), None, needs=needs))
+    ended = wait_for_end(engine)
+    assert ended.status == 0, ended.said
+    logs = [path.read_text(encoding="utf-8") for path in sorted(Path("logs").glob("train@*.log"))]
+    assert [re.findall(r"rank \d of \d", log) for log in logs] == [["rank 1 of 2"], ["rank 0 of 2"]]
+
+
 def test_a_job_that_dies_without_a_report_was_lost(engine: SlurmEngine) -> None:
     engine.submit(make_task("train@toy-fcn-0", "kill -KILL $PPID; sleep 60"))
     ended = wait_for_end(engine)
