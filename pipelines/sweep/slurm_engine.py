@@ -4,9 +4,10 @@ Tasks with the same needs that are ready together are one array of jobs. The job
 files in the shared folder, and ``squeue`` tells of those that cannot.
 """
 
-import getpass
 import hashlib
 import math
+import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -352,7 +353,7 @@ class SlurmEngine:
         ask("scancel", *self._select())
 
     def _select(self) -> tuple[str, ...]:
-        return f"--user={getpass.getuser()}", f"--name={self.name}"
+        return f"--user={pwd.getpwuid(os.geteuid()).pw_name}", f"--name={self.name}"
 
 
 def ask(*command: str, text: str = "") -> "subprocess.CompletedProcess[str]":

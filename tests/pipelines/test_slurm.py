@@ -263,6 +263,17 @@ def list_parents(process: int, count: int) -> list[int]:
     return found
 
 
+def test_a_training_on_two_machines_is_one_job(engine: SlurmEngine) -> None:
+    script = "import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])"
+    command, needs = (sys.executable, "say.py"), Needs(nodes=2)
+    Path("say.py").write_text(script, encoding="utf-8")
+    engine.submit(Task("train@toy-fcn-0", command, str(Path.cwd()), None, needs=needs))
+    ended = wait_for_end(engine)
+    assert ended.status == 0, ended.said
+    logs = [path.read_text(encoding="utf-8") for path in sorted(Path("logs").glob("train@*.log"))]
+    assert [re.findall(r"rank \d of \d", log) for log in logs] == [["rank 1 of 2"], ["rank 0 of 2"]]
+
+
 def test_a_job_that_dies_without_a_report_was_lost(engine: SlurmEngine) -> None:
     engine.submit(make_task("train@toy-fcn-0", "kill -KILL $PPID; sleep 60"))
     ended = wait_for_end(engine)
@@ -315,14 +326,23 @@ def test_jobs_of_a_killed_driver_are_ended_first(
     assert "1 jobs of a sweep whose driver was killed" in capsys.readouterr().err
 
 
+def test_tasks_with_the_same_needs_are_one_array(engine: SlurmEngine) -> None:
+    for model in ("fcn", "aspp", "psp"):
+        engine.submit(make_task(model, "true"))
+    engine.poll()
+    assert len({one.job.partition("_")[0] for one in engine.submitted.values()}) == 1
+
+
 def test_what_slurm_refuses_fails_alone(engine: SlurmEngine) -> None:
-    engine.submit(make_task("train@toy-fcn-0", "sleep 1", Needs(cpus=100)))
-    engine.submit(make_task("train@toy-aspp-0", "sleep 1"))
-    ends = {
-        (ended.name, ended.status): ended.said for ended in (wait_for_end(engine) for _ in "ab")
-    }
-    assert ends["train@toy-aspp-0", 0] == ""
-    assert re.fullmatch("Slurm refuses a job with 100 cores: .*", ends["train@toy-fcn-0", 1])
+    tasks = {"fcn": Needs(memory_mib=2**20), "aspp": Needs(cpus=100), "psp": Needs()}
+    for model, needs in tasks.items():
+        engine.submit(make_task(model, "true", needs))
+    ends: dict[str, Ended] = {}
+    while len(ends) < len(tasks):
+        ends |= {event.name: event for event in engine.poll() if isinstance(event, Ended)}
+    assert [ends[name].status for name in tasks] == [1, 1, 0]
+    assert ends["fcn"].said.startswith("Slurm refuses a job with 1 core and 1024.0 GiB of memory: ")
+    assert "it needs 100 cores, and its job would wait for ever (" in ends["aspp"].said
     engine.options = {"partition": "nope"}
     engine.submit(make_task("resolve@toy", "true"))
     said = wait_for_end(engine).said
