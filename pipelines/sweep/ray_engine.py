@@ -239,7 +239,7 @@ def run_gang(task: Task) -> Generator[Told, None, None]:
 def follow(name: str, members: Sequence[Any]) -> Iterator[Told]:
     """Follow the members of a gang until all have ended, or one of them has not ended well."""
     left = list(members)
-    ends: dict[Any, Told] = {}
+    ends: dict[Any, tuple[str, Ended]] = {}
     while left:
         for member in ray.wait(left, num_returns=1)[0]:
             try:
@@ -252,13 +252,15 @@ def follow(name: str, members: Sequence[Any]) -> Iterator[Told]:
             told = machine, replace(event, name=name)
             if isinstance(event, Ended):
                 left.remove(member)
-                ends[member] = told
+                ends[member] = machine, event
                 if event.status != 0:
                     yield told
                     return
-            elif member is members[0]:
+            elif member is members[0] or event.progress is not None:
                 yield told
-    yield ends[members[0]]
+    machine, last = ends[members[0]]
+    files = {path: digest for _, end in ends.values() for path, digest in end.files.items()}
+    yield machine, replace(last, name=name, files=files)
 
 
 @ray.remote(num_cpus=0)

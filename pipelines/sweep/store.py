@@ -29,8 +29,11 @@ class Store:
         self.offered: set[str] = set()
 
     def offer(self, folder: Path, paths: Iterable[str]) -> dict[str, str]:
-        """Upload files of a folder that are not there yet; return their digests by path."""
-        digests = {path: digest_file(folder / path) for path in paths}
+        """Upload files of a folder that are not there yet; return their digests by path.
+
+        Files that the folder lacks are left out: of several machines, one has written them.
+        """
+        digests = {path: digest_file(folder / path) for path in paths if (folder / path).is_file()}
         for path, digest in digests.items():
             there = self._place(digest[:2], digest)
             if not self.fs.exists(there):
@@ -45,15 +48,12 @@ class Store:
                 self._download(self._place(digest[:2], digest), here)
 
     def offer_snapshots(self, task: Task) -> None:
-        """Upload the snapshots of a task, and remove those that it has removed."""
+        """Upload the snapshots of a task, and remove those of this machine that it has removed."""
         here = {path.name: path for path in list_snapshots(task)}
-        if here.keys() == self.offered:
-            return
-        there = self._list_snapshots(task)
-        for name in here.keys() - there:
+        for name in here.keys() - self.offered:
             with suppress(FileNotFoundError):  # the task has removed it meanwhile
                 self._upload(here[name], self._place(SNAPSHOTS, task.name, name))
-        for name in there - here.keys():
+        for name in self.offered - here.keys():
             self.fs.remove(self._place(SNAPSHOTS, task.name, name))
         self.offered = set(here)
 
@@ -64,6 +64,7 @@ class Store:
                 here = checkpoint.with_name(name)
                 if not here.is_file():
                     self._download(self._place(SNAPSHOTS, task.name, name), here)
+                self.offered.add(name)
 
     def _list_snapshots(self, task: Task) -> set[str]:
         folder = self._place(SNAPSHOTS, task.name)

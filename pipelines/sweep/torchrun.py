@@ -8,8 +8,9 @@ from pipelines.sweep.task import Task
 def add_torchrun(task: Task, endpoint: str | None = None, rank: int = 0) -> Task:
     """Put ``torchrun`` before the command of a task that needs several processes.
 
-    ``endpoint`` is where the machines of the task meet, ``rank`` the index of this machine. Only
-    the first keeps the task's name, and so its log.
+    ``endpoint`` is where the machines of the task meet, at the first one; ``rank`` is the index of
+    this machine. Only the first keeps the task's name, and so its log. Which machine has process 0
+    is for ``torchrun`` to say.
     """
     needs = task.needs
     if needs.nodes * needs.processes == 1 or (needs.nodes > 1 and endpoint is None):
@@ -18,9 +19,9 @@ def add_torchrun(task: Task, endpoint: str | None = None, rank: int = 0) -> Task
     if endpoint is not None:
         meeting = [
             f"--nnodes={needs.nodes}",
-            f"--node-rank={rank}",
             "--rdzv-backend=c10d",
             f"--rdzv-endpoint={endpoint}",
+            f"--rdzv-conf=is_host={int(rank == 0)}",  # torchrun asks the host's name otherwise
             f"--rdzv-id={task.name}",
         ]
     python, *arguments = task.command

@@ -260,6 +260,7 @@ class TestStore:
                 if path.suffixes[0][1:] not in kept:
                     path.unlink()
             one.offer_snapshots(tasks[0])
+        two.offer_snapshots(tasks[1])  # it has none, and removes none
         two.fetch_snapshots(tasks[1])
         found = {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
         assert found == {"fcn-0.2.snapshot": b"2", "fcn-0.3.snapshot": b"3"}
@@ -271,14 +272,14 @@ class TestTorchrun:
     def test_one_process_needs_none(self) -> None:
         assert add_torchrun(self.task) == self.task
 
-    def test_each_machine_has_its_rank(self) -> None:
+    def test_the_first_machine_is_the_host(self) -> None:
         task = Task(**vars(self.task) | {"needs": Needs(nodes=2, processes=3)})
         assert add_torchrun(task) == task  # the machines are not chosen yet
         second = add_torchrun(task, "10.0.0.1:29", 1)
         assert second.name == "train@quick-fcn-0.1"
         assert second.command == (
-            *("python", "-m", "torch.distributed.run", "--nnodes=2", "--node-rank=1"),
-            *("--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.1:29"),
+            *("python", "-m", "torch.distributed.run", "--nnodes=2"),
+            *("--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.1:29", "--rdzv-conf=is_host=0"),
             *("--rdzv-id=train@quick-fcn-0", "--nproc-per-node=3"),
             *("-m", "deeplab_bench", "train"),
         )
