@@ -3,8 +3,8 @@
 Every stage needs some seconds to import torch. The warm process imports everything once. When
 ``dvc repro`` starts the process of a stage, this process sends its arguments and its terminal to
 the warm process, and waits. The warm process forks, and the fork runs the stage. A stage runs by
-itself if there is no warm process, if a source file has changed since the import, or if the warm
-process has other pins.
+itself if there is no warm process, if a source file has changed since the import, if the warm
+process has other pins, or under ``torchrun``.
 """
 
 import ctypes
@@ -29,6 +29,7 @@ from pipelines.stages import STAGES
 ADDRESS = "DEEPLAB_BENCH_WARM"
 OUT_OF_MEMORY = "if nobody did that, memory ran out: run fewer stages side by side (JOBS=1)"
 GPUS = "CUDA_VISIBLE_DEVICES"
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # a process of several, with an environment of its own
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1
 ACCEPTED = b"\0"
@@ -38,7 +39,7 @@ MOST_BYTES = 1 << 16
 def delegate(command: Sequence[str]) -> int | None:
     """Ask the warm process to run a stage; return its exit status, or None if nothing ran."""
     address = os.environ.get(ADDRESS)
-    if not address or not command or not can_fork(command[0]):
+    if not address or not command or not can_fork(command[0]) or TORCHRUN in os.environ:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         request = {

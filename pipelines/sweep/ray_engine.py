@@ -32,8 +32,8 @@ CONNECT_SECONDS = 5.0
 STOP_SECONDS = 90.0
 # The code that machines without the driver's folder get. Ray names it by its digest.
 NOT_SHIPPED = [
-    *(".git", ".venv", ".dvc", "checkpoints", "data", "docs", "logs", "results", "tests"),
-    *("benchmarks", "studies", "__pycache__", "*.egg-info"),
+    *("/.git", "/.venv", "/.dvc", "/checkpoints", "/data", "/docs", "/logs", "/results", "/tests"),
+    *("/benchmarks", "/studies", "__pycache__", "/*.egg-info"),
 ]
 Told = tuple[str, Event]  # the machine's identifier and what it tells
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from miniature import ROOT, Repository
+from miniature import Repository
 
 PORT = 6379
 HEAD, OTHER = "10.214.77.1", "10.214.77.2"
@@ -24,6 +24,18 @@ IMPATIENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     "RAY_AUTH_MODE": "disabled",
 }
+SWEEP = """\
+import sys
+from deeplab_bench.settings.sweep import load_sweep_params
+from pipelines.repro import open_engine
+from pipelines.sweep.board import Board
+from pipelines.sweep.driver import sweep
+from pipelines.sweep.node import digest_software
+from pipelines.sweep.tasks import Tasks
+params = load_sweep_params()
+with open_engine(params, sys.argv[1], jobs=0) as engine:
+    sys.exit(not sweep(engine, Tasks(params, digest_software()), Board(engine.slots)))
+"""
 
 
 def can_make_namespaces() -> bool:
@@ -123,7 +135,7 @@ def test_a_training_on_two_machines_survives_that_one_is_cut_off(tmp_path: Path)
     with machines(repository.root) as pair:
         for index in (0, 1):
             pair.start_ray(index)
-        command = [sys.executable, "-m", "deeplab_bench", "repro", "--cluster", f"{HEAD}:{PORT}"]
+        command = [sys.executable, "-c", SWEEP, f"{HEAD}:{PORT}"]
         wait_until(lambda: can_connect(pair), "Ray listens")
         driver = pair.start(0, *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         checkpoints = repository.root / "checkpoints" / "miniature"
@@ -141,7 +153,6 @@ def test_a_training_on_two_machines_survives_that_one_is_cut_off(tmp_path: Path)
 def make_repository(folder: Path) -> Repository:
     folder.mkdir()
     repository = Repository(folder)
-    shutil.copy(ROOT / "README.md", folder)
     repository.edit("models: [fcn, aspp]", "models: [fcn]")
     repository.edit("hardware: [cpu]", "hardware: []")
     repository.edit("iterations: 3", "iterations: 300")
@@ -159,7 +170,7 @@ def train_undisturbed(folder: Path) -> bytes:
     """Train with two processes on one machine, and return the checkpoint."""
     repository = make_repository(folder)
     repository.edit("resources: {nodes: 2}", "resources: {processes: 2}")
-    repository.python("-m", "deeplab_bench", "repro", "--jobs", "1")
+    repository.repro()
     return (folder / "checkpoints" / "miniature" / "fcn-0.pt").read_bytes()
 
 

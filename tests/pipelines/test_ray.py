@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +34,11 @@ from pipelines.sweep.driver import sweep
 from pipelines.sweep.node import digest_software
 from pipelines.sweep.ray_engine import RayEngine
 from pipelines.sweep.task import Needs
-from pipelines.sweep.tasks import Tasks
-class OurTasks(Tasks):
+from pipelines.sweep.tasks import StoreTasks, Tasks
+from types import SimpleNamespace
+remote = os.environ.get("REMOTE")
+cluster = Cluster(files="storage", folder=os.environ["FOLDER"]) if remote else Cluster()
+class OurTasks(StoreTasks if remote else Tasks):
     def find_needs(self, run):
         return Needs(**json.loads(os.environ.get("NEEDS", "{}")).get(run.addressing, {}))
     def make(self, run):
@@ -42,9 +46,11 @@ class OurTasks(Tasks):
         environment = json.loads(os.environ.get("SETTINGS", "{}"))
         return replace(super().make(run), command=command, environment=environment)
 try:
-    engine = RayEngine(Cluster(), sys.argv[1], None)
+    engine = RayEngine(cluster, sys.argv[1], None)
     with end_by_sigterm():
-        tasks = OurTasks(None, os.environ.get("CODE") or digest_software())
+        code = os.environ.get("CODE") or digest_software()
+        parameters = SimpleNamespace(cluster=cluster)
+        tasks = OurTasks(parameters, code, *([{"url": remote}] if remote else []))
         sys.exit(not sweep(engine, tasks, Board(engine.slots)))
 except UserError as error:
     sys.exit(f"error: {error}")
@@ -109,6 +115,20 @@ def test_files_of_dvc_are_those_of_plain_repro(project: Path, cluster: Any) -> N
     events = (project / "logs" / "sweep.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(events[-1])
     assert last == last | {"event": "end", "done": 8, "failed": 0, "left": 0}
+
+
+def test_machines_may_share_a_remote_alone(project: Path, cluster: Any) -> None:
+    """Check machines that have a folder of their own, without the results of other stages."""
+    folder = project / "machine"
+    folder.mkdir()
+    shutil.copy(project / "train.sh", folder)
+    expected = read_lock_of_plain_repro(project / "plain")
+    remote = {"REMOTE": str(project / "remote"), "FOLDER": str(folder)}
+    done = run(project, cluster.address, **remote)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project / "dvc.lock").read_text(encoding="utf-8") == expected
+    assert (folder / "logs" / "train@a.log").exists()
+    assert not (folder / "report").exists()  # it is made by the driver
 
 
 @pytest.mark.timeout(600)
@@ -204,7 +224,9 @@ def test_an_interruption_keeps_what_is_finished(project: Path, cluster: Any) -> 
     said = dvc(project, "status")
     assert "train@a" not in said
     assert "train@c" in said
-    assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(project)]
+    left = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(project)]
+    psutil.wait_procs(left, timeout=10)
+    assert not [process for process in left if process.is_running()]
 
 
 class TestStore:
