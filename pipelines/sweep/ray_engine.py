@@ -201,6 +201,16 @@ def get_options(needs: Needs) -> dict[str, Any]:
 @ray.remote(num_returns="streaming", max_retries=0)
 def run_task(task: Task) -> Generator[Told, None, None]:
     """Run a task on this machine."""
+    yield from run_here(task)
+
+
+@ray.remote(num_returns="streaming", max_retries=0)
+def run_member(task: Task, endpoint: str, rank: int) -> Generator[Told, None, None]:
+    """Run the part that this machine has of a task."""
+    yield from run_here(add_torchrun(task, endpoint, rank, ray.util.get_node_ip_address()))
+
+
+def run_here(task: Task) -> Iterator[Told]:
     context = ray.get_runtime_context()
     gpus = ",".join(context.get_accelerator_ids()["GPU"]) if task.needs.gpus else ""
     for event in node.run(task, gpus):
@@ -227,8 +237,8 @@ def run_gang(task: Task) -> Generator[Told, None, None]:
         endpoint = ray.get(find_endpoint.options(scheduling_strategy=places[0]).remote())
         options = get_options(task.needs)
         for rank, place in enumerate(places):
-            member = add_torchrun(task, endpoint, rank)
-            members.append(run_task.options(**options, scheduling_strategy=place).remote(member))
+            run = run_member.options(**options, scheduling_strategy=place)
+            members.append(run.remote(task, endpoint, rank))
         yield from follow(task.name, members)
     finally:
         for member in members:

@@ -275,11 +275,11 @@ class TestTorchrun:
     def test_the_first_machine_is_the_host(self) -> None:
         task = Task(**vars(self.task) | {"needs": Needs(nodes=2, processes=3)})
         assert add_torchrun(task) == task  # the machines are not chosen yet
-        second = add_torchrun(task, "10.0.0.1:29", 1)
+        second = add_torchrun(task, "10.0.0.1:29", 1, "10.0.0.2")
         assert second.name == "train@quick-fcn-0.1"
         assert second.command == (
             *("python", "-m", "torch.distributed.run", "--nnodes=2"),
             *("--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.1:29", "--rdzv-conf=is_host=0"),
-            *("--rdzv-id=train@quick-fcn-0", "--nproc-per-node=3"),
+            *("--rdzv-id=train@quick-fcn-0", "--local-addr=10.0.0.2", "--nproc-per-node=3"),
             *("-m", "deeplab_bench", "train"),
         )
