@@ -11,8 +11,9 @@ def add_torchrun(
     """Put ``torchrun`` before the command of a task that needs several processes.
 
     ``endpoint`` is where the machines of the task meet, at the first one; ``rank`` is the index of
-    this machine, ``address`` where the others find it; without it, they find it by its name. Only the first keeps the task's name, and so its log. Which machine has process 0
-    is for ``torchrun`` to say.
+    this machine, ``address`` where the others find it; without it, they find it by its name. Only
+    the first keeps the task's name, and so its log. Which machine has process 0 is for ``torchrun``
+    to say.
     """
     needs = task.needs
     if needs.nodes * needs.processes == 1 or (needs.nodes > 1 and endpoint is None):
