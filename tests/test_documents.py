@@ -64,6 +64,7 @@ def test_a_command_can_be_run_as_it_stands(path: Path, command: str) -> None:
                 "git",
                 "mkdocs",
                 "pip",
+                "ray",
                 "tensorboard",
                 "torchrun",
                 "export",

@@ -25,9 +25,10 @@ from pipelines.sweep.engine import Engine, EngineError
 from pipelines.sweep.node import get_log
 from pipelines.sweep.task import Ended, Event, Needs, Running, Task
 
-# Writing dvc.lock takes a second of a core or more, so finished runs are recorded together.
-RECORD_SECONDS = 20.0
-RECORD_SHARE = 0.05  # of the time, at most
+# Writing dvc.lock takes a second of a core or more. It is written as soon as the work that would be
+# lost otherwise took so many times as long; so a training is recorded at once.
+WORTH = 20
+FIRST_WRITING_SECONDS = 1.0
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
 
@@ -80,7 +81,8 @@ class Driver:
         self.begun: dict[str, tuple[Any, Task]] = {}
         self.losses: Counter[str] = Counter()
         self.unrecorded: list[Any] = []
-        self.record_due = time.monotonic() + RECORD_SECONDS
+        self.unrecorded_seconds = 0.0  # of work
+        self.writing_seconds = FIRST_WRITING_SECONDS
         self.stopping = False
         board.begin([run.addressing for run in repo.index.stages])
 
@@ -93,7 +95,7 @@ class Driver:
                 if self.begun:
                     self.take(self.engine.poll())
                 self.board.show()
-                self.record_after_a_while()
+                self.record_what_is_worth_it()
         finally:
             self.stopping = True
             try:
@@ -169,6 +171,7 @@ class Driver:
             self.board.fail(run.addressing, str(error))
             return
         self.unrecorded.append(run)
+        self.unrecorded_seconds += how.seconds if isinstance(how, Ended) else 0.0
         self.release(run, how)
 
     def release(self, run: Any, how: str | Ended) -> None:
@@ -180,13 +183,13 @@ class Driver:
                 del self.waiting[other]
                 self.ready.append(other)
 
-    def record_after_a_while(self) -> None:
-        started = time.monotonic()
-        if started > self.record_due:
+    def record_what_is_worth_it(self) -> None:
+        if self.unrecorded_seconds > WORTH * self.writing_seconds:
+            started = time.monotonic()
             record(self.unrecorded)
+            self.writing_seconds = time.monotonic() - started
             self.unrecorded.clear()
-            ended = time.monotonic()
-            self.record_due = ended + max(RECORD_SECONDS, (ended - started) / RECORD_SHARE)
+            self.unrecorded_seconds = 0.0
 
 
 def is_alone(run: Any) -> bool:

@@ -35,7 +35,7 @@ from pipelines.sweep import driver
 from pipelines.sweep.board import Board
 from pipelines.sweep.local import LocalEngine, list_gpus
 from pipelines.sweep.task import Needs, Task
-driver.RECORD_SECONDS = float(os.environ.get("RECORD", 20))
+driver.WORTH = float(os.environ.get("WORTH", 20))
 class Tasks:
     def find_needs(self, run):
         return Needs()
@@ -198,7 +198,7 @@ def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
 
 def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
     """Check what is recorded while a run is still running. The lock of DVC is free afterwards."""
-    with start(project, SLOW="c", RECORD="0.2") as process:
+    with start(project, SLOW="c", WORTH="0.1") as process:
         wait_for(project / "dvc.lock", having="weights-b")
         process.kill()
     done = run(project, jobs=2)
