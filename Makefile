@@ -29,7 +29,7 @@ verify: .venv/installed
 dag: .venv/installed
 	deeplab-bench dag
 
-# Says which rows of the committed results changed: make compare A=v0.1 B=HEAD
+# Says which rows of the committed results changed: make compare A=v0.2.0 B=HEAD
 compare: .venv/installed
 	deeplab-bench compare "$(A)" "$(or $(B),HEAD)" $(if $(PROFILE),--profile $(PROFILE))
 

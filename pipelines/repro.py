@@ -56,7 +56,7 @@ def main(
         code = digest_software() if cluster else None
         if cluster == SLURM and find_version("torch") is None:
             code = None  # there is no version here that the machines could compare theirs with
-        all_is_well = sweep(engine, open_tasks(params, code), Board(engine.slots))
+        all_is_well = sweep(engine, open_tasks(params, code), Board())
     if not all_is_well:
         return 1
     show_results()

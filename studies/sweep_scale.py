@@ -87,7 +87,7 @@ def measure(runs: int) -> dict[str, float]:
         make_repository(runs)
         engine = RayEngine(Cluster(), None, len(os.sched_getaffinity(0)))
         try:
-            board = Board(engine.slots)
+            board = Board()
             seconds = time_once(lambda: sweep(engine, StubTasks(), board))
         finally:
             engine.close()

@@ -64,7 +64,7 @@ from pipelines.warm import warm_process
 from deeplab_bench.settings.sweep import load_sweep_params
 params = load_sweep_params()
 with warm_process({}), open_engine(params, "", jobs=1) as engine:
-    sys.exit(not sweep(engine, Tasks(params, None), Board(1)))
+    sys.exit(not sweep(engine, Tasks(params, None), Board()))
 """
 
 

@@ -28,11 +28,10 @@ MOST_ROWS = 20
 
 
 class Board:
-    """Shows a sweep. ``slots`` is how many runs go on at a time; None if nobody knows."""
+    """Shows a sweep."""
 
-    def __init__(self, slots: int | None, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
-        self.slots = slots
         self.durations = Durations()
         self.left: dict[str, None] = {}
         self.running: dict[str, Running] = {}
@@ -162,8 +161,8 @@ class Board:
         if self.left and not known:
             return "time left unknown"
         at_least = "at least " if None in expected else ""
-        lanes = self.slots or max(1, len(self.running))
-        return f"{at_least}{format_seconds(sum(known) / lanes)} left"
+        at_once = max(1, len(self.running))
+        return f"{at_least}{format_seconds(sum(known) / at_once)} left"
 
     def expect_left(self, name: str) -> float | None:
         """Expect how many seconds a run still takes; None if nobody knows."""

@@ -13,10 +13,6 @@ class EngineError(UserError):
 class Engine(Protocol):
     """Runs tasks where there is room for them."""
 
-    @property
-    def slots(self) -> int | None:
-        """How many small tasks may run at a time; None if nobody knows."""
-
     def check(self, needs: Needs) -> None:
         """Check that there are machines that are large enough for a task.
 

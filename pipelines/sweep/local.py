@@ -18,7 +18,6 @@ class LocalEngine:
 
     def __init__(self, jobs: int, gpus: Sequence[str] = ()) -> None:
         self.free: list[str | None] = [*gpus[:jobs]] if gpus else [None] * jobs
-        self.slots = len(self.free)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.threads: dict[str, threading.Thread] = {}
         self.stopping = threading.Event()

@@ -68,10 +68,6 @@ class RayEngine:
         self.refusals: dict[str, str] = {}  # by the identifier of the machine
         self.local = LocalEngine(1)  # for what belongs on the driver's machine
 
-    @property
-    def slots(self) -> int:
-        return max(1, int(sum(machine["Resources"].get("CPU", 0) for machine in list_machines())))
-
     def check(self, needs: Needs) -> None:
         machines = [machine["Resources"] for machine in list_machines()]
         wanted = get_resources(needs)
@@ -83,7 +79,7 @@ class RayEngine:
             )
 
     def has_room(self) -> bool:
-        return len(self.generators) < self.slots
+        return len(self.generators) < sum(m["Resources"].get("CPU", 0) for m in list_machines())
 
     def submit(self, task: Task) -> None:
         if task.here:

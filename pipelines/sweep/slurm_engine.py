@@ -124,7 +124,7 @@ class SlurmEngine:
                 f"cluster.slurm.{own[0]} is set by the sweep itself: remove it; what a stage "
                 "needs stands in resources of its profile"
             )
-        self.slots = most
+        self.most = most
         folder = hashlib.sha256(str(Path.cwd()).encode()).hexdigest()
         self.name = f"deeplab-bench-{folder[:8]}"
         self.waiting: list[Task] = []
@@ -145,7 +145,7 @@ class SlurmEngine:
             )
 
     def has_room(self) -> bool:
-        return self.slots is None or len(self.submitted) + len(self.waiting) < self.slots
+        return self.most is None or len(self.submitted) + len(self.waiting) < self.most
 
     def submit(self, task: Task) -> None:
         self.waiting.append(task)

@@ -51,7 +51,7 @@ try:
         code = os.environ.get("CODE") or digest_software()
         parameters = SimpleNamespace(cluster=cluster)
         tasks = OurTasks(parameters, code, *([{"url": remote}] if remote else []))
-        sys.exit(not sweep(engine, tasks, Board(engine.slots)))
+        sys.exit(not sweep(engine, tasks, Board()))
 except UserError as error:
     sys.exit(f"error: {error}")
 """

@@ -40,7 +40,7 @@ class Tasks:
 engine = LocalEngine(3, []) if sys.argv[1] == "local" else slurm_engine.SlurmEngine(Cluster(), None)
 try:
     with end_by_sigterm():
-        sys.exit(not driver.sweep(engine, Tasks(), Board(engine.slots)))
+        sys.exit(not driver.sweep(engine, Tasks(), Board()))
 finally:
     engine.close()
 """

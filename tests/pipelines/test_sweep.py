@@ -46,7 +46,7 @@ class Tasks:
 engine = LocalEngine(int(sys.argv[1]), list_gpus())
 try:
     with end_by_sigterm():
-        sys.exit(not driver.sweep(engine, Tasks(), Board(engine.slots)))
+        sys.exit(not driver.sweep(engine, Tasks(), Board()))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
