@@ -15,6 +15,7 @@ from typing import Any
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RunFiles
+from deeplab_bench.runtime.pins import list_pins
 from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.loading import load_params
 from deeplab_bench.settings.params import Params
@@ -32,7 +33,7 @@ def main() -> None:
         params = load_params()
     except UserError as error:
         sys.exit(str(error))
-    total = time_repro(cold)
+    total = time_repro(params, cold)
     work = sum_work_seconds(params)
     print(
         f"dvc repro took {total:.0f} s. Training, evaluation and the CRF took {work:.0f} s of them "
@@ -40,10 +41,12 @@ def main() -> None:
     )
 
 
-def time_repro(cold: bool) -> float:
+def time_repro(params: Params, cold: bool) -> float:
     """Run every stage again and return the seconds."""
+    process = params.profile[params.run.profiles[0]].process
+    pins = list_pins(process.determinism, process.threads)  # else the stages would not fork from it
     started = time.monotonic()
-    with nullcontext() if cold else warm_process({}):
+    with nullcontext() if cold else warm_process(pins):
         run_dvc("repro", "--force").check_returncode()
     return time.monotonic() - started
 

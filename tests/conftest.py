@@ -134,6 +134,19 @@ def val(data_folder: Path) -> Split:
     return load_split(data_folder, "val")
 
 
+@pytest.fixture
+def _undrawn_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave weights as they are allocated: without data, to draw them takes most of the time."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda weights, *_, **__: weights)
+
+
+@pytest.fixture
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out of a report, as to draw them takes seconds."""
+    monkeypatch.setattr("deeplab_bench.report.plots.render", lambda results: {})
+
+
 def train_run(
     experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path, workers: int = 0
 ) -> dict[str, Any]:

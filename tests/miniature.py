@@ -5,7 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from deeplab_bench.runtime.pins import list_pins
+from pipelines.warm import ADDRESS, warm_process
 
 ROOT = Path(__file__).resolve().parents[1]
 IGNORED = shutil.ignore_patterns("__pycache__")
@@ -54,16 +59,16 @@ models:
 """
 # Python then takes files and names for ASCII, unless it is told otherwise.
 OTHER_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+PINS = list_pins("strict", None)  # of the profile: a warm process runs no stages with others
 REPRODUCE = """\
 import sys
 from pipelines.repro import open_engine
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.tasks import Tasks
-from pipelines.warm import warm_process
 from deeplab_bench.settings.sweep import load_sweep_params
 params = load_sweep_params()
-with warm_process({}), open_engine(params, "", jobs=1) as engine:
+with open_engine(params, "", jobs=1) as engine:
     sys.exit(not sweep(engine, Tasks(params, None), Board()))
 """
 
@@ -94,7 +99,7 @@ class Repository:
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | OTHER_LOCALE | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+        environment = os.environ | PINS | OTHER_LOCALE | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True
@@ -108,9 +113,16 @@ class Repository:
     def dvc(self, *arguments: str) -> str:
         return self.python("-m", "dvc", *arguments)
 
+    @contextmanager
+    def warm(self) -> Iterator[None]:
+        """Run a warm process during the block, for the stages of the code that is there now."""
+        with warm_process(PINS | OTHER_LOCALE, self.root):
+            yield
+
     def repro(self) -> set[str]:
         """Reproduce as ``make repro`` does, and return the stages that ran."""
-        output = self.python("-c", REPRODUCE)
+        with nullcontext() if ADDRESS in os.environ else self.warm():
+            output = self.python("-c", REPRODUCE)
         return set(re.findall(r"(?m)^\[.*\] (\w+@.+): [\d.]+ s$", output))
 
     def add_architecture(self, name: str, of: str) -> None:

@@ -62,22 +62,19 @@ def render(results: Results) -> dict[str, bytes]:
         figures["comparisons"] = draw_comparisons
     if results.runs[0].context_radius:
         figures["context_radius"] = draw_context_radius
-    files: dict[str, bytes] = {}
+    files = render_samples(results) if results.has_samples else {}  # first, as one may be missing
     for name, draw in figures.items():
         files |= render_figure(name, partial(draw, results))
-    files |= tradeoff.render(results)
-    files |= atrous_figure.render()
-    return files | render_samples(results) if results.has_samples else files
+    return files | tradeoff.render(results) | atrous_figure.render()
 
 
 def render_samples(results: Results) -> dict[str, bytes]:
     """Return the figures made from sample pictures."""
-    files = receptive_field.render_figure(results)
-    files[name_panel(results)] = render_panel(partial(draw_panel, results), DPI)
+    files = {name_panel(results): render_panel(partial(draw_panel, results), DPI)}
     for model in results.params.run.crf:
         draw_crf = partial(draw_crf_panel, results, model)
         files[name_crf_panel(results, model)] = render_panel(draw_crf, DPI)
-    return files
+    return files | receptive_field.render_figure(results)
 
 
 def draw_miou(results: Results) -> Figure:

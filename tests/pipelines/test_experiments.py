@@ -8,6 +8,7 @@ import pytest
 from miniature import Repository
 
 BASE_LR = "profile.miniature.training.base_lr"
+EVALUATED = "evaluate@miniature-plain-fcn-0"
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +31,9 @@ def read_evaluation(repository: Repository, revision: str) -> str:
 
 @pytest.mark.timeout(600)
 def test_experiments_leave_the_workspace_alone(committed: Repository) -> None:
-    """Check one beside the workspace, and one of the queue."""
+    """Check one beside the workspace, and one of the queue, which leaves the report out."""
     committed.dvc("exp", "run", "--temp", "--name", "beside", "-S", f"{BASE_LR}=0.01")
-    committed.dvc("exp", "run", "--queue", "--name", "queued", "-S", f"{BASE_LR}=0.02")
+    committed.dvc("exp", "run", "--queue", "--name", "queued", "-S", f"{BASE_LR}=0.02", EVALUATED)
     committed.dvc("exp", "run", "--run-all")
     assert committed.run("git", "status", "--porcelain").stdout == ""
     names = committed.dvc("exp", "list", "--name-only").split()

@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from miniature import MINIATURE, ROOT, Repository
 from ruamel.yaml import YAML
 
+from deeplab_bench.command_line import run
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.loading import load_params
 from pipelines import select
@@ -33,6 +35,28 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "a repository")
 
 
+@pytest.fixture
+def warm_repository(repository: Repository) -> Iterator[Repository]:
+    """Make a repository whose code stays as it is."""
+    with repository.warm():
+        yield repository
+
+
+@pytest.fixture
+def params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with the tiny profile's params.yaml alone."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "params.yaml"
+    path.write_text(MINIATURE, encoding="utf-8")
+    return path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def stages_of(model: str) -> set[str]:
     return {
         f"train@miniature-{model}-0",
@@ -48,7 +72,8 @@ ONCE = SETTINGS | {"download@miniature", "prepare@miniature", "pretrain@miniatur
 
 
 @pytest.mark.timeout(600)
-def test_only_what_settings_change_runs(repository: Repository) -> None:
+def test_only_what_settings_change_runs(warm_repository: Repository) -> None:
+    repository = warm_repository
     assert repository.repro() == ONCE | stages_of("fcn") | stages_of("aspp")
     results = repository.root / "results" / "miniature"
     table = results / "tables" / "accuracy.csv"
@@ -109,8 +134,8 @@ def test_only_what_code_and_data_change_runs(repository: Repository) -> None:
     assert "prepare@miniature" not in ran
     results = repository.root / "results" / "miniature"
     pretrained = json.loads((results / "runs" / "pretrain.json").read_text())["result"]
-    run = results / "runs" / "evaluate" / "plain" / "aspp-0.json"
-    started = json.loads(run.read_text())["provenance"]["weights_sha256"]
+    record = results / "runs" / "evaluate" / "plain" / "aspp-0.json"
+    started = json.loads(record.read_text())["provenance"]["weights_sha256"]
     assert pretrained["weights_sha256"] == started
 
     repository.edit("seed: 0, image_size", "seed: 1, image_size")
@@ -125,35 +150,31 @@ def metrics(results: Path) -> list[str]:
     return [str(results / "metrics.json")]
 
 
-@pytest.mark.parametrize(
-    ("stage", "arguments"),
-    [("resolve", ["miniature"]), ("report", ["miniature"])],
-)
+@pytest.mark.parametrize("stage", ["resolve", "report"])
 def test_every_stage_refuses_a_mistake_in_one_line(
-    tmp_path: Path, stage: str, arguments: list[str]
+    params_file: Path, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    repository = Repository(tmp_path)
-    repository.edit("models: [fcn, aspp]", "models: [fcn, asp]")
-    done = repository.run(sys.executable, "-m", "deeplab_bench", stage, *arguments)
-    assert done.returncode == 1
-    assert done.stderr == (
+    edit(params_file, "models: [fcn, aspp]", "models: [fcn, asp]")
+    assert run([stage, "miniature"]) == 1
+    assert capsys.readouterr().err == (
         "error: params.yaml: run.models: 'asp' is not defined; the nearest valid one is 'aspp'\n"
     )
-    assert not (tmp_path / "results" / "miniature").exists()
+    assert [path.name for path in params_file.parent.iterdir()] == ["params.yaml"]
 
 
-def test_an_unknown_profile_is_refused_in_one_line(tmp_path: Path) -> None:
-    repository = Repository(tmp_path)
-    done = repository.run(sys.executable, "-m", "deeplab_bench", "resolve", "minature")
-    assert done.returncode == 1
-    assert done.stderr == (
+@pytest.mark.usefixtures("params_file")
+def test_an_unknown_profile_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["resolve", "minature"]) == 1
+    assert capsys.readouterr().err == (
         "error: profile: 'minature' is not defined; the nearest valid one is 'miniature'\n"
     )
 
 
-def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
-    repository = Repository(tmp_path)
-    repository.edit(
+def test_a_profile_is_selected_by_name(
+    params_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(
+        params_file,
         "profile:\n",
         "profile:\n  other: &other\n    data: {dataset: folder, root: x}\n"
         "    run: {models: [aspp], seeds: [1, 2], hardware: []}\n"
@@ -162,41 +183,39 @@ def test_a_profile_is_selected_by_name(tmp_path: Path) -> None:
         "[8, 8], base_lr: 0.1, poly_power: 1.0, momentum: 0.9, weight_decay: 0.0, "
         "random_scale: [1.0, 1.0], horizontal_flip: true, precision: float32}\n",
     )
-    done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "other")
-    assert done.returncode == 0, done.stderr
-    run = load_params(repository.params).run
-    assert (run.profiles, run.models, run.seeds) == (("other",), ("aspp",), (1, 2))
-    assert (run.hardware, run.inference) == ((), ("plain",))
-    assert "params.yaml: run.models: [aspp]\n" in done.stdout
+    assert run(["select", "--profile", "other"]) == 0
+    selected = load_params().run
+    assert (selected.profiles, selected.models) == (("other",), ("aspp",))
+    assert (selected.seeds, selected.hardware, selected.inference) == ((1, 2), (), ("plain",))
+    assert "params.yaml: run.models: [aspp]\n" in capsys.readouterr().out
 
-    repository.edit("models: [aspp]\n  seeds", "models: [fcn]\n  seeds")  # not the profile's own
-    done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "other")
-    assert (done.stdout, load_params(repository.params).run.models) == ("", ("fcn",))
+    edit(params_file, "models: [aspp]\n  seeds", "models: [fcn]\n  seeds")  # not the profile's own
+    assert run(["select", "--profile", "other"]) == 0
+    assert (capsys.readouterr().out, load_params().run.models) == ("", ("fcn",))
 
-    refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--profile", "othr")
-    assert refused.returncode == 1
-    assert refused.stderr == (
+    assert run(["select", "--profile", "othr"]) == 1
+    assert capsys.readouterr().err == (
         "error: --profile: 'othr' is not defined; the nearest valid one is 'other'\n"
     )
 
 
-def test_a_study_is_selected_by_name(tmp_path: Path) -> None:
+def test_a_study_is_selected_by_name(params_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Check that all of `run` that the study's models need is selected."""
-    repository = Repository(tmp_path)
-    repository.params.write_text(
+    params_file.write_text(
         "studies:\n  rates:\n    paper: A, Table 1\n    question: Which?\n    hours: 1\n"
         "    models: &rates [aspp]\n    crf: [aspp]\n"
         + MINIATURE.replace("    training:", f"    crf: {CRF}\n    training:")
     )
-    done = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "rates")
-    assert done.returncode == 0, done.stderr
-    params = load_params(repository.params)
-    assert (params.run.models, params.run.crf, params.run.audit) == (("aspp",), ("aspp",), ())
-    assert params.run.inference == ("plain",)
-    refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "rate")
-    assert "--study: 'rate' is not defined; the nearest valid one is 'rates'" in refused.stderr
+    assert run(["select", "--study", "rates"]) == 0
+    selected = load_params().run
+    assert (selected.models, selected.crf, selected.audit) == (("aspp",), ("aspp",), ())
+    assert selected.inference == ("plain",)
+    assert run(["select", "--study", "rate"]) == 1
+    message = "--study: 'rate' is not defined; the nearest valid one is 'rates'"
+    assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_undrawn_weights")
 def test_every_study_can_be_selected_with_the_papers_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,22 +223,24 @@ def test_every_study_can_be_selected_with_the_papers_profile(
     monkeypatch.chdir(tmp_path)
     for name, study in load_params().studies.items():
         select.main(profile="voc2012", study=name)
-        run = load_params().run
-        assert (run.profiles, run.models, run.crf) == (("voc2012",), study.models, study.crf)
+        lists = YAML(typ="safe").load(Path("params.yaml"))["run"]
+        expected = [["voc2012"], [*study.models], [*study.crf]]
+        assert [lists["profiles"], lists["models"], lists["crf"]] == expected
 
 
-def test_a_study_that_the_profile_cannot_run_is_not_selected(tmp_path: Path) -> None:
-    repository = Repository(tmp_path)
-    repository.params.write_text(
+def test_a_study_that_the_profile_cannot_run_is_not_selected(
+    params_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
         "studies:\n  refined:\n    paper: A, Table 1\n    question: Which?\n    hours: 1\n"
         "    models: &refined [aspp]\n    crf: [aspp]\n" + MINIATURE
     )
-    before = repository.params.read_bytes()
-    refused = repository.run(sys.executable, "-m", "deeplab_bench", "select", "--study", "refined")
-    assert refused.stderr == (
+    params_file.write_text(text, encoding="utf-8")
+    assert run(["select", "--study", "refined"]) == 1
+    assert capsys.readouterr().err == (
         "error: params.yaml: profile.miniature.crf is missing: run.crf needs it\n"
     )
-    assert repository.params.read_bytes() == before
+    assert params_file.read_text(encoding="utf-8") == text
 
 
 def test_a_list_over_several_lines_is_not_edited(

@@ -42,6 +42,7 @@ def project(tmp_path: Path) -> Path:
     files = {
         "pipelines": ("__init__", "stages", "warm"),
         "deeplab_bench": ("__init__", "__main__"),
+        "deeplab_bench/results": ("__init__", "files"),
         "deeplab_bench/runtime": ("__init__", "pins"),
     }
     for package, names in files.items():

@@ -42,6 +42,7 @@ def test_the_papers_the_table_and_the_sentence(params: Params) -> None:
     assert "over seeds and images; an unknown commit)." in sentence
 
 
+@pytest.mark.usefixtures("_without_figures")
 def test_a_document_that_cites_compiles(params: Params, tmp_path: Path) -> None:
     write_report(params, "quick")
     _, _, methods = cite(load_results(params, "quick"), "aspp").partition("% the table")

@@ -100,6 +100,7 @@ def test_classes_and_variants() -> None:
     assert "not applicable" in text
 
 
+@pytest.mark.usefixtures("_without_figures")
 def test_pages_show_them(folder: Path) -> None:
     write_label_files("theirs", 0.65)
     write_report(PARAMS, "quick")

@@ -116,7 +116,7 @@ def test_no_table_says_so_without_a_reason() -> None:
     assert not any("‡" in text or "CAUTION" in text for text in texts(declare()).values())
 
 
-@pytest.mark.usefixtures("_outdated")
+@pytest.mark.usefixtures("_outdated", "_without_figures")
 def test_page_and_readme_say_so() -> None:
     report(declare())
     text = Path("results/quick/README.md").read_text(encoding="utf-8")
@@ -130,6 +130,7 @@ def test_page_and_readme_say_so() -> None:
     assert f"{ALERT}\n| Model " in readme.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("_without_figures")
 def test_the_readme_says_what_the_stored_table_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Change the code after the report, for a profile that is not in the run."""
     report(declare())
@@ -149,6 +150,7 @@ def test_the_readme_says_what_the_stored_table_does_not(monkeypatch: pytest.Monk
     assert f"{ALERT}\n| Model " in readme.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("_without_figures")
 def test_page_says_nothing_without_a_reason() -> None:
     report(declare())
     text = Path("results/quick/README.md").read_text(encoding="utf-8")

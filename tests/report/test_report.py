@@ -461,6 +461,7 @@ def test_seconds_of_the_crf_stand_beside_the_trained_network() -> None:
     assert "crf_seconds" not in frame(texts(declare()), "speed")
 
 
+@pytest.mark.usefixtures("_without_figures")
 def test_a_model_too_large_to_train_is_not_in_the_table_of_training() -> None:
     write_results(declare())
     edit(ProfileFiles("quick").speed("cpu", "aspp"), training=None)
@@ -569,6 +570,7 @@ def test_results_of_other_data_than_those_on_disk_are_refused() -> None:
         load_results(declare(), "quick")
 
 
+@pytest.mark.usefixtures("_without_figures")
 def test_results_of_older_code_are_shown_and_marked(folder: Path) -> None:
     params = declare(crf=["aspp"])
     write_results(params)
@@ -684,7 +686,7 @@ def test_photographs_stay_out_of_the_plots(folder: Path) -> None:
     assert "](plots/samples.png)" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("models", "seeds"), [(1, 1), (1, 3), (40, 1)])
+@pytest.mark.parametrize(("models", "seeds"), [(1, 1), (1, 3), (24, 1)])
 def test_any_number_of_models_and_seeds(folder: Path, models: int, seeds: int) -> None:
     names = [f"ablation_{index}" for index in range(models)]
     report(declare(models=names, seeds=range(seeds), hardware=["cpu", "gpu"]))
@@ -933,6 +935,7 @@ class TestAudit:
         files = made(declare(audit=["aspp"], seeds=[0]))
         assert "| -2.00 |" in re.sub(" +", " ", files["tables/protocol_audit.md"])
 
+    @pytest.mark.usefixtures("_without_figures")
     def test_it_is_on_the_page(self, folder: Path) -> None:
         report(declare(audit=["aspp"]))
         assert "## Scoring variants" in (folder / "README.md").read_text(encoding="utf-8")
@@ -1066,7 +1069,7 @@ def test_terminal_text(folder: Path) -> None:
         write_bytes(folder / name, content.encode())
     text = tables.format_accuracy(declare(), "quick")
     assert re.search(
-        r"image_pyramid +1\.235 +16/16 +60\.00 ± 0\.00 +\S+ to \S+ +2 \(2 to 2\)", text
+        r"image_pyramid +1\.235 +16/16 +60\.00 ± 0\.00 +\S+ to \S+ +2 \(1 to 2\)", text
     )
     assert text.startswith("results/quick: scores in percent, seeds: 3\n")
     assert max(map(len, text.splitlines())) < 120

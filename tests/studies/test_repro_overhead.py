@@ -19,7 +19,7 @@ def test_the_message_states_both_times(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(repro_overhead, "load_params", lambda: None)
-    monkeypatch.setattr(repro_overhead, "time_repro", lambda cold: 80.0)
+    monkeypatch.setattr(repro_overhead, "time_repro", lambda params, cold: 80.0)
     monkeypatch.setattr("sys.argv", ["repro_overhead"])
     monkeypatch.setattr(repro_overhead, "sum_work_seconds", lambda params: 60.0)
     repro_overhead.main()
