@@ -8,12 +8,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, TaskCancelledError
+from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
@@ -24,7 +24,7 @@ from deeplab_bench.settings.cluster import SHARED, Cluster
 from pipelines.sweep import node
 from pipelines.sweep.engine import EngineError
 from pipelines.sweep.local import LocalEngine
-from pipelines.sweep.task import Ended, Event, Needs, Task
+from pipelines.sweep.task import Ended, Event, Needs, Running, Task
 from pipelines.sweep.torchrun import add_torchrun
 
 POLL_SECONDS = 0.2
@@ -64,7 +64,7 @@ class RayEngine:
             raise EngineError(
                 f"Ray does not begin at {address or 'this machine'}: {said}"
             ) from None
-        self.generators: dict[str, Any] = {}
+        self.streams = Streams()
         self.refusals: dict[str, str] = {}  # by the identifier of the machine
         self.local = LocalEngine(1)  # for what belongs on the driver's machine
 
@@ -79,7 +79,9 @@ class RayEngine:
             )
 
     def has_room(self) -> bool:
-        return len(self.generators) < sum(m["Resources"].get("CPU", 0) for m in list_machines())
+        return len(self.streams.generators) < sum(
+            m["Resources"].get("CPU", 0) for m in list_machines()
+        )
 
     def submit(self, task: Task) -> None:
         if task.here:
@@ -92,7 +94,7 @@ class RayEngine:
             run = run_gang.options(scheduling_strategy=here)
         else:
             run = run_task.options(**get_options(task.needs), **self.avoid_refusals())
-        self.generators[task.name] = run.remote(add_torchrun(task))
+        self.streams.generators[task.name] = run.remote(add_torchrun(task))
 
     def avoid_refusals(self) -> dict[str, Any]:
         """Return the options that keep a task from machines that have refused one.
@@ -111,37 +113,61 @@ class RayEngine:
 
     def poll(self) -> list[Event]:
         events = self.local.poll() if self.local.threads else []
-        names = {generator: name for name, generator in self.generators.items()}
-        if not names:
-            return events
-        ray.wait(list(names), num_returns=1, timeout=POLL_SECONDS)
-        ready, _ = ray.wait(list(names), num_returns=len(names), timeout=0)
-        return events + [event for generator in ready for event in self.take(names[generator])]
-
-    def take(self, name: str) -> Iterator[Event]:
-        """Take the next event of a task; a machine that ends without one is lost."""
-        try:
-            machine, event = ray.get(next(self.generators[name]))
-        except (RayError, StopIteration) as error:
-            said = str(error).strip().splitlines() or ["its machine is lost"]
-            machine, event = "", Ended(name, "", None, 0.0, said[-1])
-        if isinstance(event, Ended):
-            del self.generators[name]
-            if event.refused:
+        for machine, event in self.streams.take(POLL_SECONDS):
+            events.append(event)
+            if isinstance(event, Ended) and event.refused:
                 self.refusals[machine] = event.said
-        yield event
+        return events
 
     def stop(self) -> list[Event]:
         events = self.local.stop()
-        for generator in self.generators.values():
+        for generator in self.streams.generators.values():
             ray.cancel(generator, force=False)
         deadline = time.monotonic() + STOP_SECONDS
-        while self.generators and time.monotonic() < deadline:
+        while self.streams.generators and time.monotonic() < deadline:
             events += self.poll()
         return events
 
     def close(self) -> None:
         ray.shutdown()
+
+
+class Streams:
+    """What tasks tell, by the names of their generators. That a machine is lost is told, too."""
+
+    def __init__(self, generators: Mapping[str, Any] | None = None) -> None:
+        self.generators: dict[str, Any] = dict(generators or {})
+        self.machines: dict[str, str] = {}
+
+    def take(self, seconds: float) -> list[Told]:
+        """Wait for so long at most, and return what has been told since the last time."""
+        names = {generator: name for name, generator in self.generators.items()}
+        if not names:
+            return []
+        ray.wait(list(names), num_returns=1, timeout=seconds)
+        ready, _ = ray.wait(list(names), num_returns=len(names), timeout=0)
+        told = [self._take_next(names[generator]) for generator in ready]
+        # Ray itself takes minutes to tell that a cable is cut.
+        alive = {machine["NodeID"] for machine in list_machines()}
+        silent = self.machines.keys() - {names[generator] for generator in ready}
+        told += [tell_loss(name) for name in silent if self.machines[name] not in alive]
+        for _, event in told:
+            if isinstance(event, Ended):
+                del self.generators[event.name]
+                self.machines.pop(event.name, None)
+        return told
+
+    def _take_next(self, name: str) -> Told:
+        try:
+            machine, event = ray.get(next(self.generators[name]))
+        except (RayError, StopIteration) as error:
+            return tell_loss(name, *str(error).strip().splitlines()[-1:])
+        self.machines[name] = machine
+        return machine, replace(event, name=name)
+
+
+def tell_loss(name: str, said: str = "its machine is lost") -> Told:
+    return "", Ended(name, "", None, 0.0, said)
 
 
 def require_listener(address: str) -> None:
@@ -244,28 +270,21 @@ def run_gang(task: Task) -> Generator[Told, None, None]:
 
 def follow(name: str, members: Sequence[Any]) -> Iterator[Told]:
     """Follow the members of a gang until all have ended, or one of them has not ended well."""
-    left = list(members)
-    ends: dict[Any, tuple[str, Ended]] = {}
-    while left:
-        for member in ray.wait(left, num_returns=1)[0]:
-            try:
-                machine, event = ray.get(next(member))  # type: ignore[arg-type]
-            except TaskCancelledError:
-                raise
-            except (RayError, StopIteration):
-                yield "", Ended(name, "", None, 0.0, "one of its machines is lost")
-                return
+    streams = Streams({str(rank): member for rank, member in enumerate(members)})
+    ends: list[tuple[str, Ended]] = []
+    while streams.generators:
+        for machine, event in streams.take(POLL_SECONDS):
             told = machine, replace(event, name=name)
-            if isinstance(event, Ended):
-                left.remove(member)
-                ends[member] = machine, event
-                if event.status != 0:
+            if isinstance(event, Running):
+                if event.progress is not None:  # process 0 alone has a bar
                     yield told
-                    return
-            elif member is members[0] or event.progress is not None:
+            elif event.status == 0:
+                ends.append((machine, event))
+            else:
                 yield told
-    machine, last = ends[members[0]]
-    files = {path: digest for _, end in ends.values() for path, digest in end.files.items()}
+                return
+    files = {path: digest for _, end in ends for path, digest in end.files.items()}
+    machine, last = ends[-1]
     yield machine, replace(last, name=name, files=files)
 
 
