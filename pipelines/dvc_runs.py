@@ -4,7 +4,6 @@ DVC is imported in the functions, as the stages run without it.
 """
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.writing import write_bytes
+from pipelines.sweep.node import put_python_first
 
 LOCK_FILE = Path("dvc.lock")
 WHOLE = Path(".dvc/tmp/dvc.lock.whole")  # the last one that could be read
@@ -31,17 +31,11 @@ def run_dvc(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str
     """Run the DVC of this Python."""
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        env=get_environment(),
+        env=put_python_first(),
         text=True,
         check=False,
         **options,
     )
-
-
-def get_environment() -> dict[str, str]:
-    """Return the environment of stages. They use this Python, even if it is not activated."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path}
 
 
 def secure_lock_file() -> None:
@@ -96,15 +90,6 @@ def say_errors_of_dvc() -> Iterator[None]:
         yield
     except DvcException as error:
         raise DVCError(" ".join(str(error).split())) from error
-
-
-def list_stale_runs(repo: Any, stages: Collection[str]) -> list[Any]:
-    """List DVC's runs of these stages with a changed dependency, output or command."""
-    return [
-        run
-        for run in repo.index.stages
-        if run.addressing.partition("@")[0] in stages and run.status()
-    ]
 
 
 def prepare(run: Any) -> bool:

@@ -128,9 +128,14 @@ def get_log(task: Task) -> Path:
 
 def get_environment(task: Task) -> dict[str, str]:
     """Return the environment of a task: it uses the Python and the code of this process."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     code = {} if task.code is None else {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
-    return {**os.environ, "PATH": path, **code, **task.environment}
+    return {**put_python_first(), **code, **task.environment}
+
+
+def put_python_first() -> dict[str, str]:
+    """Return an environment in which programs use this Python, even if it is not activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path}
 
 
 def find_problem(task: Task) -> str | None:
