@@ -67,6 +67,7 @@ class RayEngine:
         self.streams = Streams()
         self.refusals: dict[str, str] = {}  # by the identifier of the machine
         self.local = LocalEngine(1)  # for what belongs on the driver's machine
+        self.here: set[str] = set()  # what the local engine has not told the end of
 
     def check(self, needs: Needs) -> None:
         machines = [machine["Resources"] for machine in list_machines()]
@@ -79,12 +80,13 @@ class RayEngine:
             )
 
     def has_room(self) -> bool:
-        return len(self.streams.generators) < sum(
+        return self.local.has_room() and len(self.streams.generators) < sum(
             m["Resources"].get("CPU", 0) for m in list_machines()
         )
 
     def submit(self, task: Task) -> None:
         if task.here:
+            self.here.add(task.name)
             self.local.submit(task)
             return
         if task.needs.nodes > 1:
@@ -112,7 +114,8 @@ class RayEngine:
         return {"label_selector": {"ray.io/node-id": f"!in({','.join(self.refusals)})"}}
 
     def poll(self) -> list[Event]:
-        events = self.local.poll() if self.local.threads else []
+        events = self.local.poll() if self.here else []
+        self.here -= {event.name for event in events if isinstance(event, Ended)}
         for machine, event in self.streams.take(POLL_SECONDS):
             events.append(event)
             if isinstance(event, Ended) and event.refused:
