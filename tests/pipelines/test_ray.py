@@ -216,8 +216,9 @@ def test_an_address_without_a_cluster_is_named(project: Path, address: str, said
 
 def test_an_interruption_keeps_what_is_finished(project: Path, cluster: Any) -> None:
     with start(project, cluster.address, SETTINGS=json.dumps({"SLEEP": "5"})) as process:
-        wait_for(project / "weights-a")
-        wait_for(project / "logs" / "train@c.log")
+        events = project / "logs" / "sweep.jsonl"
+        wait_for(events, having='"event": "done", "run": "train@a"')
+        wait_for(events, having='"event": "running", "run": "train@c"')
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
