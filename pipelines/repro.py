@@ -34,11 +34,12 @@ def main(
     if jobs < 0:
         raise UserError(f"--jobs {jobs} is negative: give the number of runs side by side")
     started = time.monotonic()
-    if not cluster:
+    if cluster:
+        params = load_sweep_params()  # the stage `resolve` checks the rest of the file
+    else:
         from deeplab_bench.settings.loading import load_params  # needs torch
 
-        load_params()  # checks the whole file; on a cluster, the stage `resolve` does
-    params = load_sweep_params()
+        params = SweepParams.model_validate(load_params(), from_attributes=True)
     processes = [params.profile[name].process for name in params.run.profiles]
     if not cluster and processes[0].determinism == "portable" and not can_pin_instructions():
         print(

@@ -17,8 +17,9 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.runtime.pins import list_pins
 from deeplab_bench.runtime.source import run_git
-from deeplab_bench.settings.loading import PARAMS_FILE, load_params
+from deeplab_bench.settings.loading import load_params
 from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.params_file import PARAMS_FILE
 from deeplab_bench.verification.verdict import RunResults, read_results
 from pipelines.stages import STAGES
 from pipelines.warm import warm_process

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from deeplab_bench.settings.blocks import ParamsError, require_known
 from deeplab_bench.settings.inference import PLAIN
-from deeplab_bench.settings.loading import PARAMS_FILE, load_params, parse_params
+from deeplab_bench.settings.loading import load_params, parse_params
 from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.params_file import PARAMS_FILE
 from deeplab_bench.writing import write_bytes
 
 

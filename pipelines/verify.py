@@ -14,8 +14,9 @@ import pandas as pd
 from deeplab_bench.results.files import RunFiles, get_tolerance_file
 from deeplab_bench.results.records import ToleranceRecord, read_record
 from deeplab_bench.settings.blocks import require_known
-from deeplab_bench.settings.loading import PARAMS_FILE, load_params
+from deeplab_bench.settings.loading import load_params
 from deeplab_bench.settings.params import Params
+from deeplab_bench.settings.params_file import PARAMS_FILE
 from deeplab_bench.verification.verdict import (
     Comparison,
     RunResults,

@@ -17,7 +17,8 @@ from deeplab_bench.results.files import RunFiles, get_tolerance_file
 from deeplab_bench.results.records import ToleranceRecord, write_record
 from deeplab_bench.runtime.environment import describe_environment
 from deeplab_bench.settings.blocks import require_known
-from deeplab_bench.settings.loading import PARAMS_FILE, load_params
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params_file import PARAMS_FILE
 from deeplab_bench.verification.departure import find_departure
 from deeplab_bench.verification.verdict import RunResults, read_results
 from deeplab_bench.writing import write_bytes

@@ -1,6 +1,6 @@
 """The reader of params.yaml: checks the whole file before any work, returns frozen settings.
 
-Nothing else reads the file. A mistake anywhere in it is one ``ParamsError``, which names the key,
+A mistake anywhere in it is one ``ParamsError``, which names the key,
 the value and the nearest valid one.
 """
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import create_model
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import suggest_nearest
 from deeplab_bench.models import list_arguments
@@ -20,10 +18,9 @@ from deeplab_bench.settings.blocks import ParamsError, complete_blocks, require_
 from deeplab_bench.settings.experiment import PRETRAINED, Experiment
 from deeplab_bench.settings.inference import PLAIN, Inference
 from deeplab_bench.settings.params import Params, check_arguments_in_json
+from deeplab_bench.settings.params_file import PARAMS_FILE, parse_yaml, read_params_file
 from deeplab_bench.settings.published import PublishedError, find_published
 from deeplab_bench.settings.sections import ProfileRun, RunSettings, validate
-
-PARAMS_FILE = Path("params.yaml")
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -32,13 +29,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         ParamsError: anything in the file is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: run from the repository's root") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} cannot be read: {error}") from None
-    return parse_params(text, path)
+    return parse_params(read_params_file(path), path)
 
 
 def parse_params(text: str, path: Path) -> Params:
@@ -47,10 +38,7 @@ def parse_params(text: str, path: Path) -> Params:
     Raises:
         ParamsError: anything is wrong; the message begins with ``path``.
     """
-    try:
-        content = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    content = parse_yaml(text, path)
     try:
         params = validate(Params, content)
         params = params.model_copy(update={"models": complete_blocks(params.models)})

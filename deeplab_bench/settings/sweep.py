@@ -5,18 +5,14 @@ A login node need not have torch, without which networks' arguments cannot be ch
 """
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import describe_first_error
 from deeplab_bench.settings.blocks import ParamsError, require_known
 from deeplab_bench.settings.cluster import Cluster, Resources
+from deeplab_bench.settings.params_file import PARAMS_FILE, parse_yaml, read_params_file
 from deeplab_bench.settings.process import Process
-
-PARAMS_FILE = Path("params.yaml")
 
 
 class Part(BaseModel):
@@ -52,15 +48,9 @@ def load_sweep_params(path: Path = PARAMS_FILE) -> SweepParams:
     Raises:
         ParamsError: the file cannot be read, or this part of it is wrong.
     """
+    content = parse_yaml(read_params_file(path), path)
     try:
-        content: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
         params = SweepParams.model_validate(content)
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: run from the repository's root") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} cannot be read: {error}") from None
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise ParamsError(f"{path}: {describe_first_error(error)}") from None
     for name in params.run.profiles:
