@@ -106,13 +106,19 @@ def open_engine(params: SweepParams, cluster: str, jobs: int) -> Iterator[Engine
 @contextmanager
 def end_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end the block as Ctrl-C does, so that what is done is recorded."""
+    received: list[int] = []
 
     def end(number: int, _: object) -> Never:
+        received.append(number)
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except SystemExit:
+        if received:  # Ray gives the exit a status of its own, if the signal comes in its code
+            raise SystemExit(128 + received[0]) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
