@@ -36,7 +36,7 @@ class Board:
         self.left: dict[str, None] = {}
         self.running: dict[str, Running] = {}
         self.since: dict[str, float] = {}
-        self.failed: dict[str, str] = {}
+        self.failed: set[str] = set()
         self.total = self.done = self.up_to_date = self.lost = 0
         self.shown_at = self.line_at = time.monotonic()
         self.told_at: dict[str, float] = {}
@@ -63,20 +63,24 @@ class Board:
             far = {} if progress is None else vars(progress) | {"values": dict(progress.values)}
             self.tell("running", event.name, node=event.node, gpus=event.gpus, **far)
 
-    def finish(self, name: str, how: str | Ended) -> None:
-        """Take that a run is done; ``how`` says why it was not run, if it was not."""
+    def skip(self, name: str) -> None:
+        """Take that a run is up to date."""
+        self.left.pop(name)
+        self.done += 1
+        self.up_to_date += 1
+
+    def finish(self, name: str, ended: Ended | None) -> None:
+        """Take that a run is done; without ``ended``, its outputs were in DVC's cache."""
         self.forget(name)
         self.left.pop(name)
         self.done += 1
-        if isinstance(how, Ended):
-            self.durations.add(name, how.seconds)
-            self.say(f"{name}: {how.seconds:.1f} s")
-            self.tell("done", name, node=how.node, seconds=round(how.seconds, 1))
-        elif how == "is up to date":
-            self.up_to_date += 1
+        if ended is None:
+            self.say(f"{name}: was in the cache")
+            self.tell("done", name, how="was in the cache")
         else:
-            self.say(f"{name}: {how}")
-            self.tell("done", name, how=how)
+            self.durations.add(name, ended.seconds)
+            self.say(f"{name}: {ended.seconds:.1f} s")
+            self.tell("done", name, node=ended.node, seconds=round(ended.seconds, 1))
 
     def lose(self, event: Ended) -> None:
         """Take that a machine was lost, or has refused a run, which begins again elsewhere."""
@@ -88,7 +92,7 @@ class Board:
     def fail(self, name: str, why: str) -> None:
         self.forget(name)
         self.left.pop(name)
-        self.failed[name] = why.strip().splitlines()[-1]
+        self.failed.add(name)
         self.complain(f"error: {name}: {why}", "red")
         self.tell("failed", name, said=why)
 

@@ -112,7 +112,8 @@ class Driver:
             if run.status():
                 self.stale.append(run)
             else:
-                self.release(run, "is up to date")
+                self.board.skip(run.addressing)
+                self.release(run)
 
     def begin_stale_runs(self) -> None:
         while (run := self.choose_next()) is not None:
@@ -120,7 +121,7 @@ class Driver:
             try:
                 self.engine.check(self.tasks.find_needs(run))
                 if prepare(run):
-                    self.finish(run, "was in the cache")
+                    self.finish(run)
                     continue
             except (DVCError, EngineError) as error:
                 self.board.fail(run.addressing, str(error))
@@ -163,20 +164,20 @@ class Driver:
             else:
                 self.board.fail(event.name, event.said)
 
-    def finish(self, run: Any, how: str | Ended) -> None:
-        """Take the outputs of a run that has ended well."""
+    def finish(self, run: Any, ended: Ended | None = None) -> None:
+        """Take the outputs of a run that has ended well; without ``ended``, those of the cache."""
         try:
             take_outputs(run)
         except DVCError as error:
             self.board.fail(run.addressing, str(error))
             return
         self.unrecorded.append(run)
-        self.unrecorded_seconds += how.seconds if isinstance(how, Ended) else 0.0
-        self.release(run, how)
+        self.unrecorded_seconds += ended.seconds if ended else 0.0
+        self.board.finish(run.addressing, ended)
+        self.release(run)
 
-    def release(self, run: Any, how: str | Ended) -> None:
+    def release(self, run: Any) -> None:
         """Make those runs ready that needed this one last."""
-        self.board.finish(run.addressing, how)
         for other in self.needed_by[run]:
             self.waiting[other].discard(run)
             if not self.waiting[other]:

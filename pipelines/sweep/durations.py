@@ -1,8 +1,6 @@
 """How long runs have taken, to tell how long the others will take."""
 
 import json
-import statistics
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ class Durations:
     def __init__(self, file: Path = FILE) -> None:
         self.file = file
         self.seconds: dict[str, float] = {}
-        self.alike: defaultdict[str, list[float]] = defaultdict(list)
+        self.alike: dict[str, tuple[float, int]] = {}  # the sum of the seconds, and their number
         try:
             earlier = json.loads(file.read_bytes())
         except (OSError, ValueError):
@@ -28,14 +26,15 @@ class Durations:
     def add(self, name: str, seconds: float) -> None:
         self.seconds[name] = round(seconds, 1)
         for kind in list_kinds(name):
-            self.alike[kind].append(seconds)
+            total, count = self.alike.get(kind, (0.0, 0))
+            self.alike[kind] = total + seconds, count + 1
 
     def expect(self, name: str) -> float | None:
         """Expect the seconds of a run: its own, or those of the runs that are most like it."""
         if name in self.seconds:
             return self.seconds[name]
         known = (self.alike[kind] for kind in list_kinds(name) if kind in self.alike)
-        return next((statistics.fmean(seconds) for seconds in known), None)
+        return next((total / count for total, count in known), None)
 
     def save(self) -> None:
         write_json(self.file, self.seconds)

@@ -19,7 +19,7 @@ class LocalEngine:
     def __init__(self, jobs: int, gpus: Sequence[str] = ()) -> None:
         self.free: list[str | None] = [*gpus[:jobs]] if gpus else [None] * jobs
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.threads: dict[str, threading.Thread] = {}
+        self.threads: list[threading.Thread] = []
         self.stopping = threading.Event()
 
     def check(self, needs: Needs) -> None:
@@ -36,19 +36,20 @@ class LocalEngine:
         lane = self.free.pop(0)
         arguments = (add_torchrun(task), lane)
         thread = threading.Thread(target=self._run, args=arguments, name=task.name)
-        self.threads[task.name] = thread
+        self.threads.append(thread)
         thread.start()
 
     def _run(self, task: Task, lane: str | None) -> None:
         try:
             for event in node.run(task, lane, self.stopping.is_set):
-                if isinstance(event, Ended):
-                    self.free.append(lane)
-                    del self.threads[task.name]
-                self.events.put(event)
+                self._tell(event, lane)
         except OSError as error:
+            self._tell(Ended(task.name, "", 1, 0.0, f"cannot be run: {error}"), lane)
+
+    def _tell(self, event: Event, lane: str | None) -> None:
+        if isinstance(event, Ended):
             self.free.append(lane)
-            self.events.put(Ended(task.name, "", 1, 0.0, f"cannot be run: {error}"))
+        self.events.put(event)
 
     def poll(self) -> list[Event]:
         events = []
@@ -61,7 +62,7 @@ class LocalEngine:
 
     def stop(self) -> list[Event]:
         self.stopping.set()
-        for thread in list(self.threads.values()):
+        for thread in self.threads:
             thread.join()
         return self.poll()
 

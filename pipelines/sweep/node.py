@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deeplab_bench.errors import TRY_AGAIN
+from pipelines.sweep.store import Store, digest_file
 from pipelines.sweep.task import Ended, Event, Progress, Running, Task
 from pipelines.warm import OUT_OF_MEMORY, die_with_parent
-
-if TYPE_CHECKING:
-    from pipelines.sweep.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("logs")
@@ -73,12 +70,10 @@ def run(
     yield Ended(task.name, node, status, seconds, describe_end(process, log, seconds), files=files)
 
 
-def open_store(task: Task) -> "Store | None":
+def open_store(task: Task) -> Store | None:
     """Open the store of a task and fetch from it what this machine lacks; None without a store."""
     if task.store is None:
         return None
-    from pipelines.sweep.store import Store  # DVC takes a second
-
     store = Store(task.store)
     store.fetch(Path(task.folder), task.shipped)
     store.fetch_snapshots(task)
@@ -152,7 +147,7 @@ def find_problem(task: Task) -> str | None:
         if not (folder / path).exists():
             return f"lacks {folder / path}: put it there, or set cluster.files to `shared`"
     for path, digest in task.data.items():
-        if hashlib.sha256((folder / path).read_bytes()).hexdigest() != digest:
+        if digest_file(folder / path) != digest:
             return f"has other data, {folder / path}: prepare there what the driver has"
     return None
 
@@ -166,8 +161,7 @@ def digest_software() -> str:
     files = [path for name in CODE for path in (ROOT / name).rglob("*.py")]
     for path in [*sorted(files), ROOT / LOCK]:
         if path.is_file():
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{path.relative_to(ROOT)} {content}\n".encode())
+            digest.update(f"{path.relative_to(ROOT)} {digest_file(path)}\n".encode())
     return digest.hexdigest()
 
 

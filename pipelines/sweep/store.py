@@ -59,12 +59,14 @@ class Store:
 
     def fetch_snapshots(self, task: Task) -> None:
         """Download the snapshots of a task from the machine that it was on before."""
-        for checkpoint in (Path(task.folder) / path for path in task.outputs[:1]):
-            for name in self._list_snapshots(task):
-                here = checkpoint.with_name(name)
-                if not here.is_file():
-                    self._download(self._place(SNAPSHOTS, task.name, name), here)
-                self.offered.add(name)
+        checkpoint = find_checkpoint(task)
+        if checkpoint is None:
+            return
+        for name in self._list_snapshots(task):
+            here = checkpoint.with_name(name)
+            if not here.is_file():
+                self._download(self._place(SNAPSHOTS, task.name, name), here)
+            self.offered.add(name)
 
     def _list_snapshots(self, task: Task) -> set[str]:
         folder = self._place(SNAPSHOTS, task.name)
@@ -89,10 +91,16 @@ class Store:
         part.replace(here)
 
 
+def find_checkpoint(task: Task) -> Path | None:
+    """Return the checkpoint that a task makes, with its snapshots beside it; None without one."""
+    return next((Path(task.folder) / path for path in task.outputs if path.endswith(".pt")), None)
+
+
 def list_snapshots(task: Task) -> list[Path]:
-    """List the snapshots of a task; they lie beside the checkpoint that it makes."""
-    checkpoints = [Path(task.folder) / path for path in task.outputs if path.endswith(".pt")]
-    return [found for path in checkpoints for found in path.parent.glob(f"{path.stem}.*{SUFFIX}")]
+    checkpoint = find_checkpoint(task)
+    if checkpoint is None:
+        return []
+    return list(checkpoint.parent.glob(f"{checkpoint.stem}.*{SUFFIX}"))
 
 
 def digest_file(path: Path) -> str:
