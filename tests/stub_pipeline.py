@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from pipelines.sweep.task import Ended, Needs, Task
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +48,19 @@ echo $1 >> weights-$1
 """
 
 
+class StubTasks:
+    """Tasks of the stubs, for a driver in the current folder; they ask for nothing."""
+
+    def find_needs(self, run: Any) -> Needs:
+        return Needs()
+
+    def make(self, run: Any) -> Task:
+        return Task(run.addressing, ("sh", "-c", f"exec {run.cmd}"), str(Path.cwd()), None)
+
+    def collect(self, ended: Ended) -> None:
+        """Leave the outputs where they are: in the folder of the driver."""
+
+
 def make_project(folder: Path) -> None:
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
@@ -57,7 +73,8 @@ def make_project(folder: Path) -> None:
 
 def get_environment(gpus: str = "", **settings: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    common = {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    imported = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    common = {"PATH": path, "PYTHONPATH": imported, "DVC_NO_ANALYTICS": "1"}
     return os.environ | common | {"CUDA_VISIBLE_DEVICES": gpus} | settings
 
 

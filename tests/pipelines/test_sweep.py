@@ -34,19 +34,12 @@ from pipelines.repro import end_by_sigterm
 from pipelines.sweep import driver
 from pipelines.sweep.board import Board
 from pipelines.sweep.local import LocalEngine, list_gpus
-from pipelines.sweep.task import Needs, Task
+from stub_pipeline import StubTasks
 driver.WORTH = float(os.environ.get("WORTH", 20))
-class Tasks:
-    def find_needs(self, run):
-        return Needs()
-    def make(self, run):
-        return Task(run.addressing, ("sh", "-c", "exec " + run.cmd), os.getcwd(), None)
-    def collect(self, ended):
-        pass
 engine = LocalEngine(int(sys.argv[1]), list_gpus())
 try:
     with end_by_sigterm():
-        sys.exit(not driver.sweep(engine, Tasks(), Board()))
+        sys.exit(not driver.sweep(engine, StubTasks(), Board()))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -99,7 +92,7 @@ def test_without_a_gpu_there_are_as_many_as_asked_for(project: Path) -> None:
     before = time.time()
     done = run(project, jobs=3)
     assert done.returncode == 0
-    assert "Running" not in done.stdout
+    assert done.stdout == ""
     assert all(end < before for *_, end in trained(project))
 
 
@@ -215,7 +208,7 @@ def test_a_lock_file_that_was_cut_off_is_restored(project: Path, jobs: int, left
     done = run(project, jobs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("warning: dvc.lock was damaged; its last copy is in place again") == 1
-    assert "Running stage" not in done.stdout
+    assert done.stdout == ""
     assert (project / "dvc.lock").read_bytes() == before
 
 
