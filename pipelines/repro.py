@@ -1,12 +1,11 @@
 """Command ``repro``: run all that is due, here or on a cluster, and update README.md."""
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Annotated, Never
+from typing import Annotated
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
@@ -48,7 +47,6 @@ def main(
             file=sys.stderr,
         )
     with (
-        end_by_sigterm(),
         warm_process(list_pins(processes[0].determinism, processes[0].threads))
         if cluster in ("", AUTO)  # otherwise the stages run elsewhere
         else nullcontext(),
@@ -101,26 +99,6 @@ def open_engine(params: SweepParams, cluster: str, jobs: int) -> Iterator[Engine
         yield engine
     finally:
         engine.close()
-
-
-@contextmanager
-def end_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that what is done is recorded."""
-    received: list[int] = []
-
-    def end(number: int, _: object) -> Never:
-        received.append(number)
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except SystemExit:
-        if received:  # Ray gives the exit a status of its own, if the signal comes in its code
-            raise SystemExit(128 + received[0]) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def count_default_jobs(processes: Sequence[Process], gpus: Sequence[str]) -> int:

@@ -1,33 +1,36 @@
 """What happens beside the steps of a training: progress, curves, snapshots, signals to end."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Never
+from typing import Never
 
 from tqdm import tqdm
 
 from deeplab_bench.runtime import distributed
+from deeplab_bench.runtime.signals import EndRequest, noted_end_request
 from deeplab_bench.training.live import Live
 from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.trainer import Trainer
 
 SNAPSHOT_SECONDS = 120
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+END = "the training ends after this step; press Ctrl-C again to end it at once"
 
 
 class Watch:
     """Watches the training of one phase. Nothing of it changes the training."""
 
     def __init__(
-        self, bar: "tqdm[Never]", snapshots: Snapshots, phase: int, live: Live | None
+        self,
+        bar: "tqdm[Never]",
+        snapshots: Snapshots,
+        phase: int,
+        live: Live | None,
+        end: EndRequest,
     ) -> None:
         self.bar, self.snapshots, self.phase, self.live = bar, snapshots, phase, live
+        self.end = end
         self.saved = time.monotonic()
-        self.process = os.getpid()
-        self.ended_by: int | None = None
 
     def __call__(self, trainer: Trainer) -> None:
         """Show the progress, log curves; save a snapshot if the last one is too old, or at the end.
@@ -45,7 +48,7 @@ class Watch:
         if self.live is not None:
             self.live(trainer)
         is_old = time.monotonic() - self.saved > SNAPSHOT_SECONDS
-        is_old, ended_by = distributed.broadcast_object((is_old, self.ended_by))
+        is_old, ended_by = distributed.broadcast_object((is_old, self.end.number))
         if is_old or ended_by is not None:
             self.save(trainer)
             self.saved = time.monotonic()
@@ -56,16 +59,6 @@ class Watch:
         state = trainer.state()
         if distributed.rank() == 0:
             self.snapshots.save(self.phase, trainer.iteration, state)
-
-    def end(self, number: int, _: Any) -> None:
-        """Ask for the end after this step; a second SIGINT ends at once."""
-        if number == self.ended_by == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.ended_by = number
-        if os.getpid() == self.process:  # the processes that make batches inherit the handler
-            self.bar.write(
-                "the training ends after this step; press Ctrl-C again to end it at once"
-            )
 
 
 @contextmanager
@@ -81,10 +74,5 @@ def watch_training(
         disable=distributed.rank() > 0,
     ) as bar:
         live = None if distributed.rank() > 0 else Live(snapshots.checkpoint, phase, trainer)
-        watch = Watch(bar, snapshots, phase, live)
-        before = {number: signal.signal(number, watch.end) for number in SIGNALS}
-        try:
-            yield watch
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with noted_end_request(lambda: bar.write(END)) as end:
+            yield Watch(bar, snapshots, phase, live, end)

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from deeplab_bench.runtime.signals import EndRequest, noted_end_request
 from pipelines.dvc_runs import (
     DVCError,
     list_recorded_runs,
@@ -30,6 +31,7 @@ from pipelines.sweep.task import Ended, Event, Needs, Running, Task
 WORTH = 20
 FIRST_WRITING_SECONDS = 1.0
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
+END = "the runs under way are asked to end; press Ctrl-C again to end at once"
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
 
 
@@ -48,19 +50,26 @@ def sweep(engine: Engine, tasks: TaskMaker, board: Board) -> bool:
 
     A run that fails holds up those that need it, and no other.
 
+    If SIGINT or SIGTERM asks for it, the runs under way end, and what has ended well is recorded.
+
     Raises:
         DVCError: DVC refuses to begin.
         EngineError: the engine cannot begin or go on.
+        SystemExit: a signal has asked for the end.
     """
-    with locked_repository():  # else another DVC might be writing it
-        secure_lock_file()
-    with locked_repository() as repo:
-        recorded = list_recorded_runs(repo)
-        try:
-            return Driver(repo, engine, tasks, board).run()
-        finally:
-            sort_recorded_runs(repo, recorded)
+    with noted_end_request(lambda: board.complain(END, "yellow")) as end:
+        with locked_repository():  # else another DVC might be writing it
             secure_lock_file()
+        with locked_repository() as repo:
+            recorded = list_recorded_runs(repo)
+            try:
+                all_is_well = Driver(repo, engine, tasks, board, end).run()
+            finally:
+                sort_recorded_runs(repo, recorded)
+                secure_lock_file()
+    if end.number is not None:
+        raise SystemExit(128 + end.number)
+    return all_is_well
 
 
 class Driver:
@@ -71,8 +80,10 @@ class Driver:
     engine has, by name.
     """
 
-    def __init__(self, repo: Any, engine: Engine, tasks: TaskMaker, board: Board) -> None:
-        self.engine, self.tasks, self.board = engine, tasks, board
+    def __init__(
+        self, repo: Any, engine: Engine, tasks: TaskMaker, board: Board, end: EndRequest
+    ) -> None:
+        self.engine, self.tasks, self.board, self.end = engine, tasks, board, end
         self.needed_by: Mapping[Any, Iterable[Any]] = repo.index.graph.pred
         needs: Mapping[Any, Iterable[Any]] = repo.index.graph.succ
         self.waiting = {run: set(needs[run]) for run in repo.index.stages if needs[run]}
@@ -83,13 +94,12 @@ class Driver:
         self.unrecorded: list[Any] = []
         self.unrecorded_seconds = 0.0  # of work
         self.writing_seconds = FIRST_WRITING_SECONDS
-        self.stopping = False
         board.begin([run.addressing for run in repo.index.stages])
 
     def run(self) -> bool:
         """Run all, and return whether all ended well."""
         try:
-            while self.ready or self.stale or self.begun:
+            while (self.ready or self.stale or self.begun) and self.end.number is None:
                 self.check_ready_runs()
                 self.begin_stale_runs()
                 if self.begun:
@@ -97,7 +107,6 @@ class Driver:
                 self.board.show()
                 self.record_what_is_worth_it()
         finally:
-            self.stopping = True
             try:
                 self.take(self.engine.stop())
             finally:
@@ -154,7 +163,7 @@ class Driver:
             if event.status == 0:
                 self.tasks.collect(event)
                 self.finish(run, event)
-            elif self.stopping:
+            elif self.end.number is not None:
                 self.board.forget(event.name)
             elif event.status is None and self.losses[event.name] < MOST_LOSSES:
                 self.losses[event.name] += 1

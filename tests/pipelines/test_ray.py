@@ -28,7 +28,6 @@ import json, os, sys
 from dataclasses import replace
 from deeplab_bench.errors import UserError
 from deeplab_bench.settings.cluster import Cluster
-from pipelines.repro import end_by_sigterm
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.node import digest_software
@@ -47,11 +46,10 @@ class OurTasks(StoreTasks if remote else Tasks):
         return replace(super().make(run), command=command, environment=environment)
 try:
     engine = RayEngine(cluster, sys.argv[1], None)
-    with end_by_sigterm():
-        code = os.environ.get("CODE") or digest_software()
-        parameters = SimpleNamespace(cluster=cluster)
-        tasks = OurTasks(parameters, code, *([{"url": remote}] if remote else []))
-        sys.exit(not sweep(engine, tasks, Board()))
+    code = os.environ.get("CODE") or digest_software()
+    parameters = SimpleNamespace(cluster=cluster)
+    tasks = OurTasks(parameters, code, *([{"url": remote}] if remote else []))
+    sys.exit(not sweep(engine, tasks, Board()))
 except UserError as error:
     sys.exit(f"error: {error}")
 """

@@ -28,18 +28,29 @@ from pipelines.sweep.local import list_gpus
 ROOT = Path(__file__).resolve().parents[2]
 
 REPRODUCE = """\
-import os, sys
+import os, signal, sys
 from deeplab_bench.errors import UserError
-from pipelines.repro import end_by_sigterm
 from pipelines.sweep import driver
 from pipelines.sweep.board import Board
 from pipelines.sweep.local import LocalEngine, list_gpus
 from stub_pipeline import StubTasks
 driver.WORTH = float(os.environ.get("WORTH", 20))
 engine = LocalEngine(int(sys.argv[1]), list_gpus())
+def interrupt_in(owner, name):
+    # Press Ctrl-C at the end of a function that is given, or returns, what train@b has made.
+    function = getattr(owner, name)
+    def interrupted(*given):
+        returned = function(*given)
+        marks = ("Stage: 'train@b'", "Ended(name='train@b'")
+        if any(mark in f"{given} {returned}" for mark in marks):
+            os.kill(os.getpid(), signal.SIGINT)
+        return returned
+    setattr(owner, name, interrupted)
+if "INTERRUPTED" in os.environ:
+    owner, _, name = os.environ["INTERRUPTED"].partition(".")
+    interrupt_in({"engine": engine, "driver": driver}[owner], name)
 try:
-    with end_by_sigterm():
-        sys.exit(not driver.sweep(engine, StubTasks(), Board()))
+    sys.exit(not driver.sweep(engine, StubTasks(), Board()))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -182,9 +193,20 @@ def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
         wait_for(project / "weights-b")
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait() != 0
+        assert process.wait() == 128 + signal.SIGINT
     said = dvc(project, "status")
     assert "train@a" not in said
+    assert "train@b" not in said
+    assert "train@c" in said
+
+
+@pytest.mark.parametrize("inside", ["engine.poll", "driver.take_outputs", "driver.record"])
+def test_an_interruption_comes_between_two_steps(project: Path, inside: str) -> None:
+    """Check that a run which has just ended is recorded, wherever the signal comes."""
+    done = run(project, jobs=2, INTERRUPTED=inside, SLOW="c", WORTH="0.1")
+    assert done.returncode == 130
+    assert done.stderr == "the runs under way are asked to end; press Ctrl-C again to end at once\n"
+    said = dvc(project, "status")
     assert "train@b" not in said
     assert "train@c" in said
 

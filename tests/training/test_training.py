@@ -25,6 +25,7 @@ from deeplab_bench.models.grid import Grid
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.models.segmenter import Segmenter
 from deeplab_bench.results import provenance
+from deeplab_bench.runtime.signals import SIGNALS
 from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.training import Training
 from deeplab_bench.training import snapshots as snapshots_module
@@ -217,13 +218,13 @@ class TestReproducibility:
                 os.kill(os.getpid(), number)
             step(self, images, labels)
 
-        handlers = [signal.getsignal(each) for each in watch_module.SIGNALS]
+        handlers = [signal.getsignal(each) for each in SIGNALS]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Trainer, "step", signalled)
             with pytest.raises(SystemExit) as end:
                 train_run(experiment, 0, data_folder, checkpoint, workers)
         assert end.value.code == 128 + number
-        assert [signal.getsignal(each) for each in watch_module.SIGNALS] == handlers
+        assert [signal.getsignal(each) for each in SIGNALS] == handlers
         steps = watch_steps(monkeypatch)
         train_run(experiment, 0, data_folder, checkpoint, workers)
         assert steps == [4, 5]
