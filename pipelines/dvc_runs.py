@@ -3,7 +3,10 @@
 DVC is imported in the functions, as the stages run without it.
 """
 
+import errno
 import logging
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +23,7 @@ from deeplab_bench.writing import write_bytes
 from pipelines.sweep.node import put_python_first
 
 LOCK_FILE = Path("dvc.lock")
+ROOM_BYTES = 1 << 20  # for new entries
 WHOLE = Path(".dvc/tmp/dvc.lock.whole")  # the last one that could be read
 
 
@@ -120,6 +124,7 @@ def take_outputs(run: Any) -> None:
 
     Raises:
         DVCError: an output is missing.
+        OSError: the disk is full.
     """
     with say_errors_of_dvc():
         # As `dvc repro` does: its cache of runs has only those whose outputs are all in the cache.
@@ -128,10 +133,22 @@ def take_outputs(run: Any) -> None:
 
 
 def record(runs: Sequence[Any]) -> None:
-    """Write runs, whose outputs are taken, into dvc.lock. This takes a second."""
+    """Write runs, whose outputs are taken, into dvc.lock. This takes a second.
+
+    Raises:
+        OSError: the disk is full; dvc.lock is as it was.
+    """
     if runs:
+        require_room_for_lock_file()
         runs[0].dvcfile.dump_stages(runs, update_pipeline=False)
         secure_lock_file()
+
+
+def require_room_for_lock_file() -> None:
+    """Check that the disk has room for dvc.lock, which DVC does not write atomically."""
+    size = LOCK_FILE.stat().st_size if LOCK_FILE.is_file() else 0
+    if shutil.disk_usage(Path()).free < 3 * size + ROOM_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(LOCK_FILE))
 
 
 def list_recorded_runs(repo: Any) -> list[str]:
@@ -148,6 +165,7 @@ def sort_recorded_runs(repo: Any, before: Collection[str]) -> None:
     new = [name for name in list_recorded_runs(repo) if name not in before]
     in_order = [run.addressing for run in repo.index.stages if run.addressing in new]
     if new != in_order:
+        require_room_for_lock_file()
         with modify_yaml("dvc.lock", fs=repo.fs) as content:
             entries = content["stages"]
             for name in in_order:

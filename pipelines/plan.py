@@ -4,11 +4,12 @@ The plan lists the stages that are due, the downloads, the disk space and the ho
 The hours are computed from training steps: timed here, or stored for another device.
 """
 
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import pandas as pd
 
@@ -30,6 +31,8 @@ from deeplab_bench.timing.costs import (
 from deeplab_bench.timing.steps import Step
 from pipelines.dvc_runs import list_due_runs
 from pipelines.stages import STAGES
+from pipelines.sweep import run_costs
+from pipelines.sweep.run_costs import RunCost
 
 LIMIT_SECONDS = 600.0
 
@@ -56,11 +59,16 @@ def main(
         profile: list_possible_models(params, profile) if all else params.run.models
         for profile, params in planned.items()
     }
-    found, whose = find_steps(given, chosen, device, save, limit)
+    found = find_steps(given, chosen, device, save, limit)
+    expected: dict[str, RunCost] = {}
     for profile, models in chosen.items():
+        params = planned[profile]
         due = list_due_runs(profile) if profile in runs else None
-        print(format_plan(planned[profile], profile, models, found, due))
-    print(whose)
+        training = compute_training_costs(params, profile, models, found.steps, due)
+        print(format_plan(params, profile, models, training, due))
+        expected |= list_run_costs(params, profile, training, found.on_cpu)
+    run_costs.write(run_costs.PLANNED, expected)
+    print(found.whose)
 
 
 def pin(planned: Mapping[str, Params], command: Sequence[str]) -> None:
@@ -82,34 +90,62 @@ def pin(planned: Mapping[str, Params], command: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "deeplab_bench", *command])
 
 
-def format_plan(
+def compute_training_costs(
     params: Params,
     profile: str,
     models: Sequence[str],
     found: Mapping[str, Step],
     due: Collection[str] | None,
-) -> str:
-    """Format the plan of a profile.
-
-    ``found`` has the training steps by the key of their case. ``due`` has the runs that are out of
-    date; it is None if DVC does not know the profile's stages.
-    """
+) -> pd.DataFrame:
+    """Compute the costs of training; ``due`` has the runs that are out of date, None means all."""
     train_due = [
         due is None or f"train@{profile}-{model}-{seed}" in due
         for model in models
         for seed in params.run.seeds
     ]
-    table = compute_costs(params, profile, models, found, train_due)
+    return compute_costs(params, profile, models, found, train_due)
+
+
+def format_plan(
+    params: Params,
+    profile: str,
+    models: Sequence[str],
+    training: pd.DataFrame,
+    due: Collection[str] | None,
+) -> str:
+    """Format the plan of a profile.
+
+    ``training`` has the costs of its training. ``due`` has the runs that are out of date; it is
+    None if DVC does not know the profile's stages.
+    """
     downloads = list_downloads(params, profile, models)
     blocks = [
         f"Plan of {profile}: {len(models)} models, {len(params.run.seeds)} seeds",
         format_due(due),
         "\n".join([*downloads, describe_disk(params, profile, models)]),
-        format_costs(table),
-        *format_studies(params, table),
-        *list_unknown_steps(table),
+        format_costs(training),
+        *format_studies(params, training),
+        *list_unknown_steps(training),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def list_run_costs(
+    params: Params, profile: str, training: pd.DataFrame, on_cpu: bool
+) -> dict[str, RunCost]:
+    """List the costs of trainings whose steps are known, for the driver of ``make repro``.
+
+    The memory of a GPU is not that of the machine, which a driver shares out.
+    """
+    found: dict[str, RunCost] = {}
+    for model, phases in training.groupby("model", sort=False):
+        seconds = 3600 * phases["hours_per_seed"].sum(skipna=False)
+        memory = phases["memory_mib"].max()
+        if math.isfinite(seconds):
+            known = on_cpu and math.isfinite(memory)
+            cost = RunCost(round(seconds, 1), math.ceil(memory) if known else None)
+            found |= {f"train@{profile}-{model}-{seed}": cost for seed in params.run.seeds}
+    return found
 
 
 def format_due(due: Collection[str] | None) -> str:
@@ -158,13 +194,22 @@ def format_table(table: pd.DataFrame) -> str:
     return known.to_markdown(index=False, tablefmt="simple", floatfmt=".3f", missingval="-")
 
 
+class FoundSteps(NamedTuple):
+    """Training steps, by the key of their case, and whose they are."""
+
+    steps: Mapping[str, Step]
+    on_cpu: bool
+    whose: str
+
+
 def find_steps(
     params: Params, chosen: Mapping[str, Sequence[str]], device: str, save: str, limit: float
-) -> tuple[dict[str, Step], str]:
-    """Load or measure the training steps, by the key of their case; say where they are from."""
+) -> FoundSteps:
+    """Load or measure the training steps."""
     if device:
         stored = steps.load(get_steps_file(device))
-        return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."
+        whose = f"Stored steps of {device}, {stored.environment['device']}."
+        return FoundSteps(stored.steps, stored.environment.get("cuda") is None, whose)
     cases = [
         case
         for profile, models in chosen.items()
@@ -176,4 +221,5 @@ def find_steps(
     if save:
         steps.save(get_steps_file(save), found, here)
     kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"
-    return found, f"Steps timed here, on {get_device_name(here)}, a {kind}."
+    whose = f"Steps timed here, on {get_device_name(here)}, a {kind}."
+    return FoundSteps(found, here.type == "cpu", whose)

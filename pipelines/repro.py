@@ -9,6 +9,7 @@ from typing import Annotated
 
 from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
+from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.sweep import SweepParams, load_sweep_params
 from pipelines.sweep.board import Board
@@ -16,6 +17,7 @@ from pipelines.sweep.driver import sweep
 from pipelines.sweep.engine import Engine
 from pipelines.sweep.local import LocalEngine, list_gpus
 from pipelines.sweep.node import digest_software, find_version
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.tasks import open_tasks
 from pipelines.warm import warm_process
 
@@ -35,6 +37,7 @@ def main(
     started = time.monotonic()
     if cluster:
         params = load_sweep_params()  # the stage `resolve` checks the rest of the file
+        require_cores(params)
     else:
         from deeplab_bench.settings.loading import load_params  # needs torch
 
@@ -55,12 +58,28 @@ def main(
         code = digest_software() if cluster else None
         if cluster == SLURM and find_version("torch") is None:
             code = None  # there is no version here that the machines could compare theirs with
-        all_is_well = sweep(engine, open_tasks(params, code), Board())
+        costs = RunCosts()
+        all_is_well = sweep(engine, open_tasks(params, code, costs), Board(costs))
     if not all_is_well:
         return 1
     show_results()
     print(f"\nrepro took {format_duration(time.monotonic() - started)}")
     return 0
+
+
+def require_cores(params: SweepParams) -> None:
+    """Check that every profile says how many cores of a machine a stage has.
+
+    Raises:
+        ParamsError: one does not. On this machine alone, a stage would have all cores.
+    """
+    for name in params.run.profiles:
+        profile = params.profile[name]
+        if profile.resources.cpus is None and profile.process.threads is None:
+            raise ParamsError(
+                f"--cluster: profile.{name} does not say how many cores a stage has: set "
+                f"profile.{name}.resources.cpus"
+            )
 
 
 def show_results() -> None:

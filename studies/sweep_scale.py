@@ -24,6 +24,7 @@ from deeplab_bench.settings.cluster import Cluster
 from pipelines.dvc_runs import locked_repository, record
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.task import Needs
 from pipelines.sweep.tasks import Tasks
 
@@ -87,7 +88,7 @@ def measure(runs: int) -> dict[str, float]:
         make_repository(runs)
         engine = RayEngine(Cluster(), None, len(os.sched_getaffinity(0)))
         try:
-            board = Board()
+            board = Board(RunCosts())
             seconds = time_once(lambda: sweep(engine, StubTasks(), board))
         finally:
             engine.close()

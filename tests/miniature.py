@@ -65,11 +65,13 @@ import sys
 from pipelines.repro import open_engine
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.tasks import Tasks
 from deeplab_bench.settings.sweep import load_sweep_params
 params = load_sweep_params()
+costs = RunCosts()
 with open_engine(params, "", jobs=1) as engine:
-    sys.exit(not sweep(engine, Tasks(params, None), Board()))
+    sys.exit(not sweep(engine, Tasks(params, None, costs), Board(costs)))
 """
 
 

@@ -18,8 +18,8 @@ class Resources(Settings):
 
     A training and an evaluation run on ``nodes`` machines with ``processes`` processes each,
     started by ``torchrun``. Each process has ``gpus`` GPUs (0: it computes on the CPU) and ``cpus``
-    cores; without ``cpus``, as many as it has threads. ``memory_gib`` and ``hours`` are limits for
-    each machine; without them, the cluster's own apply.
+    cores; without ``cpus``, ``process.threads``. ``memory_gib`` and ``hours`` are limits for each
+    machine; without them, the cluster's own apply.
     """
 
     gpus: int = Field(default=0, ge=0, le=1)

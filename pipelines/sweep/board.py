@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.sweep.durations import Durations
+from pipelines.sweep.run_costs import RunCost, RunCosts
 from pipelines.sweep.task import Ended, Running
 
 EVENTS = Path("logs") / "sweep.jsonl"
@@ -28,11 +29,11 @@ MOST_ROWS = 20
 
 
 class Board:
-    """Shows a sweep."""
+    """Shows a sweep, and keeps what its runs cost."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, costs: RunCosts, console: Console | None = None) -> None:
+        self.costs = costs
         self.console = console or Console()
-        self.durations = Durations()
         self.left: dict[str, None] = {}
         self.running: dict[str, Running] = {}
         self.since: dict[str, float] = {}
@@ -78,7 +79,7 @@ class Board:
             self.say(f"{name}: was in the cache")
             self.tell("done", name, how="was in the cache")
         else:
-            self.durations.add(name, ended.seconds)
+            self.costs.add(name, RunCost(round(ended.seconds, 1), ended.memory_mib))
             self.say(f"{name}: {ended.seconds:.1f} s")
             self.tell("done", name, node=ended.node, seconds=round(ended.seconds, 1))
 
@@ -102,9 +103,10 @@ class Board:
         self.since.pop(name, None)
 
     def end(self) -> None:
-        """Say what was not run, and keep how long the others have taken."""
+        """Say what was not run, and keep what the others have cost."""
         self.live.stop()
-        self.durations.save()
+        with suppress(OSError):
+            self.costs.save()
         if self.failed and self.left:
             self.complain(f"{len(self.left)} runs that need one that failed were not begun", "red")
         self.tell("end", done=self.done, failed=len(self.failed), left=len(self.left))
@@ -173,10 +175,11 @@ class Board:
         event = self.running.get(name)
         if event is not None and event.progress and event.progress.seconds_left is not None:
             return event.progress.seconds_left
-        expected = self.durations.expect(name)
-        if event is None or expected is None:
-            return expected
-        return max(0.0, expected - (time.monotonic() - self.since[name]))
+        expected = self.costs.expect(name)
+        if expected is None:
+            return None
+        since = 0.0 if event is None else time.monotonic() - self.since[name]
+        return max(0.0, expected.seconds - since)
 
     def say(self, text: str, style: str = "") -> None:
         if self.console.is_terminal:
@@ -196,7 +199,7 @@ class Board:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event}
         line |= {"run": name} if name else {}
         state = {"done": self.done, "running": len(self.running), "of": self.total}
-        with EVENTS.open("a", encoding="utf-8") as file:
+        with suppress(OSError), EVENTS.open("a", encoding="utf-8") as file:  # the disk may be full
             file.write(json.dumps(line | content | {"sweep": state}) + "\n")
 
 

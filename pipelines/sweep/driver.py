@@ -4,10 +4,12 @@ It alone talks to DVC, and holds DVC's lock, so that no other DVC starts the sam
 one writer, and is afterwards as ``dvc repro`` would have written it.
 """
 
+import errno
+import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from deeplab_bench.runtime.signals import EndRequest, noted_end_request
 from pipelines.dvc_runs import (
@@ -32,7 +34,13 @@ WORTH = 20
 FIRST_WRITING_SECONDS = 1.0
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
 END = "the runs under way are asked to end; press Ctrl-C again to end at once"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WAITING = "make room on the disk, and the sweep goes on; what is done is not lost"
+ROOM_SECONDS = 5.0
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
+
+
+T = TypeVar("T")
 
 
 class TaskMaker(Protocol):
@@ -110,7 +118,7 @@ class Driver:
             try:
                 self.take(self.engine.stop())
             finally:
-                record(self.unrecorded)
+                self.with_room(lambda: record(self.unrecorded))
                 self.board.end()
         return not self.board.failed
 
@@ -129,7 +137,7 @@ class Driver:
             self.stale.remove(run)
             try:
                 self.engine.check(self.tasks.find_needs(run))
-                if prepare(run):
+                if self.with_room(lambda: prepare(run)):
                     self.finish(run)
                     continue
             except (DVCError, EngineError) as error:
@@ -176,7 +184,7 @@ class Driver:
     def finish(self, run: Any, ended: Ended | None = None) -> None:
         """Take the outputs of a run that has ended well; without ``ended``, those of the cache."""
         try:
-            take_outputs(run)
+            self.with_room(lambda: take_outputs(run))
         except DVCError as error:
             self.board.fail(run.addressing, str(error))
             return
@@ -196,10 +204,28 @@ class Driver:
     def record_what_is_worth_it(self) -> None:
         if self.unrecorded_seconds > WORTH * self.writing_seconds:
             started = time.monotonic()
-            record(self.unrecorded)
+            self.with_room(lambda: record(self.unrecorded))
             self.writing_seconds = time.monotonic() - started
             self.unrecorded.clear()
             self.unrecorded_seconds = 0.0
+
+    def with_room(self, work: Callable[[], T]) -> T:
+        """Do what needs room on the disk. If it is full, wait until somebody has made room.
+
+        Raises:
+            OSError: the disk is full, and a signal has asked for the end.
+        """
+        said = False
+        while True:
+            try:
+                return work()
+            except OSError as error:
+                if error.errno not in FULL or self.end.number is not None:
+                    raise
+                if not said:
+                    self.board.complain(f"error: {os.strerror(error.errno)}: {WAITING}", "red")
+                    said = True
+            time.sleep(ROOM_SECONDS)
 
 
 def is_alone(run: Any) -> bool:

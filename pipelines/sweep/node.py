@@ -9,21 +9,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from deeplab_bench.errors import TRY_AGAIN
+from deeplab_bench.writing import describe_lack_of_room
 from pipelines.sweep.store import Store, digest_file
 from pipelines.sweep.task import Ended, Event, Progress, Running, Task
-from pipelines.warm import OUT_OF_MEMORY, die_with_parent
+from pipelines.warm import ADDRESS, OUT_OF_MEMORY, die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("logs")
 POLL_SECONDS = 0.5
+MEMORY_SECONDS = 5.0  # between measurements, which take some milliseconds
 END_SECONDS = 60.0  # a training ends after its step, and saves what it has
 TAIL_LINES = 20
 TAIL_BYTES = 1 << 14
+LOG_BYTES = 1 << 16
 CODE = ("deeplab_bench", "pipelines")
 LOCK = "requirements.lock"
 COUNTED = ("numpy", "torch", "torchvision")  # packages that compute the results
@@ -52,9 +58,11 @@ def run(
     log = get_log(task)
     started = time.monotonic()
     process = start(task, log, {} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
+    memory = Memory(process.pid)
     try:
         yield Running(task.name, node, gpus or "")
         while not has_ended(process) and not should_end():
+            memory.measure()
             if store is not None:
                 store.offer_snapshots(task)
             yield Running(task.name, node, gpus or "", read_progress(log))
@@ -67,7 +75,41 @@ def run(
         files = store.offer(Path(task.folder), task.outputs)
     seconds = time.monotonic() - started
     status = None if process.returncode == TRY_AGAIN else process.returncode
-    yield Ended(task.name, node, status, seconds, describe_end(process, log, seconds), files=files)
+    said = describe_end(process, log, seconds)
+    yield Ended(task.name, node, status, seconds, said, memory_mib=memory.most_mib, files=files)
+
+
+class Memory:
+    """The most memory that a process and its children have had at once, ``most_mib``.
+
+    It is None if it was never measured: a run was too short, or it is a warm process that does the
+    work.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self.most_mib: int | None = None
+        self.measured_at = time.monotonic()
+
+    def measure(self) -> None:
+        """Measure, if the last time is long enough ago."""
+        if ADDRESS in os.environ or time.monotonic() - self.measured_at < MEMORY_SECONDS:
+            return
+        self.measured_at = time.monotonic()
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self.process)
+            processes = [parent, *parent.children(recursive=True)]
+            mebibytes = sum(map(count_bytes, processes)) >> 20
+            self.most_mib = max(mebibytes, self.most_mib or 0)
+
+
+def count_bytes(process: psutil.Process) -> int:
+    """Count the memory of a process; of what several have in common, its share."""
+    try:
+        memory = process.memory_full_info()
+    except psutil.Error:  # it has ended
+        return 0
+    return getattr(memory, "pss", memory.uss)
 
 
 def open_store(task: Task) -> Store | None:
@@ -209,7 +251,8 @@ def describe_end(process: "subprocess.Popen[bytes]", log: Path, seconds: float) 
         hint = f" ({OUT_OF_MEMORY})" if status == -signal.SIGKILL else ""
         how = f"was ended by {signal.Signals(-status).name}{hint}"
     said = f"{how} after {seconds:.1f} s. The end of {LOGS / log.name}:"
-    return "\n".join([said, *read_tail(log)])
+    lack = describe_lack_of_room(log.parent, LOG_BYTES)  # then the log says nothing
+    return "\n".join([said, *read_tail(log), *([lack] if lack else [])])
 
 
 def read_tail(log: Path) -> list[str]:

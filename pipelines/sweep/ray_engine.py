@@ -213,12 +213,18 @@ def get_resources(needs: Needs) -> dict[str, float]:
 
 
 def get_options(needs: Needs) -> dict[str, Any]:
-    """Return the options of a Ray task. A task that measures a machine takes all its cores."""
+    """Return the options of a Ray task. A task that measures a machine takes all its cores.
+
+    Memory that is only expected keeps no task from the largest machine.
+    """
     wanted = get_resources(needs)
     cpus = wanted["CPU"]
+    fitting = [m["Resources"] for m in list_machines() if m["Resources"].get("CPU", 0) >= cpus]
     if needs.alone:
-        fitting = [m["Resources"] for m in list_machines() if m["Resources"].get("CPU", 0) >= cpus]
         cpus = max((machine["CPU"] for machine in fitting), default=cpus)
+    if needs.memory_mib is None and needs.expected_memory_mib is not None:
+        most = max((machine.get("memory", 0) for machine in fitting), default=0)
+        wanted["memory"] = min(needs.expected_memory_mib * 2**20, most)
     options = {"num_cpus": cpus, "num_gpus": wanted.get("GPU", 0)}
     return options | ({"memory": wanted["memory"]} if "memory" in wanted else {})
 

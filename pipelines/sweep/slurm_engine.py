@@ -22,9 +22,11 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, JobPaths
 
 from deeplab_bench.settings.cluster import SHARED, Cluster
+from deeplab_bench.writing import describe_lack_of_room
 from pipelines.stages import STAGES
 from pipelines.sweep import node
 from pipelines.sweep.engine import EngineError
+from pipelines.sweep.node import LOG_BYTES
 from pipelines.sweep.slurm_job import Job, read_report
 from pipelines.sweep.task import Ended, Event, Needs, Running, Task
 
@@ -388,6 +390,9 @@ def describe_loss(one: Submitted, state: State) -> Ended:
         return Ended(name, machine, 1, 0.0, said)
     if state.name == GONE:
         return Ended(name, machine, None, 0.0, f"{job} has left the queue without a result")
+    lack = describe_lack_of_room(Path(), LOG_BYTES)
+    if lack is not None:  # a job that cannot report has failed for that reason, and would again
+        return Ended(name, machine, 1, 0.0, f"{job} has ended as {state.name}: {lack}")
     log = JobPaths(FOLDER, job_id=one.job).stdout
     last = f": {node.read_tail(log)[-1]}" if state.name == "FAILED" and log.exists() else ""
     return Ended(name, machine, None, 0.0, f"{job} on {machine} has ended as {state.name}{last}")

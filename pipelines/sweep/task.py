@@ -13,13 +13,15 @@ class Needs:
     """What a task asks a machine for.
 
     A task has ``nodes`` machines with ``processes`` processes each; ``cpus`` and ``gpus`` are of a
-    process, ``memory_mib`` and ``hours`` are limits of a machine. A task that is ``alone`` measures
-    the machine, and so has it for itself.
+    process, ``memory_mib`` and ``hours`` are limits of a machine. ``expected_memory_mib`` is what
+    it will probably need of a machine, so that not too many share one. A task that is ``alone``
+    measures the machine, and so has it for itself.
     """
 
     cpus: int = 1
     gpus: int = 0
     memory_mib: int | None = None
+    expected_memory_mib: int | None = None
     hours: float | None = None
     alone: bool = False
     nodes: int = 1
@@ -97,8 +99,9 @@ class Ended:
     """A task has ended.
 
     ``status`` is its exit status. It is None if the machine was lost or has refused the task,
-    which another machine may still do. ``said`` is why, or the end of its log. ``files`` has the
-    digests of its outputs by path, if they are in a store.
+    which another machine may still do. ``said`` is why, or the end of its log. ``memory_mib`` is
+    the most memory that its processes had at once, if this was measured. ``files`` has the digests
+    of its outputs by path, if they are in a store.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Ended:
     seconds: float
     said: str = ""
     refused: bool = False
+    memory_mib: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,6 +1,6 @@
 """Tasks: what a run of DVC is for a machine."""
 
-import os
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,10 +11,12 @@ from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.cluster import SHARED
 from deeplab_bench.settings.sweep import SweepParams
 from pipelines.stages import STAGES
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.store import Store, digest_file
 from pipelines.sweep.task import Ended, Needs, Task
 
 MIB_PER_GIB = 1024
+MARGIN = 1.25  # of memory, as a run with another seed may need some more
 DATA = "data/"  # every machine has its own
 
 
@@ -24,11 +26,11 @@ class Tasks:
     ``code`` is the digest that the code of a machine must have; None if it is the driver's own.
     """
 
-    def __init__(self, params: SweepParams, code: str | None) -> None:
-        self.params, self.code = params, code
+    def __init__(self, params: SweepParams, code: str | None, costs: RunCosts) -> None:
+        self.params, self.code, self.costs = params, code, costs
 
     def find_needs(self, run: Any) -> Needs:
-        return find_needs(self.params, run.addressing)
+        return find_needs(self.params, self.costs, run.addressing)
 
     def make(self, run: Any) -> Task:
         return Task(
@@ -51,8 +53,10 @@ class StoreTasks(Tasks):
     Only stages that compute with a network run there, in the folder ``cluster.folder``.
     """
 
-    def __init__(self, params: SweepParams, code: str | None, config: Mapping[str, Any]) -> None:
-        super().__init__(params, code)
+    def __init__(
+        self, params: SweepParams, code: str | None, costs: RunCosts, config: Mapping[str, Any]
+    ) -> None:
+        super().__init__(params, code, costs)
         self.config, self.store = config, Store(config)
 
     def make(self, run: Any) -> Task:
@@ -74,7 +78,7 @@ class StoreTasks(Tasks):
         self.store.fetch(Path.cwd(), ended.files)
 
 
-def open_tasks(params: SweepParams, code: str | None) -> Tasks:
+def open_tasks(params: SweepParams, code: str | None, costs: RunCosts) -> Tasks:
     """Return what makes the tasks of a sweep, as ``cluster.files`` says.
 
     Raises:
@@ -82,7 +86,7 @@ def open_tasks(params: SweepParams, code: str | None) -> Tasks:
     """
     name = params.cluster.files
     if code is None or name == SHARED:
-        return Tasks(params, code)
+        return Tasks(params, code, costs)
     from dvc.config import Config
 
     config = Config.from_cwd()
@@ -92,24 +96,26 @@ def open_tasks(params: SweepParams, code: str | None) -> Tasks:
             f"cluster.files {name!r} is neither `shared` nor a DVC remote (there are: {known}): "
             f"add it with `dvc remote add {name} URL`"
         )
-    return StoreTasks(params, code, config["remote"][name])
+    return StoreTasks(params, code, costs, config["remote"][name])
 
 
-def find_needs(params: SweepParams, run: str) -> Needs:
+def find_needs(params: SweepParams, costs: RunCosts, run: str) -> Needs:
     """Find out what a run, such as ``train@quick-aspp-0``, asks a machine for."""
     stage, _, names = run.partition("@")
     profile = params.profile.get(names.partition("-")[0]) if stage in STAGES else None
     if profile is None:
         return Needs()
     known, resources = STAGES[stage], profile.resources
-    cpus = resources.cpus or profile.process.threads or os.cpu_count() or 1
+    cpus = resources.cpus or profile.process.threads or 1
     if not known.network:
         return Needs(cpus=cpus)
-    memory = resources.memory_gib
+    memory, cost = resources.memory_gib, costs.expect(run)
+    expected = None if cost is None or cost.memory_mib is None else cost.memory_mib * MARGIN
     return Needs(
         cpus=cpus,
         gpus=resources.gpus,
         memory_mib=None if memory is None else round(memory * MIB_PER_GIB),
+        expected_memory_mib=None if expected is None else math.ceil(expected),
         hours=resources.hours,
         alone=known.cold,
         nodes=resources.nodes if known.distributed else 1,

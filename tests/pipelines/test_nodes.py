@@ -31,10 +31,12 @@ from pipelines.repro import open_engine
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.node import digest_software
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.tasks import Tasks
 params = load_sweep_params()
 with open_engine(params, sys.argv[1], jobs=0) as engine:
-    sys.exit(not sweep(engine, Tasks(params, digest_software()), Board()))
+    costs = RunCosts()
+    sys.exit(not sweep(engine, Tasks(params, digest_software(), costs), Board(costs)))
 """
 
 

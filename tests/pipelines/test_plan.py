@@ -25,6 +25,7 @@ from deeplab_bench.settings.params import Params
 from deeplab_bench.timing import costs, steps
 from deeplab_bench.timing.steps import Step
 from pipelines import plan
+from pipelines.sweep.run_costs import RunCost
 
 PARAMS = """\
 run:
@@ -155,12 +156,29 @@ def test_what_is_due_is_counted_by_stage() -> None:
 def test_hours_due_are_those_of_the_runs_that_dvc_names(params: Params) -> None:
     (plain,) = costs.list_cases(params, "toy", "plain")
     found = {plain.key: Step(seconds=1800.0, batch_size=2, peak_memory_mib=None)}
-    text = plan.format_plan(params, "toy", ["plain"], found, ["train@toy-plain-1"])
-    assert "3.00 h of training in all, 1.50 h due" in text
-    assert "3.00 h of training in all, 0.00 h due" in plan.format_plan(
-        params, "toy", ["plain"], found, []
-    )
-    assert "3.00 h due" in plan.format_plan(params, "toy", ["plain"], found, None)
+    for due, hours in ((["train@toy-plain-1"], "1.50"), ([], "0.00"), (None, "3.00")):
+        training = plan.compute_training_costs(params, "toy", ["plain"], found, due)
+        text = plan.format_plan(params, "toy", ["plain"], training, due)
+        assert f"3.00 h of training in all, {hours} h due" in text
+
+
+@pytest.mark.parametrize(("on_cpu", "memory"), [(True, 1536), (False, None)])
+def test_the_driver_is_told_what_a_training_costs(
+    params: Params, on_cpu: bool, memory: int | None
+) -> None:
+    """Check that phases are added up, and that a model whose steps are unknown is left out."""
+    first, second = costs.list_cases(params, "toy", "phased")
+    found = {
+        first.key: Step(seconds=2.0, batch_size=2, peak_memory_mib=1000.0),
+        second.key: Step(seconds=3.0, batch_size=2, peak_memory_mib=1535.5),
+    }
+    models = ["phased", "wide"]
+    training = plan.compute_training_costs(params, "toy", models, found, None)
+    expected = RunCost(3 * 2.0 + 5 * 3.0, memory)
+    assert plan.list_run_costs(params, "toy", training, on_cpu) == {
+        "train@toy-phased-0": expected,
+        "train@toy-phased-1": expected,
+    }
 
 
 # Sizes

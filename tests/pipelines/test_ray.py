@@ -32,6 +32,7 @@ from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.node import digest_software
 from pipelines.sweep.ray_engine import RayEngine
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.task import Needs
 from pipelines.sweep.tasks import StoreTasks, Tasks
 from types import SimpleNamespace
@@ -47,9 +48,10 @@ class OurTasks(StoreTasks if remote else Tasks):
 try:
     engine = RayEngine(cluster, sys.argv[1], None)
     code = os.environ.get("CODE") or digest_software()
+    costs = RunCosts()
     parameters = SimpleNamespace(cluster=cluster)
-    tasks = OurTasks(parameters, code, *([{"url": remote}] if remote else []))
-    sys.exit(not sweep(engine, tasks, Board()))
+    tasks = OurTasks(parameters, code, costs, *([{"url": remote}] if remote else []))
+    sys.exit(not sweep(engine, tasks, Board(costs)))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -188,6 +190,27 @@ def test_what_no_machine_is_large_enough_for_is_named(project: Path, cluster: An
         "2 machines with at most 1 cores, 0 GPUs, "
     ) in done.stderr
     assert "train@a" not in dvc(project, "status")
+
+
+@pytest.mark.parametrize(
+    ("needs", "memory"),
+    [
+        (Needs(), None),
+        (Needs(memory_mib=3), 3 << 20),
+        (Needs(memory_mib=3, expected_memory_mib=2), 3 << 20),
+        (Needs(expected_memory_mib=2), 2 << 20),
+        (Needs(expected_memory_mib=9), 5 << 20),
+        (Needs(cpus=2, expected_memory_mib=9), 4 << 20),
+    ],
+)
+def test_expected_memory_keeps_no_task_from_the_largest_machine(
+    needs: Needs, memory: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.sweep import ray_engine
+
+    machines = [{"CPU": 1, "memory": 5 << 20}, {"CPU": 2, "memory": 4 << 20}]
+    monkeypatch.setattr(ray_engine, "list_machines", lambda: [{"Resources": m} for m in machines])
+    assert ray_engine.get_options(needs).get("memory") == memory
 
 
 def test_machines_with_other_code_are_refused(project: Path, cluster: Any) -> None:

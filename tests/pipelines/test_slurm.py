@@ -27,11 +27,12 @@ from deeplab_bench.settings.cluster import Cluster
 from pipelines.sweep import driver, slurm_engine
 from pipelines.sweep.board import Board
 from pipelines.sweep.local import LocalEngine
+from pipelines.sweep.run_costs import RunCosts
 from stub_pipeline import StubTasks
 slurm_engine.ASK_SECONDS = 0.5
 engine = LocalEngine(3, []) if sys.argv[1] == "local" else slurm_engine.SlurmEngine(Cluster(), None)
 try:
-    sys.exit(not driver.sweep(engine, StubTasks(), Board()))
+    sys.exit(not driver.sweep(engine, StubTasks(), Board(RunCosts())))
 finally:
     engine.close()
 """

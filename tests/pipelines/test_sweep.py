@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,10 +21,16 @@ from stub_pipeline import (
     wait_for,
 )
 
+from deeplab_bench.settings.blocks import ParamsError
+from deeplab_bench.settings.cluster import Resources
 from deeplab_bench.settings.process import Process
+from deeplab_bench.settings.sweep import SweepParams, SweepProfile, SweepRun
 from pipelines import repro
 from pipelines.sweep import node
 from pipelines.sweep.local import list_gpus
+from pipelines.sweep.run_costs import RunCost, RunCosts
+from pipelines.sweep.task import Ended, Needs, Task
+from pipelines.sweep.tasks import find_needs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +40,7 @@ from deeplab_bench.errors import UserError
 from pipelines.sweep import driver
 from pipelines.sweep.board import Board
 from pipelines.sweep.local import LocalEngine, list_gpus
+from pipelines.sweep.run_costs import RunCosts
 from stub_pipeline import StubTasks
 driver.WORTH = float(os.environ.get("WORTH", 20))
 engine = LocalEngine(int(sys.argv[1]), list_gpus())
@@ -50,7 +58,7 @@ if "INTERRUPTED" in os.environ:
     owner, _, name = os.environ["INTERRUPTED"].partition(".")
     interrupt_in({"engine": engine, "driver": driver}[owner], name)
 try:
-    sys.exit(not driver.sweep(engine, StubTasks(), Board()))
+    sys.exit(not driver.sweep(engine, StubTasks(), Board(RunCosts())))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -211,6 +219,51 @@ def test_an_interruption_comes_between_two_steps(project: Path, inside: str) -> 
     assert "train@c" in said
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Make a project on a disk of 8 MiB, which only the superuser can."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a disk here")
+    make_project(disk)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+FILLER = "head -c 9000000 /dev/zero > filler 2>/dev/null"
+
+
+def test_a_full_disk_is_named(small_disk: Path) -> None:
+    """Check that a stage which the full disk ended says why, though its log could not."""
+    script = (small_disk / "train.sh").read_text(encoding="utf-8")
+    fill = f'[ "$1" = b ] && {FILLER}; sleep 1; echo "no room" || exit 9\n'
+    (small_disk / "train.sh").write_text(fill + script, encoding="utf-8")
+    done = run(small_disk, jobs=1, WORTH="0.1")
+    assert done.returncode == 1
+    assert "error: train@b: exited with 9 after " in done.stderr
+    assert "the disk is full: 65536 more bytes are needed, 0 are free" in done.stderr
+
+
+def test_a_sweep_waits_for_room_on_a_full_disk(small_disk: Path) -> None:
+    """Check that runs which ended well on a full disk are recorded as soon as there is room."""
+    script = (small_disk / "train.sh").read_text(encoding="utf-8")
+    fill = f'head -c 100000 /dev/zero >> weights-$1; [ "$1" = b ] && {FILLER}; true\n'
+    (small_disk / "train.sh").write_text(script + fill, encoding="utf-8")
+    with start(small_disk, stderr=subprocess.PIPE, WORTH="0.1") as process:
+        assert process.stderr is not None
+        said = process.stderr.readline().decode()
+        assert said == (
+            "error: No space left on device: make room on the disk, and the sweep goes on; what is "
+            "done is not lost\n"
+        )
+        (small_disk / "filler").unlink()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""
+    assert dvc(small_disk, "status") == "Data and pipelines are up to date.\n"
+
+
 def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
     """Check what is recorded while a run is still running. The lock of DVC is free afterwards."""
     with start(project, SLOW="c", WORTH="0.1") as process:
@@ -250,13 +303,15 @@ def test_another_dvc_is_refused_meanwhile(project: Path) -> None:
     assert done.stderr.startswith("error: Unable to acquire lock.")
 
 
-def start(project: Path, **settings: str) -> "subprocess.Popen[bytes]":
+def start(
+    project: Path, stderr: int = subprocess.DEVNULL, **settings: str
+) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-c", REPRODUCE, "2"],
         cwd=project,
         env=get_environment(**settings),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         # A shell lets its background processes ignore Ctrl-C, and theirs inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -280,6 +335,60 @@ def test_cores_are_shared_by_the_threads_of_the_profile(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     processes = [Process(threads=threads), Process(threads=1)]
     assert repro.count_default_jobs(processes, list_gpus()) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not tell shares of memory")
+def test_memory_that_two_processes_share_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "MEMORY_SECONDS", 0.0)
+    monkeypatch.delenv("DEEPLAB_BENCH_WARM", raising=False)
+    script = "import os, time; mine = b'1' * (200 << 20); os.fork(); time.sleep(1.5)"
+    task = Task("train@toy-fcn-0", (sys.executable, "-c", script), str(tmp_path), None)
+    *_, ended = node.run(task)
+    assert isinstance(ended, Ended)
+    assert ended.status == 0
+    assert ended.memory_mib is not None
+    assert 200 <= ended.memory_mib < 300
+
+
+def test_what_a_warm_process_needs_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "MEMORY_SECONDS", 0.0)
+    monkeypatch.setenv("DEEPLAB_BENCH_WARM", "somewhere")
+    *_, ended = node.run(Task("train@toy-fcn-0", ("sleep", "1"), str(tmp_path), None))
+    assert isinstance(ended, Ended)
+    assert ended.memory_mib is None
+
+
+def test_a_stage_asks_for_what_its_profile_says_and_for_the_memory_of_before(
+    tmp_path: Path,
+) -> None:
+    costs = RunCosts(tmp_path / "measured", tmp_path / "planned")
+    costs.add("train@toy-fcn-0", RunCost(10, 1000))
+    resources = Resources(gpus=1, cpus=4, memory_gib=2)
+    profiles = {
+        "toy": SweepProfile(process=Process(threads=3)),
+        "full": SweepProfile(resources=resources),
+    }
+    params = SweepParams(run=SweepRun(profiles=("toy",)), profile=profiles)
+    assert find_needs(params, costs, "train@toy-fcn-1") == Needs(cpus=3, expected_memory_mib=1250)
+    assert find_needs(params, costs, "train@full-fcn-1") == Needs(4, 1, 2048)
+    assert find_needs(params, costs, "report@toy") == Needs(cpus=3)
+
+
+def test_a_profile_must_say_how_many_cores_a_stage_has_on_a_cluster() -> None:
+    profiles = {
+        "threads": SweepProfile(process=Process(threads=1)),
+        "cpus": SweepProfile(resources=Resources(cpus=4)),
+        "neither": SweepProfile(),
+    }
+    run = SweepRun(profiles=("threads", "cpus"))
+    repro.require_cores(SweepParams(run=run, profile=profiles))
+    run = SweepRun(profiles=("threads", "neither"))
+    with pytest.raises(ParamsError, match=r"set profile\.neither\.resources\.cpus"):
+        repro.require_cores(SweepParams(run=run, profile=profiles))
 
 
 def test_the_tail_of_a_log_has_the_last_state_of_a_bar(tmp_path: Path) -> None:

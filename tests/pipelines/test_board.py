@@ -1,0 +1,95 @@
+"""Tests of what a sweep shows: how long it still takes, from what runs have cost or will cost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.sweep import run_costs
+from pipelines.sweep.board import EVENTS, Board
+from pipelines.sweep.run_costs import RunCost, RunCosts
+from pipelines.sweep.task import Ended, Progress, Running
+
+TRAININGS = ("train@toy-fcn-0", "train@toy-fcn-1", "train@toy-aspp-0")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_board(*names: str) -> Board:
+    board = Board(RunCosts())
+    board.begin(names)
+    return board
+
+
+def finish(board: Board, name: str, seconds: float, memory_mib: int | None = None) -> None:
+    board.update(Running(name, "machine"))
+    board.finish(name, Ended(name, "machine", 0, seconds, memory_mib=memory_mib))
+
+
+def test_a_run_costs_what_it_did_before_or_what_runs_like_it_do() -> None:
+    costs = RunCosts()
+    assert costs.expect("train@toy-fcn-0") is None
+    costs.add("train@toy-fcn-0", RunCost(10, 500))
+    costs.add("train@toy-fcn-1", RunCost(20, 700))
+    costs.add("train@toy-aspp-0", RunCost(60))
+    assert costs.expect("train@toy-fcn-1") == RunCost(20, 700)
+    assert costs.expect("train@toy-fcn-2") == RunCost(15, 700)
+    assert costs.expect("train@toy-aspp-2") == RunCost(60)
+    assert costs.expect("train@toy-psp-0") == RunCost(30, 700)
+    assert costs.expect("evaluate@toy-plain-fcn-0") is None
+
+
+def test_a_plan_goes_before_other_models_and_behind_other_seeds() -> None:
+    planned = {"train@toy-fcn-1": RunCost(100, 900), "train@toy-aspp-0": RunCost(200)}
+    run_costs.write(run_costs.PLANNED, planned)
+    costs = RunCosts()
+    assert costs.expect("train@toy-fcn-1") == RunCost(100, 900)
+    costs.add("train@toy-fcn-0", RunCost(10))
+    assert costs.expect("train@toy-fcn-1") == RunCost(10)
+    assert costs.expect("train@toy-aspp-0") == RunCost(200)
+
+
+def test_costs_are_kept_for_the_next_sweep() -> None:
+    board = make_board("train@toy-fcn-0")
+    finish(board, "train@toy-fcn-0", 12.34, 512)
+    board.end()
+    assert RunCosts().expect("train@toy-fcn-0") == RunCost(12.3, 512)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"train@toy-fcn-0": 12.0}', "[]"])
+def test_a_damaged_file_counts_as_none(content: str) -> None:
+    run_costs.MEASURED.parent.mkdir()
+    run_costs.MEASURED.write_text(content, encoding="utf-8")
+    assert RunCosts().expect("train@toy-fcn-0") is None
+
+
+def test_the_time_left_is_shared_by_what_runs_at_once() -> None:
+    run_costs.write(run_costs.PLANNED, {name: RunCost(600) for name in TRAININGS})
+    board = make_board(*TRAININGS)
+    assert board.describe_left() == "30 min left"
+    for name in TRAININGS[:2]:
+        progress = Progress(10, 100, "step", 300.0, {})
+        board.update(Running(name, "machine", progress=progress))
+    assert board.describe_left() == "10 min left"  # (300 + 300 + 600) / 2 seconds
+
+
+def test_a_time_that_is_known_in_part_says_so() -> None:
+    board = make_board(*TRAININGS, "report@toy")
+    assert board.describe_left() == "time left unknown"
+    finish(board, TRAININGS[0], 30.0)
+    assert board.describe_left() == "at least 60 s left"
+
+
+def test_events_are_lines_of_json() -> None:
+    board = make_board("train@toy-fcn-0", "train@toy-aspp-0")
+    finish(board, "train@toy-fcn-0", 12.0)
+    board.fail("train@toy-aspp-0", "exited with 1")
+    board.end()
+    events = [json.loads(line) for line in EVENTS.read_text(encoding="utf-8").splitlines()]
+    assert [event["event"] for event in events] == ["begin", "running", "done", "failed", "end"]
+    assert events[2]["seconds"] == 12.0
+    assert events[3]["said"] == "exited with 1"
+    assert events[4]["sweep"] == {"done": 1, "running": 0, "of": 2}
