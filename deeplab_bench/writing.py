@@ -1,11 +1,14 @@
 """Atomic writing of files. A file is written completely or not at all."""
 
+import errno
 import io
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def describe_lack_of_room(folder: Path, needed_bytes: int) -> str | None:

@@ -4,6 +4,7 @@ DVC is imported in the functions, as the stages run without it.
 """
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -21,9 +22,11 @@ from ruamel.yaml.error import YAMLError
 from deeplab_bench.errors import UserError
 from deeplab_bench.writing import write_bytes
 from pipelines.sweep.node import put_python_first
+from pipelines.sweep.task import get_profile
 
 LOCK_FILE = Path("dvc.lock")
 ROOM_BYTES = 1 << 20  # for new entries
+READERS = Path(".dvc/tmp/rwlock")
 WHOLE = Path(".dvc/tmp/dvc.lock.whole")  # the last one that could be read
 
 
@@ -82,7 +85,20 @@ def locked_repository() -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # its progress would mix with ours
     with say_errors_of_dvc(), Repo() as repo, lock_repo(repo):
+        remove_damaged_list()
         yield repo
+
+
+def remove_damaged_list() -> None:
+    """Remove DVC's list of who reads and writes which file, if a kill has cut it off.
+
+    DVC would refuse to work.
+    """
+    if READERS.is_file():
+        try:
+            json.loads(READERS.read_bytes())
+        except ValueError:
+            READERS.unlink()
 
 
 @contextmanager
@@ -130,6 +146,12 @@ def take_outputs(run: Any) -> None:
         # As `dvc repro` does: its cache of runs has only those whose outputs are all in the cache.
         run.save(run_cache=all(out.use_cache for out in run.outs))
         run.commit()
+
+
+def count_output_bytes(run: Any) -> int:
+    """Count the bytes of the outputs of a run that DVC copies into its cache."""
+    paths = [Path(output.def_path) for output in run.outs if output.use_cache]
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def record(runs: Sequence[Any]) -> None:
@@ -191,8 +213,5 @@ def list_due_runs(profile: str) -> list[str]:
         graph, stale = repo.index.graph, repo.status()
         due = {run for run in graph if run.addressing in stale}
         due = due.union(*(nx.ancestors(graph, run) for run in due))
-        return [run.addressing for run in graph if run in due and belongs_to(run, profile)]
-
-
-def belongs_to(run: Any, profile: str) -> bool:
-    return run.addressing.partition("@")[2].partition("-")[0] == profile
+        names = [run.addressing for run in graph if run in due]
+        return [name for name in names if get_profile(name) == profile]

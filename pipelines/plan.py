@@ -1,15 +1,15 @@
 """Command ``plan``: print what is due and what it costs; nothing is trained.
 
-The plan lists the stages that are due, the downloads, the disk space and the hours of training.
+The plan lists the stages that are due, the downloads, the disk space and the hours of training,
+which it also keeps for ``make repro``, to tell how long that still takes.
 The hours are computed from training steps: timed here, or stored for another device.
 """
 
-import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import pandas as pd
 
@@ -59,16 +59,16 @@ def main(
         profile: list_possible_models(params, profile) if all else params.run.models
         for profile, params in planned.items()
     }
-    found = find_steps(given, chosen, device, save, limit)
+    found, whose = find_steps(given, chosen, device, save, limit)
     expected: dict[str, RunCost] = {}
     for profile, models in chosen.items():
         params = planned[profile]
         due = list_due_runs(profile) if profile in runs else None
-        training = compute_training_costs(params, profile, models, found.steps, due)
+        training = compute_training_costs(params, profile, models, found, due)
         print(format_plan(params, profile, models, training, due))
-        expected |= list_run_costs(params, profile, training, found.on_cpu)
+        expected |= list_run_costs(params, profile, training)
     run_costs.write(run_costs.PLANNED, expected)
-    print(found.whose)
+    print(whose)
 
 
 def pin(planned: Mapping[str, Params], command: Sequence[str]) -> None:
@@ -130,22 +130,15 @@ def format_plan(
     return "\n\n".join(blocks) + "\n"
 
 
-def list_run_costs(
-    params: Params, profile: str, training: pd.DataFrame, on_cpu: bool
-) -> dict[str, RunCost]:
-    """List the costs of trainings whose steps are known, for the driver of ``make repro``.
-
-    The memory of a GPU is not that of the machine, which a driver shares out.
-    """
-    found: dict[str, RunCost] = {}
-    for model, phases in training.groupby("model", sort=False):
-        seconds = 3600 * phases["hours_per_seed"].sum(skipna=False)
-        memory = phases["memory_mib"].max()
-        if math.isfinite(seconds):
-            known = on_cpu and math.isfinite(memory)
-            cost = RunCost(round(seconds, 1), math.ceil(memory) if known else None)
-            found |= {f"train@{profile}-{model}-{seed}": cost for seed in params.run.seeds}
-    return found
+def list_run_costs(params: Params, profile: str, training: pd.DataFrame) -> dict[str, RunCost]:
+    """List the costs of trainings whose steps are known, for the driver of ``make repro``."""
+    phases = training.groupby("model", sort=False)["hours_per_seed"]
+    hours = phases.agg(lambda column: column.sum(skipna=False)).dropna()
+    return {
+        f"train@{profile}-{model}-{seed}": RunCost(round(3600 * spent, 1))
+        for model, spent in hours.items()
+        for seed in params.run.seeds
+    }
 
 
 def format_due(due: Collection[str] | None) -> str:
@@ -194,22 +187,13 @@ def format_table(table: pd.DataFrame) -> str:
     return known.to_markdown(index=False, tablefmt="simple", floatfmt=".3f", missingval="-")
 
 
-class FoundSteps(NamedTuple):
-    """Training steps, by the key of their case, and whose they are."""
-
-    steps: Mapping[str, Step]
-    on_cpu: bool
-    whose: str
-
-
 def find_steps(
     params: Params, chosen: Mapping[str, Sequence[str]], device: str, save: str, limit: float
-) -> FoundSteps:
-    """Load or measure the training steps."""
+) -> tuple[dict[str, Step], str]:
+    """Load or measure the training steps, by the key of their case; say where they are from."""
     if device:
         stored = steps.load(get_steps_file(device))
-        whose = f"Stored steps of {device}, {stored.environment['device']}."
-        return FoundSteps(stored.steps, stored.environment.get("cuda") is None, whose)
+        return stored.steps, f"Stored steps of {device}, {stored.environment['device']}."
     cases = [
         case
         for profile, models in chosen.items()
@@ -221,5 +205,4 @@ def find_steps(
     if save:
         steps.save(get_steps_file(save), found, here)
     kind = "CPU; the hours are this CPU's" if here.type == "cpu" else "GPU"
-    whose = f"Steps timed here, on {get_device_name(here)}, a {kind}."
-    return FoundSteps(found, here.type == "cpu", whose)
+    return found, f"Steps timed here, on {get_device_name(here)}, a {kind}."

@@ -11,7 +11,7 @@ from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.pins import can_pin_instructions, list_pins
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.process import Process
-from deeplab_bench.settings.sweep import SweepParams, load_sweep_params
+from deeplab_bench.settings.sweep import SweepParams, SweepProfile, load_sweep_params
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.engine import Engine
@@ -59,7 +59,8 @@ def main(
         if cluster == SLURM and find_version("torch") is None:
             code = None  # there is no version here that the machines could compare theirs with
         costs = RunCosts()
-        all_is_well = sweep(engine, open_tasks(params, code, costs), Board(costs))
+        tasks = open_tasks(params, code, costs, is_cluster=bool(cluster))
+        all_is_well = sweep(engine, tasks, Board(costs))
     if not all_is_well:
         return 1
     show_results()
@@ -112,12 +113,18 @@ def open_engine(params: SweepParams, cluster: str, jobs: int) -> Iterator[Engine
         from pipelines.sweep.ray_engine import RayEngine
 
         address = None if cluster == AUTO else cluster
-        threads = max(process.threads or 1 for process in processes)
-        engine = RayEngine(params.cluster, address, jobs * threads or None)
+        cores = max(count_cores(params.profile[name]) for name in params.run.profiles)
+        engine = RayEngine(params.cluster, address, jobs * cores or None, jobs or None)
     try:
         yield engine
     finally:
         engine.close()
+
+
+def count_cores(profile: SweepProfile) -> int:
+    """Count the cores of a machine that a stage of a profile asks for."""
+    cores = profile.resources.cpus or profile.process.threads or 1
+    return cores * profile.resources.processes
 
 
 def count_default_jobs(processes: Sequence[Process], gpus: Sequence[str]) -> int:

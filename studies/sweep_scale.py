@@ -54,7 +54,7 @@ class StubTasks(Tasks):
     """Tasks of stages that ask for nothing."""
 
     def __init__(self) -> None:
-        self.code = None
+        self.code, self.is_shared = None, False
 
     def find_needs(self, run: Any) -> Needs:
         return Needs()

@@ -54,10 +54,10 @@ class StubTasks:
     def find_needs(self, run: Any) -> Needs:
         return Needs()
 
-    def make(self, run: Any) -> Task:
+    def make(self, run: Any, needs: Needs) -> Task:
         return Task(run.addressing, ("sh", "-c", f"exec {run.cmd}"), str(Path.cwd()), None)
 
-    def collect(self, ended: Ended) -> None:
+    def collect(self, task: Task, ended: Ended) -> None:
         """Leave the outputs where they are: in the folder of the driver."""
 
 

@@ -25,6 +25,7 @@ LEFT_OUT = {
     "deeplab_bench/results/records.py",
     "deeplab_bench/results/stage_settings.py",
     "deeplab_bench/runtime/environment.py",
+    "deeplab_bench/runtime/signals.py",
     "deeplab_bench/runtime/source.py",
     "deeplab_bench/training/live.py",
     "deeplab_bench/training/snapshots.py",

@@ -6,7 +6,7 @@ A login node need not have torch, without which networks' arguments cannot be ch
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deeplab_bench.errors import describe_first_error
 from deeplab_bench.settings.blocks import ParamsError, require_known
@@ -31,7 +31,7 @@ class SweepProfile(Part):
 class SweepRun(Part):
     """The profiles that run."""
 
-    profiles: tuple[str, ...]
+    profiles: tuple[str, ...] = Field(min_length=1)
 
 
 class SweepParams(Part):

@@ -175,11 +175,10 @@ class Board:
         event = self.running.get(name)
         if event is not None and event.progress and event.progress.seconds_left is not None:
             return event.progress.seconds_left
-        expected = self.costs.expect(name)
-        if expected is None:
-            return None
-        since = 0.0 if event is None else time.monotonic() - self.since[name]
-        return max(0.0, expected.seconds - since)
+        expected = self.costs.expect_seconds(name)
+        if event is None or expected is None:
+            return expected
+        return max(0.0, expected - (time.monotonic() - self.since[name]))
 
     def say(self, text: str, style: str = "") -> None:
         if self.console.is_terminal:

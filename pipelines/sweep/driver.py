@@ -4,16 +4,20 @@ It alone talks to DVC, and holds DVC's lock, so that no other DVC starts the sam
 one writer, and is afterwards as ``dvc repro`` would have written it.
 """
 
-import errno
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from deeplab_bench.errors import UserError, describe_machine_error
 from deeplab_bench.runtime.signals import EndRequest, noted_end_request
+from deeplab_bench.writing import DISK_FULL, describe_lack_of_room
 from pipelines.dvc_runs import (
+    ROOM_BYTES,
     DVCError,
+    count_output_bytes,
     list_recorded_runs,
     locked_repository,
     prepare,
@@ -26,17 +30,17 @@ from pipelines.stages import STAGES
 from pipelines.sweep.board import Board
 from pipelines.sweep.engine import Engine, EngineError
 from pipelines.sweep.node import get_log
-from pipelines.sweep.task import Ended, Event, Needs, Running, Task
+from pipelines.sweep.task import Ended, Event, Needs, Queued, Running, Task
 
 # Writing dvc.lock takes a second of a core or more. It is written as soon as the work that would be
 # lost otherwise took so many times as long; so a training is recorded at once.
 WORTH = 20
 FIRST_WRITING_SECONDS = 1.0
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
-END = "the runs under way are asked to end; press Ctrl-C again to end at once"
-FULL = (errno.ENOSPC, errno.EDQUOT)
-WAITING = "make room on the disk, and the sweep goes on; what is done is not lost"
-ROOM_SECONDS = 5.0
+ENDING = "the runs under way are asked to end; press Ctrl-C again to end at once"
+WAITS = "the sweep waits for it, and what is done is not lost"
+ROOM_SECONDS = 3.0
+POLL_SECONDS = 0.5
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
 
 
@@ -48,9 +52,9 @@ class TaskMaker(Protocol):
 
     def find_needs(self, run: Any) -> Needs: ...
 
-    def make(self, run: Any) -> Task: ...
+    def make(self, run: Any, needs: Needs) -> Task: ...
 
-    def collect(self, ended: Ended) -> None: ...
+    def collect(self, task: Task, ended: Ended) -> None: ...
 
 
 def sweep(engine: Engine, tasks: TaskMaker, board: Board) -> bool:
@@ -65,16 +69,11 @@ def sweep(engine: Engine, tasks: TaskMaker, board: Board) -> bool:
         EngineError: the engine cannot begin or go on.
         SystemExit: a signal has asked for the end.
     """
-    with noted_end_request(lambda: board.complain(END, "yellow")) as end:
+    with noted_end_request(lambda: board.complain(ENDING, "yellow")) as end:
         with locked_repository():  # else another DVC might be writing it
             secure_lock_file()
         with locked_repository() as repo:
-            recorded = list_recorded_runs(repo)
-            try:
-                all_is_well = Driver(repo, engine, tasks, board, end).run()
-            finally:
-                sort_recorded_runs(repo, recorded)
-                secure_lock_file()
+            all_is_well = Driver(repo, engine, tasks, board, end).run()
     if end.number is not None:
         raise SystemExit(128 + end.number)
     return all_is_well
@@ -91,7 +90,8 @@ class Driver:
     def __init__(
         self, repo: Any, engine: Engine, tasks: TaskMaker, board: Board, end: EndRequest
     ) -> None:
-        self.engine, self.tasks, self.board, self.end = engine, tasks, board, end
+        self.repo, self.engine, self.tasks, self.board, self.end = repo, engine, tasks, board, end
+        self.recorded_before = list_recorded_runs(repo)
         self.needed_by: Mapping[Any, Iterable[Any]] = repo.index.graph.pred
         needs: Mapping[Any, Iterable[Any]] = repo.index.graph.succ
         self.waiting = {run: set(needs[run]) for run in repo.index.stages if needs[run]}
@@ -118,8 +118,10 @@ class Driver:
             try:
                 self.take(self.engine.stop())
             finally:
-                self.with_room(lambda: record(self.unrecorded))
-                self.board.end()
+                try:
+                    self.with_room(self.finish_lock_file)
+                finally:
+                    self.board.end()
         return not self.board.failed
 
     def check_ready_runs(self) -> None:
@@ -133,21 +135,32 @@ class Driver:
                 self.release(run)
 
     def begin_stale_runs(self) -> None:
-        while (run := self.choose_next()) is not None:
+        deadline = time.monotonic() + CHECK_SECONDS
+        while self.end.number is None and time.monotonic() < deadline:
+            run = self.choose_next()
+            if run is None:
+                return
             self.stale.remove(run)
             try:
-                self.engine.check(self.tasks.find_needs(run))
-                if self.with_room(lambda: prepare(run)):
+                needs = self.tasks.find_needs(run)
+                self.engine.check(needs)
+                if self.with_room(partial(prepare, run)):
                     self.finish(run)
                     continue
-            except (DVCError, EngineError) as error:
+                task = self.tasks.make(run, needs)
+            except UserError as error:
                 self.board.fail(run.addressing, str(error))
                 continue
-            task = self.tasks.make(run)
-            log = get_log(task)
-            log.unlink(missing_ok=True)
-            self.begun[task.name] = run, task
+            get_log(task).unlink(missing_ok=True)
+            self.submit(run, task)
+
+    def submit(self, run: Any, task: Task) -> None:
+        try:
             self.engine.submit(task)
+        except EngineError as error:
+            self.board.fail(task.name, str(error))
+        else:
+            self.begun[task.name] = run, task
 
     def choose_next(self) -> Any | None:
         """Choose the next run to begin; None if there is none, or no room for it.
@@ -164,27 +177,36 @@ class Driver:
     def take(self, events: Iterable[Event]) -> None:
         """Take what the engine tells."""
         for event in events:
+            if isinstance(event, Queued):
+                self.board.forget(event.name)
+                continue
             if isinstance(event, Running):
                 self.board.update(event)
                 continue
             run, task = self.begun.pop(event.name)
             if event.status == 0:
-                self.tasks.collect(event)
-                self.finish(run, event)
+                self.collect(run, task, event)
             elif self.end.number is not None:
                 self.board.forget(event.name)
             elif event.status is None and self.losses[event.name] < MOST_LOSSES:
                 self.losses[event.name] += 1
                 self.board.lose(event)
-                self.begun[event.name] = run, task
-                self.engine.submit(task)
+                self.submit(run, task)
             else:
                 self.board.fail(event.name, event.said)
+
+    def collect(self, run: Any, task: Task, ended: Ended) -> None:
+        try:
+            self.with_room(lambda: self.tasks.collect(task, ended))
+        except UserError as error:
+            self.board.fail(task.name, str(error))
+        else:
+            self.finish(run, ended)
 
     def finish(self, run: Any, ended: Ended | None = None) -> None:
         """Take the outputs of a run that has ended well; without ``ended``, those of the cache."""
         try:
-            self.with_room(lambda: take_outputs(run))
+            self.with_room(lambda: take_outputs(run), count_output_bytes(run))
         except DVCError as error:
             self.board.fail(run.addressing, str(error))
             return
@@ -209,23 +231,37 @@ class Driver:
             self.unrecorded.clear()
             self.unrecorded_seconds = 0.0
 
-    def with_room(self, work: Callable[[], T]) -> T:
-        """Do what needs room on the disk. If it is full, wait until somebody has made room.
+    def finish_lock_file(self) -> None:
+        record(self.unrecorded)
+        self.unrecorded.clear()
+        sort_recorded_runs(self.repo, self.recorded_before)
+        secure_lock_file()
+
+    def with_room(self, work: Callable[[], T], needed_bytes: int = 0) -> T:
+        """Do what needs room on the disk. If it is full, wait until there is as much as it needs.
 
         Raises:
             OSError: the disk is full, and a signal has asked for the end.
         """
-        said = False
+        has_asked = False
         while True:
             try:
                 return work()
             except OSError as error:
-                if error.errno not in FULL or self.end.number is not None:
+                if error.errno not in DISK_FULL or self.end.number is not None:
                     raise
-                if not said:
-                    self.board.complain(f"error: {os.strerror(error.errno)}: {WAITING}", "red")
-                    said = True
-            time.sleep(ROOM_SECONDS)
+                if not has_asked:
+                    self.board.complain(f"error: {describe_machine_error(error)}: {WAITS}", "red")
+                    has_asked = True
+                self.wait_for_room(needed_bytes + ROOM_BYTES)
+
+    def wait_for_room(self, needed_bytes: int) -> None:
+        """Wait until the disk has room, some seconds at least: a quota does not tell its own."""
+        until = time.monotonic() + ROOM_SECONDS
+        while self.end.number is None and (
+            time.monotonic() < until or describe_lack_of_room(Path(), needed_bytes)
+        ):
+            time.sleep(POLL_SECONDS)
 
 
 def is_alone(run: Any) -> bool:

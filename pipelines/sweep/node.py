@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +18,14 @@ import psutil
 
 from deeplab_bench.errors import TRY_AGAIN
 from deeplab_bench.writing import describe_lack_of_room
-from pipelines.sweep.store import Store, digest_file
-from pipelines.sweep.task import Ended, Event, Progress, Running, Task
+from pipelines.sweep.store import Store, StoreError, digest_file
+from pipelines.sweep.task import Ended, Progress, Running, Task
 from pipelines.warm import ADDRESS, OUT_OF_MEMORY, die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("logs")
 POLL_SECONDS = 0.5
+SHARED_SECONDS = 60.0  # NFS may hide for so long what another machine wrote
 MEMORY_SECONDS = 5.0  # between measurements, which take some milliseconds
 END_SECONDS = 60.0  # a training ends after its step, and saves what it has
 TAIL_LINES = 20
@@ -42,7 +43,7 @@ BAR = re.compile(
 
 def run(
     task: Task, gpus: str | None = None, should_end: Callable[[], bool] = lambda: False
-) -> Iterator[Event]:
+) -> Iterator[Running | Ended]:
     """Run a task, and tell how far it is, until it has ended.
 
     ``gpus`` are those of the machine that it may use; None leaves this as it is. As soon as
@@ -55,6 +56,9 @@ def run(
     if problem is not None:
         yield Ended(task.name, node, None, 0.0, f"{node} {problem}", refused=True)
         return
+    if store is not None:  # the driver removes old outputs in its own folder alone
+        for path in task.outputs:
+            (Path(task.folder) / path).unlink(missing_ok=True)
     log = get_log(task)
     started = time.monotonic()
     process = start(task, log, {} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
@@ -63,13 +67,11 @@ def run(
         yield Running(task.name, node, gpus or "")
         while not has_ended(process) and not should_end():
             memory.measure()
-            if store is not None:
-                store.offer_snapshots(task)
+            offer_snapshots(store, task)
             yield Running(task.name, node, gpus or "", read_progress(log))
     finally:
         end(process)
-        if store is not None:
-            store.offer_snapshots(task)
+        offer_snapshots(store, task)
     files: dict[str, str] = {}
     if store is not None and process.returncode == 0:
         files = store.offer(Path(task.folder), task.outputs)
@@ -120,6 +122,13 @@ def open_store(task: Task) -> Store | None:
     store.fetch(Path(task.folder), task.shipped)
     store.fetch_snapshots(task)
     return store
+
+
+def offer_snapshots(store: Store | None, task: Task) -> None:
+    """Upload the snapshots of a task, if there is a store, and it answers: the task goes on."""
+    if store is not None:
+        with suppress(StoreError):
+            store.offer_snapshots(task)
 
 
 def start(task: Task, log: Path, own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -185,13 +194,28 @@ def find_problem(task: Task) -> str | None:
             "has other code than the driver has begun with, or other versions of Python, numpy or "
             f"torch: install the driver's {LOCK} there, and begin again"
         )
+    if task.is_shared:
+        wait_for_files(folder, task.inputs)
     for path in task.inputs:
         if not (folder / path).exists():
-            return f"lacks {folder / path}: put it there, or set cluster.files to `shared`"
+            remedy = "does it see the driver's disk?" if task.is_shared else "put it there"
+            return f"lacks {folder / path}: {remedy}"
     for path, digest in task.data.items():
         if digest_file(folder / path) != digest:
             return f"has other data, {folder / path}: prepare there what the driver has"
     return None
+
+
+def wait_for_files(folder: Path, paths: Iterable[str]) -> None:
+    """Wait until a shared disk shows this machine what another one wrote, but not for ever."""
+    deadline = time.monotonic() + SHARED_SECONDS
+    while missing := [path for path in paths if not (folder / path).exists()]:
+        if time.monotonic() > deadline:
+            return
+        for path in missing:
+            with suppress(OSError):  # reading a folder makes NFS ask for what is new
+                list((folder / path).parent.iterdir())
+        time.sleep(POLL_SECONDS)
 
 
 @cache
@@ -252,7 +276,7 @@ def describe_end(process: "subprocess.Popen[bytes]", log: Path, seconds: float) 
         how = f"was ended by {signal.Signals(-status).name}{hint}"
     said = f"{how} after {seconds:.1f} s. The end of {LOGS / log.name}:"
     lack = describe_lack_of_room(log.parent, LOG_BYTES)  # then the log says nothing
-    return "\n".join([said, *read_tail(log), *([lack] if lack else [])])
+    return "\n".join([said, *filter(None, [*read_tail(log), lack])])
 
 
 def read_tail(log: Path) -> list[str]:

@@ -24,7 +24,7 @@ from deeplab_bench.settings.cluster import SHARED, Cluster
 from pipelines.sweep import node
 from pipelines.sweep.engine import EngineError
 from pipelines.sweep.local import LocalEngine
-from pipelines.sweep.task import Ended, Event, Needs, Running, Task
+from pipelines.sweep.task import Ended, Event, Needs, Running, Task, get_profile
 from pipelines.sweep.torchrun import add_torchrun
 
 POLL_SECONDS = 0.2
@@ -35,19 +35,26 @@ NOT_SHIPPED = [
     *("/.git", "/.venv", "/.dvc", "/checkpoints", "/data", "/docs", "/logs", "/results", "/tests"),
     *("/benchmarks", "/studies", "__pycache__", "/*.egg-info"),
 ]
-Told = tuple[str, Event]  # the machine's identifier and what it tells
+Told = tuple[str, Running | Ended]  # the machine's identifier and what it tells
 
 
 class RayEngine:
     """Runs tasks on the machines of a Ray cluster.
 
-    Without an ``address`` it starts a Ray on this machine, with ``cpus`` cores.
+    Without an ``address`` it starts a Ray on this machine, with ``cpus`` cores. ``most`` tasks run
+    at a time; without it, as many as there are cores for.
 
     Raises:
         EngineError: nobody listens at the address.
     """
 
-    def __init__(self, cluster: Cluster, address: str | None, cpus: int | None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        address: str | None,
+        cpus: int | None = None,
+        most: int | None = None,
+    ) -> None:
         options: dict[str, Any] = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         if address is not None:
             require_listener(address)
@@ -64,65 +71,68 @@ class RayEngine:
             raise EngineError(
                 f"Ray does not begin at {address or 'this machine'}: {said}"
             ) from None
+        self.most = most
         self.streams = Streams()
-        self.refusals: dict[str, str] = {}  # by the identifier of the machine
+        # What machines have refused, and why, by profile and then by the machine's identifier:
+        # a machine may have the data of one profile alone.
+        self.refusals: dict[str, dict[str, str]] = {}
         self.local = LocalEngine(1)  # for what belongs on the driver's machine
+        self.waiting_here: list[Task] = []
         self.here: set[str] = set()  # what the local engine has not told the end of
 
     def check(self, needs: Needs) -> None:
-        machines = [machine["Resources"] for machine in list_machines()]
-        wanted = get_resources(needs)
-        fitting = [m for m in machines if all(m.get(key, 0) >= n for key, n in wanted.items())]
-        if len(fitting) < needs.nodes:
+        machines = list_machines()
+        if len(list_fitting(machines, needs)) < needs.nodes:
             raise EngineError(
                 f"it needs {needs}, and the cluster has {describe_machines(machines)}: change "
                 "profile.<name>.resources in params.yaml, or add a machine"
             )
 
     def has_room(self) -> bool:
-        return self.local.has_room() and len(self.streams.generators) < sum(
-            m["Resources"].get("CPU", 0) for m in list_machines()
-        )
+        running = len(self.streams.generators)
+        if self.most is not None:
+            return running < self.most
+        cores = sum(machine["Resources"].get("CPU", 0) for machine in list_machines())
+        return running < max(1, cores)  # without a core, `check` says what is missing
 
     def submit(self, task: Task) -> None:
         if task.here:
-            self.here.add(task.name)
-            self.local.submit(task)
+            self.waiting_here.append(task)
             return
+        refusals = self.refusals.get(get_profile(task.name), {})
+        fitting = list_fitting(list_machines(), task.needs)
+        able = [machine for machine in fitting if machine["NodeID"] not in refusals]
+        if len(able) < task.needs.nodes:
+            raise EngineError(
+                f"no machine of the cluster can go on: {'; '.join(refusals.values())}"
+            )
+        labels = {"ray.io/node-id": f"!in({','.join(refusals)})"} if refusals else {}
         if task.needs.nodes > 1:
             here = NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=False
             )
-            run = run_gang.options(scheduling_strategy=here)
-        else:
-            run = run_task.options(**get_options(task.needs), **self.avoid_refusals())
+            gang = run_gang.options(scheduling_strategy=here)
+            self.streams.generators[task.name] = gang.remote(task, labels)
+            return
+        options = get_options(able, task.needs) | ({"label_selector": labels} if labels else {})
+        run = run_task.options(**options)
         self.streams.generators[task.name] = run.remote(add_torchrun(task))
 
-    def avoid_refusals(self) -> dict[str, Any]:
-        """Return the options that keep a task from machines that have refused one.
-
-        Raises:
-            EngineError: no machine is left.
-        """
-        left = [m for m in list_machines() if m["NodeID"] not in self.refusals]
-        if not left:
-            raise EngineError(
-                f"no machine of the cluster can go on: {'; '.join(self.refusals.values())}"
-            )
-        if not self.refusals:
-            return {}
-        return {"label_selector": {"ray.io/node-id": f"!in({','.join(self.refusals)})"}}
-
     def poll(self) -> list[Event]:
+        if self.waiting_here and self.local.has_room():
+            task = self.waiting_here.pop(0)
+            self.here.add(task.name)
+            self.local.submit(task)
         events = self.local.poll() if self.here else []
         self.here -= {event.name for event in events if isinstance(event, Ended)}
         for machine, event in self.streams.take(POLL_SECONDS):
             events.append(event)
             if isinstance(event, Ended) and event.refused:
-                self.refusals[machine] = event.said
+                self.refusals.setdefault(get_profile(event.name), {})[machine] = event.said
         return events
 
     def stop(self) -> list[Event]:
+        self.waiting_here.clear()
         events = self.local.stop()
         for generator in self.streams.generators.values():
             ray.cancel(generator, force=False)
@@ -192,10 +202,20 @@ def list_machines() -> list[dict[str, Any]]:
     return [machine for machine in ray.nodes() if machine["Alive"]]
 
 
-def describe_machines(machines: Sequence[dict[str, float]]) -> str:
+def list_fitting(machines: Sequence[dict[str, Any]], needs: Needs) -> list[dict[str, Any]]:
+    """List the machines that are large enough for a task."""
+    wanted = get_resources(needs)
+    return [
+        machine
+        for machine in machines
+        if all(machine["Resources"].get(key, 0) >= much for key, much in wanted.items())
+    ]
+
+
+def describe_machines(machines: Sequence[dict[str, Any]]) -> str:
     """Describe the largest of what machines have."""
     cpus, gpus, memory = (
-        max((machine.get(key, 0) for machine in machines), default=0)
+        max((machine["Resources"].get(key, 0) for machine in machines), default=0)
         for key in ("CPU", "GPU", "memory")
     )
     count = "1 machine" if len(machines) == 1 else f"{len(machines)} machines"
@@ -212,20 +232,21 @@ def get_resources(needs: Needs) -> dict[str, float]:
     return wanted
 
 
-def get_options(needs: Needs) -> dict[str, Any]:
-    """Return the options of a Ray task. A task that measures a machine takes all its cores.
+def get_options(machines: Sequence[dict[str, Any]], needs: Needs) -> dict[str, Any]:
+    """Return the options of a Ray task that one of ``machines`` is to run.
 
-    Memory that is only expected keeps no task from the largest machine.
+    A task that measures a machine takes all cores of the largest. Memory that is only expected
+    keeps no task from the machine that has most of it.
     """
     wanted = get_resources(needs)
-    cpus = wanted["CPU"]
-    fitting = [m["Resources"] for m in list_machines() if m["Resources"].get("CPU", 0) >= cpus]
+    resources = [machine["Resources"] for machine in machines]
     if needs.alone:
-        cpus = max((machine["CPU"] for machine in fitting), default=cpus)
+        wanted["CPU"] = max(one["CPU"] for one in resources)
+        resources = [one for one in resources if one["CPU"] == wanted["CPU"]]
     if needs.memory_mib is None and needs.expected_memory_mib is not None:
-        most = max((machine.get("memory", 0) for machine in fitting), default=0)
+        most = max(one.get("memory", 0) for one in resources)
         wanted["memory"] = min(needs.expected_memory_mib * 2**20, most)
-    options = {"num_cpus": cpus, "num_gpus": wanted.get("GPU", 0)}
+    options = {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0)}
     return options | ({"memory": wanted["memory"]} if "memory" in wanted else {})
 
 
@@ -249,14 +270,17 @@ def run_here(task: Task) -> Iterator[Told]:
 
 
 @ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)
-def run_gang(task: Task) -> Generator[Told, None, None]:
-    """Run one training on several machines, under ``torchrun``.
+def run_gang(task: Task, labels: Mapping[str, str]) -> Generator[Told, None, None]:
+    """Run one training on several machines that have some labels, under ``torchrun``.
 
     It tells what the first machine tells. If one of them is lost, all end, and the driver begins
     the training again from its last snapshot.
     """
+    resources, count = get_resources(task.needs), task.needs.nodes
     group = placement_group(
-        [get_resources(task.needs)] * task.needs.nodes, strategy="STRICT_SPREAD"
+        [resources] * count,
+        strategy="STRICT_SPREAD",
+        bundle_label_selector=[dict(labels)] * count if labels else None,
     )
     members: list[Any] = []
     try:
@@ -266,7 +290,7 @@ def run_gang(task: Task) -> Generator[Told, None, None]:
             for rank in range(task.needs.nodes)
         ]
         endpoint = ray.get(find_endpoint.options(scheduling_strategy=places[0]).remote())
-        options = get_options(task.needs)
+        options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
         for rank, place in enumerate(places):
             run = run_member.options(**options, scheduling_strategy=place)
             members.append(run.remote(task, endpoint, rank))

@@ -32,15 +32,6 @@ class Alike:
     runs: int = 0
     memory_mib: int | None = None
 
-    def add(self, cost: RunCost) -> None:
-        self.seconds += cost.seconds
-        self.runs += 1
-        if cost.memory_mib is not None:
-            self.memory_mib = max(cost.memory_mib, self.memory_mib or 0)
-
-    def get_typical(self) -> RunCost:
-        return RunCost(self.seconds / self.runs, self.memory_mib)
-
 
 class RunCosts:
     """The costs of runs, by name, of this sweep and of earlier ones in this folder."""
@@ -54,22 +45,31 @@ class RunCosts:
             self.add(name, cost)
 
     def add(self, name: str, cost: RunCost) -> None:
-        self.measured[name] = cost
+        """Add what a run has cost now. A memory that was not measured stays that of before."""
+        before = self.measured.get(name)
+        memory = [c.memory_mib for c in (cost, before) if c and c.memory_mib is not None]
+        self.measured[name] = RunCost(cost.seconds, memory[0] if memory else None)
         for kind in list_kinds(name):
-            self.alike.setdefault(kind, Alike()).add(cost)
+            alike = self.alike.setdefault(kind, Alike())
+            alike.seconds += cost.seconds - (before.seconds if before else 0.0)
+            alike.runs += before is None
+            alike.memory_mib = max([*memory[:1], alike.memory_mib or 0]) or None
 
-    def expect(self, name: str) -> RunCost | None:
-        """Expect the cost of a run: its own; those of its other seeds; planned; of others like it.
-
-        None if nothing is known.
-        """
+    def expect_seconds(self, name: str) -> float | None:
+        """Expect the time of a run: its own, that of its other seeds, planned, of runs like it."""
         if name in self.measured:
-            return self.measured[name]
+            return self.measured[name].seconds
         kinds = list(list_kinds(name))
         if name in self.planned and not any(kind in self.alike for kind in kinds[:1]):
-            return self.planned[name]
-        known = next((kind for kind in kinds if kind in self.alike), None)
-        return None if known is None else self.alike[known].get_typical()
+            return self.planned[name].seconds
+        known = [self.alike[kind] for kind in kinds if kind in self.alike]
+        return known[0].seconds / known[0].runs if known else None
+
+    def expect_memory_mib(self, name: str) -> int | None:
+        """Expect the memory of a run: its own, or the most that the runs most like it had."""
+        own = self.measured.get(name)
+        known = [own, *(self.alike.get(kind) for kind in list_kinds(name))]
+        return next((k.memory_mib for k in known if k and k.memory_mib is not None), None)
 
     def save(self) -> None:
         write(self.file, self.measured)

@@ -1,23 +1,50 @@
 """The DVC remote through which files travel, if the machines of a sweep share no folder."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
 
+from deeplab_bench.errors import UserError
+from deeplab_bench.writing import DISK_FULL
 from pipelines.sweep.task import Task
 
 FOLDER = "sweep"
 SNAPSHOTS = "snapshots"
 SUFFIX = ".snapshot"
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoreError(UserError):
+    """A DVC remote does not answer as it should; the message has its own words."""
+
+
+def tells_the_remote(
+    method: Callable[Concatenate["Store", P], T],
+) -> Callable[Concatenate["Store", P], T]:
+    """Make a method raise a StoreError for whatever the library of a remote raises."""
+
+    @wraps(method)
+    def told(store: "Store", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(store, *args, **kwargs)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            raise StoreError(f"the DVC remote at {store.root}: {error}") from error
+
+    return told
 
 
 class Store:
     """Files by their digest, and snapshots of one task by its name, in a DVC remote.
 
-    ``config`` is what DVC's configuration says of the remote.
+    ``config`` is what DVC's configuration says of the remote. Its methods raise a StoreError if the
+    remote does not answer as it should, and an OSError if the disk here is full.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -28,6 +55,7 @@ class Store:
         self.root = self.fs.join(path, FOLDER)
         self.offered: set[str] = set()
 
+    @tells_the_remote
     def offer(self, folder: Path, paths: Iterable[str]) -> dict[str, str]:
         """Upload files of a folder that are not there yet; return their digests by path.
 
@@ -40,6 +68,7 @@ class Store:
                 self._upload(folder / path, there)
         return digests
 
+    @tells_the_remote
     def fetch(self, folder: Path, digests: Mapping[str, str]) -> None:
         """Download files that a folder does not have yet."""
         for path, digest in digests.items():
@@ -47,6 +76,7 @@ class Store:
             if not here.is_file() or digest_file(here) != digest:
                 self._download(self._place(digest[:2], digest), here)
 
+    @tells_the_remote
     def offer_snapshots(self, task: Task) -> None:
         """Upload the snapshots of a task, and remove those of this machine that it has removed."""
         here = {path.name: path for path in list_snapshots(task)}
@@ -57,6 +87,7 @@ class Store:
             self.fs.remove(self._place(SNAPSHOTS, task.name, name))
         self.offered = set(here)
 
+    @tells_the_remote
     def fetch_snapshots(self, task: Task) -> None:
         """Download the snapshots of a task from the machine that it was on before."""
         checkpoint = find_checkpoint(task)

@@ -51,8 +51,8 @@ class Task:
 
     ``folder`` is where it runs: the repository's, as every machine sees it, or a folder of the
     machine. ``code`` is the digest that the machine's code must have, or None if it is the driver's
-    own code. ``inputs`` and ``outputs`` are paths in the folder. A task that is ``here`` runs on
-    the machine of the driver.
+    own code. ``inputs`` and ``outputs`` are paths in the folder. If it ``is_shared``, other
+    machines write into the folder, too. A task that is ``here`` runs on the machine of the driver.
 
     If the machines share no folder, ``store`` is what DVC's configuration says of the remote
     between them, ``shipped`` has the digests of the inputs in it by path, and ``data`` those of
@@ -66,6 +66,7 @@ class Task:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     needs: Needs = Needs()
+    is_shared: bool = False
     here: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     store: Mapping[str, Any] | None = None
@@ -95,6 +96,13 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Queued:
+    """A task waits again, after it has run."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """A task has ended.
 
@@ -114,4 +122,9 @@ class Ended:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-Event = Running | Ended
+Event = Queued | Running | Ended
+
+
+def get_profile(run: str) -> str:
+    """Return the profile in the name of a run, such as ``train@quick-aspp-0``."""
+    return run.partition("@")[2].partition("-")[0]

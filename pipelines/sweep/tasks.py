@@ -11,9 +11,10 @@ from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.cluster import SHARED
 from deeplab_bench.settings.sweep import SweepParams
 from pipelines.stages import STAGES
+from pipelines.sweep import node
 from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.store import Store, digest_file
-from pipelines.sweep.task import Ended, Needs, Task
+from pipelines.sweep.task import Ended, Needs, Task, get_profile
 
 MIB_PER_GIB = 1024
 MARGIN = 1.25  # of memory, as a run with another seed may need some more
@@ -23,16 +24,19 @@ DATA = "data/"  # every machine has its own
 class Tasks:
     """Makes tasks of runs of DVC, for machines that see the folder of the driver.
 
-    ``code`` is the digest that the code of a machine must have; None if it is the driver's own.
+    ``code`` is the digest that the code of a machine must have; None if it is the driver's own. If
+    the folder ``is_shared``, it is a disk between several machines.
     """
 
-    def __init__(self, params: SweepParams, code: str | None, costs: RunCosts) -> None:
-        self.params, self.code, self.costs = params, code, costs
+    def __init__(
+        self, params: SweepParams, code: str | None, costs: RunCosts, is_shared: bool = False
+    ) -> None:
+        self.params, self.code, self.costs, self.is_shared = params, code, costs, is_shared
 
     def find_needs(self, run: Any) -> Needs:
         return find_needs(self.params, self.costs, run.addressing)
 
-    def make(self, run: Any) -> Task:
+    def make(self, run: Any, needs: Needs) -> Task:
         return Task(
             name=run.addressing,
             command=tuple(shlex.split(run.cmd)),
@@ -40,11 +44,14 @@ class Tasks:
             code=self.code,
             inputs=tuple(dependency.def_path for dependency in run.deps),
             outputs=tuple(output.def_path for output in run.outs),
-            needs=self.find_needs(run),
+            needs=needs,
+            is_shared=self.is_shared,
         )
 
-    def collect(self, ended: Ended) -> None:
+    def collect(self, task: Task, ended: Ended) -> None:
         """Bring the outputs of a task into the folder of the driver."""
+        if self.is_shared:
+            node.wait_for_files(Path(task.folder), task.outputs)
 
 
 class StoreTasks(Tasks):
@@ -59,8 +66,8 @@ class StoreTasks(Tasks):
         super().__init__(params, code, costs)
         self.config, self.store = config, Store(config)
 
-    def make(self, run: Any) -> Task:
-        task = super().make(run)
+    def make(self, run: Any, needs: Needs) -> Task:
+        task = super().make(run, needs)
         if not STAGES[run.addressing.partition("@")[0]].network:
             return replace(task, here=True)
         here = Path(task.folder)
@@ -74,19 +81,19 @@ class StoreTasks(Tasks):
             shipped=self.store.offer(here, [path for path in task.inputs if path not in data]),
         )
 
-    def collect(self, ended: Ended) -> None:
+    def collect(self, task: Task, ended: Ended) -> None:
         self.store.fetch(Path.cwd(), ended.files)
 
 
-def open_tasks(params: SweepParams, code: str | None, costs: RunCosts) -> Tasks:
+def open_tasks(params: SweepParams, code: str | None, costs: RunCosts, is_cluster: bool) -> Tasks:
     """Return what makes the tasks of a sweep, as ``cluster.files`` says.
 
     Raises:
-        ParamsError: DVC's configuration has no such remote.
+        ParamsError: DVC's configuration has no such remote, or its library is not installed.
     """
     name = params.cluster.files
-    if code is None or name == SHARED:
-        return Tasks(params, code, costs)
+    if not is_cluster or name == SHARED:
+        return Tasks(params, code, costs, is_shared=is_cluster)
     from dvc.config import Config
 
     config = Config.from_cwd()
@@ -96,26 +103,28 @@ def open_tasks(params: SweepParams, code: str | None, costs: RunCosts) -> Tasks:
             f"cluster.files {name!r} is neither `shared` nor a DVC remote (there are: {known}): "
             f"add it with `dvc remote add {name} URL`"
         )
-    return StoreTasks(params, code, costs, config["remote"][name])
+    try:
+        return StoreTasks(params, code, costs, config["remote"][name])
+    except ImportError as error:  # of a kind of remote, e.g. S3
+        raise ParamsError(f"cluster.files {name!r}: {error}") from None
 
 
 def find_needs(params: SweepParams, costs: RunCosts, run: str) -> Needs:
     """Find out what a run, such as ``train@quick-aspp-0``, asks a machine for."""
-    stage, _, names = run.partition("@")
-    profile = params.profile.get(names.partition("-")[0]) if stage in STAGES else None
+    stage = run.partition("@")[0]
+    profile = params.profile.get(get_profile(run)) if stage in STAGES else None
     if profile is None:
         return Needs()
     known, resources = STAGES[stage], profile.resources
     cpus = resources.cpus or profile.process.threads or 1
     if not known.network:
         return Needs(cpus=cpus)
-    memory, cost = resources.memory_gib, costs.expect(run)
-    expected = None if cost is None or cost.memory_mib is None else cost.memory_mib * MARGIN
+    memory, expected = resources.memory_gib, costs.expect_memory_mib(run)
     return Needs(
         cpus=cpus,
         gpus=resources.gpus,
         memory_mib=None if memory is None else round(memory * MIB_PER_GIB),
-        expected_memory_mib=None if expected is None else math.ceil(expected),
+        expected_memory_mib=None if expected is None else math.ceil(MARGIN * expected),
         hours=resources.hours,
         alone=known.cold,
         nodes=resources.nodes if known.distributed else 1,

@@ -29,41 +29,52 @@ def finish(board: Board, name: str, seconds: float, memory_mib: int | None = Non
     board.finish(name, Ended(name, "machine", 0, seconds, memory_mib=memory_mib))
 
 
-def test_a_run_costs_what_it_did_before_or_what_runs_like_it_do() -> None:
+def test_a_run_takes_as_long_as_before_or_as_runs_like_it() -> None:
     costs = RunCosts()
-    assert costs.expect("train@toy-fcn-0") is None
-    costs.add("train@toy-fcn-0", RunCost(10, 500))
-    costs.add("train@toy-fcn-1", RunCost(20, 700))
-    costs.add("train@toy-aspp-0", RunCost(60))
-    assert costs.expect("train@toy-fcn-1") == RunCost(20, 700)
-    assert costs.expect("train@toy-fcn-2") == RunCost(15, 700)
-    assert costs.expect("train@toy-aspp-2") == RunCost(60)
-    assert costs.expect("train@toy-psp-0") == RunCost(30, 700)
-    assert costs.expect("evaluate@toy-plain-fcn-0") is None
+    assert costs.expect_seconds("train@toy-fcn-0") is None
+    for name, seconds in (("fcn-0", 99), ("fcn-0", 10), ("fcn-1", 20), ("aspp-0", 60)):
+        costs.add(f"train@toy-{name}", RunCost(seconds))
+    expected = {"fcn-1": 20, "fcn-2": 15, "aspp-2": 60, "psp-0": 30}
+    for name, seconds in expected.items():
+        assert costs.expect_seconds(f"train@toy-{name}") == seconds
+    assert costs.expect_seconds("evaluate@toy-plain-fcn-0") is None
+    assert costs.expect_seconds("report@toy") is None
 
 
 def test_a_plan_goes_before_other_models_and_behind_other_seeds() -> None:
-    planned = {"train@toy-fcn-1": RunCost(100, 900), "train@toy-aspp-0": RunCost(200)}
+    planned = {"train@toy-fcn-1": RunCost(100), "train@toy-aspp-0": RunCost(200)}
     run_costs.write(run_costs.PLANNED, planned)
     costs = RunCosts()
-    assert costs.expect("train@toy-fcn-1") == RunCost(100, 900)
+    assert costs.expect_seconds("train@toy-fcn-1") == 100
     costs.add("train@toy-fcn-0", RunCost(10))
-    assert costs.expect("train@toy-fcn-1") == RunCost(10)
-    assert costs.expect("train@toy-aspp-0") == RunCost(200)
+    assert costs.expect_seconds("train@toy-fcn-1") == 10
+    assert costs.expect_seconds("train@toy-aspp-0") == 200
+
+
+def test_a_run_has_the_memory_of_before_or_the_most_of_runs_like_it() -> None:
+    """Check that a run whose memory was not measured this time leaves what is known."""
+    costs = RunCosts()
+    assert costs.expect_memory_mib("train@toy-fcn-0") is None
+    for name, memory in (("fcn-0", 500), ("fcn-1", 700), ("fcn-0", None), ("aspp-0", None)):
+        costs.add(f"train@toy-{name}", RunCost(1.0, memory))
+    for name, memory in (("fcn-0", 500), ("fcn-2", 700), ("aspp-0", 700)):
+        assert costs.expect_memory_mib(f"train@toy-{name}") == memory
 
 
 def test_costs_are_kept_for_the_next_sweep() -> None:
     board = make_board("train@toy-fcn-0")
     finish(board, "train@toy-fcn-0", 12.34, 512)
     board.end()
-    assert RunCosts().expect("train@toy-fcn-0") == RunCost(12.3, 512)
+    costs = RunCosts()
+    assert costs.expect_seconds("train@toy-fcn-0") == 12.3
+    assert costs.expect_memory_mib("train@toy-fcn-0") == 512
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"train@toy-fcn-0": 12.0}', "[]"])
 def test_a_damaged_file_counts_as_none(content: str) -> None:
     run_costs.MEASURED.parent.mkdir()
     run_costs.MEASURED.write_text(content, encoding="utf-8")
-    assert RunCosts().expect("train@toy-fcn-0") is None
+    assert RunCosts().expect_seconds("train@toy-fcn-0") is None
 
 
 def test_the_time_left_is_shared_by_what_runs_at_once() -> None:
@@ -81,6 +92,13 @@ def test_a_time_that_is_known_in_part_says_so() -> None:
     assert board.describe_left() == "time left unknown"
     finish(board, TRAININGS[0], 30.0)
     assert board.describe_left() == "at least 60 s left"
+
+
+def test_a_run_that_waits_again_is_not_running() -> None:
+    board = make_board("train@toy-fcn-0")
+    board.update(Running("train@toy-fcn-0", "machine"))
+    board.forget("train@toy-fcn-0")
+    assert "0 running, 1 waiting" in board.summarise()
 
 
 def test_events_are_lines_of_json() -> None:

@@ -182,7 +182,7 @@ def can_connect(pair: Machines) -> bool:
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 240
+    until = time.monotonic() + 400
     while time.monotonic() < until:
         if is_so():
             return

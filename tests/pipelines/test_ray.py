@@ -28,6 +28,7 @@ import json, os, sys
 from dataclasses import replace
 from deeplab_bench.errors import UserError
 from deeplab_bench.settings.cluster import Cluster
+import ray
 from pipelines.sweep.board import Board
 from pipelines.sweep.driver import sweep
 from pipelines.sweep.node import digest_software
@@ -41,12 +42,15 @@ cluster = Cluster(files="storage", folder=os.environ["FOLDER"]) if remote else C
 class OurTasks(StoreTasks if remote else Tasks):
     def find_needs(self, run):
         return Needs(**json.loads(os.environ.get("NEEDS", "{}")).get(run.addressing, {}))
-    def make(self, run):
+    def make(self, run, needs):
         command = ("sh", "-c", "exec " + run.cmd)
         environment = json.loads(os.environ.get("SETTINGS", "{}"))
-        return replace(super().make(run), command=command, environment=environment)
+        return replace(super().make(run, needs), command=command, environment=environment)
 try:
     engine = RayEngine(cluster, sys.argv[1], None)
+    if "REFUSED" in os.environ:
+        head = ray.get_runtime_context().get_node_id()
+        engine.refusals = {profile: {head: "it has other code"} for profile in "abc"}
     code = os.environ.get("CODE") or digest_software()
     costs = RunCosts()
     parameters = SimpleNamespace(cluster=cluster)
@@ -122,6 +126,7 @@ def test_machines_may_share_a_remote_alone(project: Path, cluster: Any) -> None:
     folder = project / "machine"
     folder.mkdir()
     shutil.copy(project / "train.sh", folder)
+    (folder / "weights-a").write_text("of an earlier sweep", encoding="utf-8")
     expected = read_lock_of_plain_repro(project / "plain")
     remote = {"REMOTE": str(project / "remote"), "FOLDER": str(folder)}
     done = run(project, cluster.address, **remote)
@@ -193,32 +198,46 @@ def test_what_no_machine_is_large_enough_for_is_named(project: Path, cluster: An
 
 
 @pytest.mark.parametrize(
-    ("needs", "memory"),
+    ("needs", "wanted"),
     [
-        (Needs(), None),
-        (Needs(memory_mib=3), 3 << 20),
-        (Needs(memory_mib=3, expected_memory_mib=2), 3 << 20),
-        (Needs(expected_memory_mib=2), 2 << 20),
-        (Needs(expected_memory_mib=9), 5 << 20),
-        (Needs(cpus=2, expected_memory_mib=9), 4 << 20),
+        (Needs(), {"num_cpus": 1}),
+        (Needs(memory_mib=3), {"memory": 3 << 20}),
+        (Needs(memory_mib=3, expected_memory_mib=2), {"memory": 3 << 20}),
+        (Needs(expected_memory_mib=2), {"memory": 2 << 20}),
+        (Needs(expected_memory_mib=99), {"memory": 64 << 20}),
+        (Needs(gpus=1, expected_memory_mib=99), {"num_gpus": 1, "memory": 8 << 20}),
+        (Needs(alone=True), {"num_cpus": 16}),
+        (Needs(alone=True, expected_memory_mib=99), {"num_cpus": 16, "memory": 64 << 20}),
+        (Needs(gpus=1, alone=True), {"num_cpus": 4, "num_gpus": 1}),
+        (Needs(cpus=2, gpus=1), {"num_cpus": 2, "num_gpus": 1}),
     ],
 )
-def test_expected_memory_keeps_no_task_from_the_largest_machine(
-    needs: Needs, memory: int | None, monkeypatch: pytest.MonkeyPatch
+def test_a_task_never_asks_for_more_than_one_machine_has(
+    needs: Needs, wanted: dict[str, int]
 ) -> None:
-    from pipelines.sweep import ray_engine
+    from pipelines.sweep.ray_engine import get_options, list_fitting
 
-    machines = [{"CPU": 1, "memory": 5 << 20}, {"CPU": 2, "memory": 4 << 20}]
-    monkeypatch.setattr(ray_engine, "list_machines", lambda: [{"Resources": m} for m in machines])
-    assert ray_engine.get_options(needs).get("memory") == memory
+    large, with_gpu = {"CPU": 16, "memory": 64 << 20}, {"CPU": 4, "GPU": 1, "memory": 8 << 20}
+    fitting = list_fitting([{"Resources": large}, {"Resources": with_gpu}], needs)
+    assert get_options(fitting, needs) == {"num_cpus": 1, "num_gpus": 0} | wanted
 
 
 def test_machines_with_other_code_are_refused(project: Path, cluster: Any) -> None:
     done = run(project, cluster.address, CODE="of another commit")
     assert done.returncode == 1
     assert "has other code than the driver has begun with" in done.stderr
-    assert "error: no machine of the cluster can go on" in done.stderr
+    assert "error: resolve: no machine of the cluster can go on" in done.stderr
     assert not (project / "resolved").exists()
+
+
+def test_a_machine_that_has_refused_gets_no_more(project: Path, cluster: Any) -> None:
+    """Check that one of two machines with a core each does all; there is no more than it does."""
+    settings = json.dumps({"SLEEP": "4"})
+    done = run(project, cluster.address, REFUSED="1", SETTINGS=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (project / "logs" / "sweep.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [event for line in lines if "train@" in (event := json.loads(line)).get("run", "")]
+    assert max(event["sweep"]["running"] for event in events) == 1
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def trained(project: Path) -> list[tuple[str, str, float, float]]:
 
 
 def test_two_gpus_have_a_stage_each(project: Path) -> None:
+    (project / "train.sh").write_text(TRAIN.replace("sleep 1", "sleep 3"), encoding="utf-8")
     done = run(project, jobs=4, gpus="5,6")
     assert done.returncode == 0, done.stdout + done.stderr
     (_, first, _, first_end), (_, second, second_start, second_end), (_, third, start, _) = trained(
@@ -105,6 +106,7 @@ def test_two_gpus_have_a_stage_each(project: Path) -> None:
 
 
 def test_without_a_gpu_there_are_as_many_as_asked_for(project: Path) -> None:
+    (project / "train.sh").write_text(TRAIN.replace("sleep 1", "sleep 3"), encoding="utf-8")
     assert run(project, jobs=3).returncode == 0
     rows = trained(project)
     assert max(start for _, _, start, _ in rows) < min(end for *_, end in rows)
@@ -198,8 +200,8 @@ def test_a_dependency_that_is_missing_is_a_failure(project: Path) -> None:
 def test_an_interruption_keeps_what_is_finished(project: Path) -> None:
     with start(project, SLOW="c") as process:
         wait_for(project / "logs" / "train@c.log")
-        wait_for(project / "weights-b")
-        time.sleep(1)
+        for run in ("train@a", "train@b"):
+            wait_for(project / "logs" / "sweep.jsonl", having=f'"event": "done", "run": "{run}"')
         process.send_signal(signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT
     said = dvc(project, "status")
@@ -240,10 +242,14 @@ def test_a_full_disk_is_named(small_disk: Path) -> None:
     script = (small_disk / "train.sh").read_text(encoding="utf-8")
     fill = f'[ "$1" = b ] && {FILLER}; sleep 1; echo "no room" || exit 9\n'
     (small_disk / "train.sh").write_text(fill + script, encoding="utf-8")
-    done = run(small_disk, jobs=1, WORTH="0.1")
-    assert done.returncode == 1
-    assert "error: train@b: exited with 9 after " in done.stderr
-    assert "the disk is full: 65536 more bytes are needed, 0 are free" in done.stderr
+    with start(small_disk, stderr=subprocess.PIPE, WORTH="0.1") as process:
+        said = read_until_it_waits(process)
+        (small_disk / "filler").unlink()
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"error: train@b: exited with 9 after " in said
+    assert b"the disk is full: 65536 more bytes are needed, 0 are free" in said
+    assert b"Traceback" not in said + rest
 
 
 def test_a_sweep_waits_for_room_on_a_full_disk(small_disk: Path) -> None:
@@ -252,13 +258,37 @@ def test_a_sweep_waits_for_room_on_a_full_disk(small_disk: Path) -> None:
     fill = f'head -c 100000 /dev/zero >> weights-$1; [ "$1" = b ] && {FILLER}; true\n'
     (small_disk / "train.sh").write_text(script + fill, encoding="utf-8")
     with start(small_disk, stderr=subprocess.PIPE, WORTH="0.1") as process:
-        assert process.stderr is not None
-        for line in process.stderr:  # DVC says it in its words, too
-            if line.startswith(b"error: No space left on device: make room on the disk, and "):
-                break
+        read_until_it_waits(process)
         (small_disk / "filler").unlink()
         assert process.wait(60) == 0
     assert dvc(small_disk, "status") == "Data and pipelines are up to date.\n"
+
+
+def read_until_it_waits(process: "subprocess.Popen[bytes]") -> bytes:
+    """Read what a sweep says until it waits for room. DVC says it in its own words, too."""
+    assert process.stderr is not None
+    said = b""
+    while not said.endswith(b"the sweep waits for it, and what is done is not lost\n"):
+        line = process.stderr.readline()
+        assert line, said.decode()
+        said += line
+    return said
+
+
+def test_a_second_interruption_ends_at_once(project: Path) -> None:
+    """Check that nobody waits for a stage that does not end; what is recorded stays."""
+    script = f"[ $1 = c ] && trap '' TERM INT && sleep 60\n{TRAIN}"
+    (project / "train.sh").write_text(script, encoding="utf-8")
+    with start(project, stderr=subprocess.PIPE, WORTH="0.1") as process:
+        wait_for(project / "logs" / "train@c.log")
+        wait_for(project / "dvc.lock", having="weights-b")
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        assert b"press Ctrl-C again" in process.stderr.readline()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+    assert "train@b" not in dvc(project, "status")
 
 
 def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
@@ -266,6 +296,7 @@ def test_a_kill_keeps_what_is_recorded_by_the_way(project: Path) -> None:
     with start(project, SLOW="c", WORTH="0.1") as process:
         wait_for(project / "dvc.lock", having="weights-b")
         process.kill()
+    (project / ".dvc" / "tmp" / "rwlock").write_text("", encoding="utf-8")  # cut off by the kill
     done = run(project, jobs=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train@b: " not in done.stdout
