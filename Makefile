@@ -47,8 +47,10 @@ submit: .venv/installed
 		$(if $(PROFILE),--profile $(PROFILE)) $(if $(INFERENCE),--inference $(INFERENCE)) \
 		$(if $(CRF),--crf)
 
+# One more process than there are cores, since some tests wait for other programs.
 test: .venv/installed
-	python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	python -m pytest --dist worksteal \
+		--numprocesses $$(python -c 'import os; print(min(os.cpu_count() + 1, 4))')
 
 lint: .venv/installed
 	ruff check .

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from stub_pipeline import dvc, get_environment, list_cache, make_project, wait_for
 
-from pipelines.sweep.store import Store
+from pipelines.sweep.store import Store, StoreError
 from pipelines.sweep.task import Needs, Task
 from pipelines.sweep.torchrun import add_torchrun
 
@@ -286,6 +286,13 @@ class TestStore:
         (machine / "a.pt").write_bytes(b"other")
         store.fetch(machine, digests)
         assert (machine / "a.pt").read_bytes() == b"tensors"
+
+    def test_a_remote_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a.pt").touch()
+        (tmp_path / "remote").touch()  # no folder
+        store = Store({"url": str(tmp_path / "remote")})
+        with pytest.raises(StoreError, match=r"the DVC remote at .*remote/sweep: "):
+            store.offer(tmp_path, ["a.pt"])
 
     def test_snapshots_follow_their_task(self, tmp_path: Path) -> None:
         tasks = []

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from stub_pipeline import (
 )
 
 from deeplab_bench.settings.blocks import ParamsError
-from deeplab_bench.settings.cluster import Resources
+from deeplab_bench.settings.cluster import Cluster, Resources
 from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.sweep import SweepParams, SweepProfile, SweepRun
 from pipelines import repro
@@ -30,7 +32,7 @@ from pipelines.sweep import node
 from pipelines.sweep.local import list_gpus
 from pipelines.sweep.run_costs import RunCost, RunCosts
 from pipelines.sweep.task import Ended, Needs, Task
-from pipelines.sweep.tasks import find_needs
+from pipelines.sweep.tasks import find_needs, open_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -404,6 +406,39 @@ def test_a_stage_asks_for_what_its_profile_says_and_for_the_memory_of_before(
     assert find_needs(params, costs, "train@toy-fcn-1") == Needs(cpus=3, expected_memory_mib=1250)
     assert find_needs(params, costs, "train@full-fcn-1") == Needs(4, 1, 2048)
     assert find_needs(params, costs, "report@toy") == Needs(cpus=3)
+
+
+def test_a_file_that_a_shared_disk_shows_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = threading.Timer(0.8, (tmp_path / "weights").touch)
+    late.start()
+    task = Task("a", ("true",), str(tmp_path), None, inputs=("weights",), is_shared=True)
+    assert node.find_problem(task) is None
+    monkeypatch.setattr(node, "SHARED_SECONDS", 0.6)
+    problem = node.find_problem(replace(task, inputs=("nothing",)))
+    assert problem == f"lacks {tmp_path / 'nothing'}: does it see the driver's disk?"
+
+
+def test_a_machine_with_other_data_refuses(tmp_path: Path) -> None:
+    (tmp_path / "manifest").write_text("1", encoding="utf-8")
+    (ended,) = node.run(Task("a", ("true",), str(tmp_path), None, data={"manifest": "0" * 64}))
+    assert isinstance(ended, Ended)
+    assert ended.refused
+    assert "has other data" in ended.said
+
+
+def test_a_remote_without_its_library_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dvc(project, "remote", "add", "storage", "s3://bucket/folder")
+    monkeypatch.chdir(project)
+    cluster = Cluster(files="storage", folder="/scratch")
+    params = SweepParams(
+        run=SweepRun(profiles=("toy",)), profile={"toy": SweepProfile()}, cluster=cluster
+    )
+    with pytest.raises(ParamsError, match=r"cluster\.files 'storage': .*(dvc\[s3\]|dvc-s3)"):
+        open_tasks(params, None, RunCosts(), is_cluster=True)
 
 
 def test_a_profile_must_say_how_many_cores_a_stage_has_on_a_cluster() -> None:
