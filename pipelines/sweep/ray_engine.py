@@ -102,7 +102,7 @@ class RayEngine:
         refusals = self.refusals.get(get_profile(task.name), {})
         fitting = list_fitting(list_machines(), task.needs)
         able = [machine for machine in fitting if machine["NodeID"] not in refusals]
-        if len(able) < task.needs.nodes:
+        if len(able) < task.needs.nodes <= len(fitting):  # otherwise a lost machine may come back
             raise EngineError(
                 f"no machine of the cluster can go on: {'; '.join(refusals.values())}"
             )
@@ -236,15 +236,15 @@ def get_options(machines: Sequence[dict[str, Any]], needs: Needs) -> dict[str, A
     """Return the options of a Ray task that one of ``machines`` is to run.
 
     A task that measures a machine takes all cores of the largest. Memory that is only expected
-    keeps no task from the machine that has most of it.
+    keeps no task from the machine that has most of it. Without machines, it waits for one.
     """
     wanted = get_resources(needs)
     resources = [machine["Resources"] for machine in machines]
-    if needs.alone:
+    if needs.alone and resources:
         wanted["CPU"] = max(one["CPU"] for one in resources)
         resources = [one for one in resources if one["CPU"] == wanted["CPU"]]
     if needs.memory_mib is None and needs.expected_memory_mib is not None:
-        most = max(one.get("memory", 0) for one in resources)
+        most = max((one.get("memory", 0) for one in resources), default=0)
         wanted["memory"] = min(needs.expected_memory_mib * 2**20, most)
     options = {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0)}
     return options | ({"memory": wanted["memory"]} if "memory" in wanted else {})

@@ -222,6 +222,13 @@ def test_a_task_never_asks_for_more_than_one_machine_has(
     assert get_options(fitting, needs) == {"num_cpus": 1, "num_gpus": 0} | wanted
 
 
+def test_a_task_may_wait_for_a_machine_that_is_lost() -> None:
+    from pipelines.sweep.ray_engine import get_options
+
+    needs = Needs(cpus=2, gpus=1, alone=True, expected_memory_mib=9)
+    assert get_options([], needs) == {"num_cpus": 2, "num_gpus": 1, "memory": 0}
+
+
 def test_machines_with_other_code_are_refused(project: Path, cluster: Any) -> None:
     done = run(project, cluster.address, CODE="of another commit")
     assert done.returncode == 1
