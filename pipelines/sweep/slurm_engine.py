@@ -5,6 +5,7 @@ files in the shared folder, and ``squeue`` tells of those that cannot.
 """
 
 import hashlib
+import io
 import math
 import os
 import pwd
@@ -13,13 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, JobPaths
+from submitit.core.utils import JobPaths
 
 from deeplab_bench.settings.cluster import SHARED, Cluster
 from deeplab_bench.writing import describe_lack_of_room
@@ -27,16 +29,17 @@ from pipelines.stages import STAGES
 from pipelines.sweep import node
 from pipelines.sweep.engine import EngineError
 from pipelines.sweep.node import LOG_BYTES
-from pipelines.sweep.slurm_job import Job, read_report
-from pipelines.sweep.task import Ended, Event, Needs, Running, Task
+from pipelines.sweep.slurm_job import FULL, Job, get_report_of_member, read_report
+from pipelines.sweep.task import Ended, Event, Needs, Queued, Task
 
 FOLDER = Path("logs") / "slurm"
 PROGRAMS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 POLL_SECONDS = 0.5
 ASK_SECONDS = 3.0  # between questions to Slurm, which has others to serve
 RETRY_SECONDS = 30.0
-# Reasons of a refusal that may pass while other jobs run.
-PASSING = ("Unable to contact", "timed out", "temporarily", "accounting/QOS policy")
+NO_ANSWER = ("Unable to contact", "timed out", "temporarily")
+LIMIT = "accounting/QOS policy"  # which other jobs of the sweep may have used up
+FULL_DISK = "make room on the disk, and the sweep goes on; what is done is not lost"
 RESULT_SECONDS = 60.0  # until a shared disk shows every machine what a job wrote at its end
 END_SECONDS = node.END_SECONDS + 30
 SIGNAL_SECONDS = 10.0
@@ -47,7 +50,8 @@ MOST_IN_ARRAY = 1000  # Slurm's default limit
 RESTARTS_FROM_ZERO = 2
 WARNING_SECONDS = 90  # before the time limit: the time that a stage has to end, and some more
 CLOCK_SECONDS = 30  # Slurm looks at time limits as often as that
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
+QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", *HELD)
 OVER = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -61,8 +65,11 @@ OVER = (
 )
 # Reasons of waiting that nothing but a change of the job or of the cluster ends.
 FOR_EVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit")
+# Reasons of waiting that a job has not begun with, nor its user asked for.
+HOLDS = ("JobHeldAdmin", "JobHoldMaxRequeue", "requeued held", "requeued in held state")
 GONE = "GONE"  # Slurm remembers a job for some minutes alone
 OWN = {  # options that the engine sets, whatever the profile's resources are
+    "additional_parameters",
     "array",
     "array_parallelism",
     "chdir",
@@ -120,12 +127,7 @@ class SlurmEngine:
             raise EngineError(
                 f"Slurm's program {missing[0]} is not on the PATH: run this on a login node"
             )
-        self.options = {key.replace("-", "_"): value for key, value in cluster.slurm.items()}
-        if own := sorted(self.options.keys() & OWN):
-            raise EngineError(
-                f"cluster.slurm.{own[0]} is set by the sweep itself: remove it; what a stage "
-                "needs stands in resources of its profile"
-            )
+        self.options = read_options(cluster.slurm)
         self.most = most
         folder = hashlib.sha256(str(Path.cwd()).encode()).hexdigest()
         self.name = f"deeplab-bench-{folder[:8]}"
@@ -135,15 +137,17 @@ class SlurmEngine:
         self.has_begun = False
         self.has_accounting = shutil.which("sacct") is not None
         self.asked_at = self.retry_at = -math.inf
+        self.said = ""  # why tasks that could be submitted wait
 
     def check(self, needs: Needs) -> None:
         """Check that a time limit leaves time for work; Slurm itself checks the rest."""
         limit = self.make_parameters(needs)["time"]
         warned = self.options.get("signal_delay_s", WARNING_SECONDS) + CLOCK_SECONDS
         if isinstance(limit, int) and 60 * limit <= warned:
+            hours = f"resources.hours {needs.hours}"
+            name = f"cluster.slurm.time {limit}" if needs.hours is None else hours
             raise EngineError(
-                f"resources.hours {needs.hours} is too short: a job is asked to end {warned} s "
-                "before its time limit"
+                f"{name} is too short: a job is asked to end {warned} s before its time limit"
             )
 
     def has_room(self) -> bool:
@@ -177,8 +181,12 @@ class SlurmEngine:
 
     def _begin(self) -> None:
         """Make room in the queue and on the disk. Nobody else does: the driver has DVC's lock."""
+        left = self._list_left()
+        if left is None:
+            self._retry(f"warning: squeue fails, and is asked every {RETRY_SECONDS:.0f} s")
+            return
         self.has_begun = True
-        if left := self._list_left():
+        if left:
             print(
                 f"warning: {len(left)} jobs of a sweep whose driver was killed are still in the "
                 "queue; they are asked to end first",
@@ -186,15 +194,19 @@ class SlurmEngine:
             )
             self._end_all()
         shutil.rmtree(FOLDER, ignore_errors=True)
-        FOLDER.mkdir(parents=True, exist_ok=True)
 
     def _submit_waiting(self) -> list[Event]:
         """Submit all that waits, and return the ends of what Slurm refuses."""
         if not self.has_begun:
             self._begin()
+        if not self.has_begun:
+            return []
+        if self.said:
+            self._cancel_half_submitted()
         alike: dict[tuple[Needs, int | None], list[Task]] = {}
         for task in self.waiting:
-            alike.setdefault((task.needs, count_restarts(task)), []).append(task)
+            needs = replace(task.needs, expected_memory_mib=None)  # which Slurm is not told
+            alike.setdefault((needs, count_restarts(task)), []).append(task)
         refused: list[Event] = []
         for (needs, restarts), tasks in alike.items():
             for first in range(0, len(tasks), MOST_IN_ARRAY):
@@ -206,22 +218,54 @@ class SlurmEngine:
     ) -> Sequence[Event]:
         executor = self.make_executor(needs)
         try:
-            with executor.batch():
+            with redirect_stderr(io.StringIO()), executor.batch():  # the error has what is said
                 jobs = [
                     executor.submit(Job(task, str(get_report(task).absolute()), restarts))
                     for task in tasks
                 ]
-        except FailedJobError as error:
-            said = f"Slurm refuses a job with {needs}: {join_lines(str(error))}"
-            if self.submitted and any(reason in said for reason in PASSING):
+        except OSError as error:
+            if error.errno in FULL:
+                self._retry(f"error: {os.strerror(error.errno)}: {FULL_DISK}")
+                return []
+            return self._refuse(tasks, f"its job cannot be submitted: {error}")
+        except RuntimeError as error:  # of submitit
+            why = join_lines(str(error))
+            if any(reason in why for reason in NO_ANSWER):
+                self._retry(
+                    f"warning: {why}; jobs are submitted as soon as Slurm answers again, which is "
+                    f"tried every {RETRY_SECONDS:.0f} s"
+                )
+                return []
+            if LIMIT in why and self.submitted:
                 self.retry_at = time.monotonic() + RETRY_SECONDS
                 return []
-            self.waiting = [task for task in self.waiting if task not in tasks]
-            return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
+            said = f"Slurm refuses a job with {needs}: {why}"
+            if LIMIT in why and len(tasks) > 1:
+                said += f"; {len(tasks)} jobs were submitted at once: JOBS=n submits n at most"
+            return self._refuse(tasks, said)
+        self.said = ""
         for task, job in zip(tasks, jobs, strict=True):
             self.waiting.remove(task)
             self.submitted[task.name] = Submitted(task, job.job_id)
         return []
+
+    def _retry(self, why: str) -> None:
+        """Submit later what waits, and say why, once."""
+        self.retry_at = time.monotonic() + RETRY_SECONDS
+        if why != self.said:
+            self.said = why
+            print(why, file=sys.stderr)
+
+    def _refuse(self, tasks: Sequence[Task], said: str) -> Sequence[Event]:
+        self.waiting = [task for task in self.waiting if task not in tasks]
+        return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
+
+    def _cancel_half_submitted(self) -> None:
+        """Cancel jobs that Slurm has, but whose submission has failed after that."""
+        known = {one.job for one in self.submitted.values()}
+        for job in self._list_left() or ():
+            if job not in known:
+                ask("scancel", job)
 
     def make_executor(self, needs: Needs) -> SlurmExecutor:
         executor = SlurmExecutor(FOLDER)
@@ -240,7 +284,10 @@ class SlurmEngine:
             "nodes": needs.nodes,
             "ntasks_per_node": 1,
             "cpus_per_task": needs.node_cpus,
-            "srun_args": [f"--cpus-per-task={needs.node_cpus}"],  # srun does not ask sbatch
+            # srun does not ask sbatch. With a number, a step has no other core of its job.
+            "srun_args": ["--cpu-bind=none"]
+            if needs.alone
+            else [f"--cpus-per-task={needs.node_cpus}"],
             "array_parallelism": MOST_IN_ARRAY,
             "stderr_to_stdout": True,
             "additional_parameters": {"requeue": True} | further,
@@ -254,7 +301,7 @@ class SlurmEngine:
         if needs.alone:
             parameters["exclusive"] = True
         if self.refusing:
-            own = [self.options["exclude"]] if "exclude" in self.options else []
+            own = [str(self.options["exclude"])] if "exclude" in self.options else []
             parameters["exclude"] = ",".join([*own, *sorted(self.refusing)])
         return parameters
 
@@ -276,20 +323,25 @@ class SlurmEngine:
             if isinstance(event, Ended):
                 del self.submitted[one.task.name]
                 if event.refused:
-                    self.refusing |= {state.machine} - {""}
+                    self.refusing.add(event.node)
+                    ask("scancel", one.job)  # its other machines would wait for that one
         return events
 
     def _look_at(self, one: Submitted, state: State) -> Event | None:
-        if state.name in WAITING and state.reason in FOR_EVER:
+        if state.name in QUEUED and is_held(state):
+            ask("scancel", one.job)
+            said = f"Slurm holds its job {one.job} ({state.name}: {state.reason})"
+            return Ended(one.task.name, "", None, 0.0, said)
+        if state.name in QUEUED and state.reason in FOR_EVER:
             ask("scancel", one.job)
             said = (
                 f"it needs {one.task.needs}, and its job would wait for ever ({state.reason}): "
                 "change profile.<name>.resources or cluster.slurm in params.yaml"
             )
             return Ended(one.task.name, "", 1, 0.0, said)
-        if state.name in WAITING:
-            return Running(one.task.name, "in the queue") if one.told else None
-        event = read_report(one.report, one.job)
+        if state.name in QUEUED:
+            return Queued(one.task.name) if one.told else None
+        event = self._read_reports(one)
         if isinstance(event, Ended):
             return explain(event)
         if state.name not in OVER and state.name != GONE:
@@ -299,6 +351,14 @@ class SlurmEngine:
             return None
         ask("scancel", one.job)  # Slurm must not start it again beside its successor
         return describe_loss(one, state)
+
+    def _read_reports(self, one: Submitted) -> Event | None:
+        """Read the newest event of a task: of its first machine, or of one that refuses it."""
+        for rank in range(1, one.task.needs.nodes):
+            event = read_report(get_report_of_member(one.report, rank), one.job)
+            if event is not None:
+                return event
+        return read_report(one.report, one.job)
 
     def _ask_states(self) -> dict[str, State] | None:
         """Ask Slurm for the states of all jobs; None if it does not answer."""
@@ -358,8 +418,45 @@ class SlurmEngine:
         return f"--user={pwd.getpwuid(os.geteuid()).pw_name}", f"--name={self.name}"
 
 
-def ask(*command: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read ``cluster.slurm``: options of ``sbatch`` and some of submitit.
+
+    Raises:
+        EngineError: one has another name, or a value that it cannot have.
+    """
+    names = {key: str(name) for key, name in SlurmExecutor._equivalence_dict().items()}
+    options = {}
+    for given_key, value in given.items():
+        key = given_key.replace("-", "_")
+        if names.get(key, key) in OWN:
+            raise EngineError(
+                f"cluster.slurm.{key} is set by the sweep itself: remove it; what a stage "
+                "needs stands in resources of its profile"
+            )
+        if names.get(key, key) != key:
+            raise EngineError(f"cluster.slurm.{key} is no option of sbatch: use {names[key]}")
+        if value is not None and value is not False:
+            options[key] = read_option(key, value)
+    return options
+
+
+def read_option(key: str, value: Any) -> Any:
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str | int | float) for part in parts):
+        raise EngineError(
+            f"cluster.slurm.{key} is {value!r}, but must be text, a number, true or a list"
+        )
+    if key == "signal_delay_s":
+        if not isinstance(value, int) or value is True:
+            raise EngineError(f"cluster.slurm.{key} is {value!r}, but must be a number of seconds")
+        return value
+    if key in ("setup", "teardown"):
+        return [str(part) for part in parts]
+    return ",".join(map(str, parts)) if isinstance(value, list) else value
+
+
+def ask(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, input="", capture_output=True, text=True, check=False)
 
 
 def get_report(task: Task) -> Path:
@@ -370,6 +467,12 @@ def count_restarts(task: Task) -> int | None:
     """Return how often a task may begin again after its time limit; None is without a limit."""
     stage = STAGES.get(task.name.partition("@")[0])
     return None if stage is not None and stage.resumes else RESTARTS_FROM_ZERO
+
+
+def is_held(state: State) -> bool:
+    """Tell whether Slurm holds a job that waits, of its own accord."""
+    reason = state.reason.replace("_", " ")
+    return state.name in HELD or any(hold in reason for hold in HOLDS)
 
 
 def explain(ended: Ended) -> Ended:

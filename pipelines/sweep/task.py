@@ -85,6 +85,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Queued:
+    """A task waits again, after it has run."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Running:
     """A task runs on a machine, perhaps on GPUs of it."""
 
@@ -114,4 +121,4 @@ class Ended:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-Event = Running | Ended
+Event = Queued | Running | Ended
