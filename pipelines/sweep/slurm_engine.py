@@ -37,10 +37,11 @@ PROGRAMS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 POLL_SECONDS = 0.5
 ASK_SECONDS = 3.0  # between questions to Slurm, which has others to serve
 RETRY_SECONDS = 30.0
-NO_ANSWER = ("Unable to contact", "timed out", "temporarily")
+NO_ANSWER = ("Unable to contact", "timed out", "temporarily", "Zero Bytes", "standby mode")
 LIMIT = "accounting/QOS policy"  # which other jobs of the sweep may have used up
 FULL_DISK = "make room on the disk, and the sweep goes on; what is done is not lost"
 RESULT_SECONDS = 60.0  # until a shared disk shows every machine what a job wrote at its end
+MEMBER_SECONDS = 60.0  # until the first machine of a job tells why another has failed
 END_SECONDS = node.END_SECONDS + 30
 SIGNAL_SECONDS = 10.0
 KILL_SECONDS = 60.0
@@ -98,12 +99,17 @@ class State(NamedTuple):
 
 @dataclass
 class Submitted:
-    """A task that Slurm has. ``gone_since`` is when its job was first seen to be over."""
+    """A task that Slurm has.
+
+    ``gone_since`` is when its job was first seen to be over, ``failed_since`` when a machine of it
+    but the first was first seen to have failed.
+    """
 
     task: Task
     job: str
     told: Event | None = None
     gone_since: float | None = None
+    failed_since: float | None = None
 
     @property
     def report(self) -> Path:
@@ -324,12 +330,12 @@ class SlurmEngine:
                 del self.submitted[one.task.name]
                 if event.refused:
                     self.refusing.add(event.node)
-                    ask("scancel", one.job)  # its other machines would wait for that one
+                if event.status is None:  # no part of the job may go on beside its successor
+                    ask("scancel", one.job)
         return events
 
     def _look_at(self, one: Submitted, state: State) -> Event | None:
         if state.name in QUEUED and is_held(state):
-            ask("scancel", one.job)
             said = f"Slurm holds its job {one.job} ({state.name}: {state.reason})"
             return Ended(one.task.name, "", None, 0.0, said)
         if state.name in QUEUED and state.reason in FOR_EVER:
@@ -341,7 +347,7 @@ class SlurmEngine:
             return Ended(one.task.name, "", 1, 0.0, said)
         if state.name in QUEUED:
             return Queued(one.task.name) if one.told else None
-        event = self._read_reports(one)
+        event = read_reports(one)
         if isinstance(event, Ended):
             return explain(event)
         if state.name not in OVER and state.name != GONE:
@@ -351,14 +357,6 @@ class SlurmEngine:
             return None
         ask("scancel", one.job)  # Slurm must not start it again beside its successor
         return describe_loss(one, state)
-
-    def _read_reports(self, one: Submitted) -> Event | None:
-        """Read the newest event of a task: of its first machine, or of one that refuses it."""
-        for rank in range(1, one.task.needs.nodes):
-            event = read_report(get_report_of_member(one.report, rank), one.job)
-            if event is not None:
-                return event
-        return read_report(one.report, one.job)
 
     def _ask_states(self) -> dict[str, State] | None:
         """Ask Slurm for the states of all jobs; None if it does not answer."""
@@ -435,7 +433,7 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
             )
         if names.get(key, key) != key:
             raise EngineError(f"cluster.slurm.{key} is no option of sbatch: use {names[key]}")
-        if value is not None and value is not False:
+        if value is not None and value is not False and value != []:
             options[key] = read_option(key, value)
     return options
 
@@ -457,6 +455,20 @@ def read_option(key: str, value: Any) -> Any:
 
 def ask(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, input="", capture_output=True, text=True, check=False)
+
+
+def read_reports(one: Submitted) -> Event | None:
+    """Read the newest event of a task: of its first machine, or of one that it would wait for."""
+    event = read_report(one.report, one.job)
+    if isinstance(event, Ended):
+        return event
+    for rank in range(1, one.task.needs.nodes):
+        member = read_report(get_report_of_member(one.report, rank), one.job)
+        if isinstance(member, Ended):
+            one.failed_since = one.failed_since or time.monotonic()
+            if member.refused or time.monotonic() - one.failed_since > MEMBER_SECONDS:
+                return replace(member, status=None)
+    return event
 
 
 def get_report(task: Task) -> Path:

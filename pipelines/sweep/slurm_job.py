@@ -34,7 +34,7 @@ class Job:
     A task that has not ended at its time limit is asked to end, so that a training saves its state,
     and Slurm starts the job again. ``restarts`` says how many times; None is without a limit.
     The newest event is in the file ``report``. The first machine speaks for all, but each tells by
-    itself that it refuses the task.
+    itself that it refuses the task, or has failed.
     """
 
     task: Task
@@ -63,7 +63,7 @@ class Job:
             if isinstance(event, Ended):
                 ended = replace(event, name=self.task.name, node=machine)
                 if rank > 0:
-                    if ended.refused:
+                    if ended.status != 0 and not asked:
                         write_end(get_report_of_member(report, rank), job, ended, asked)
                 elif ended.status == 0 or not asked:
                     write_end(report, job, ended, asked)

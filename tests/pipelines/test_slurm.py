@@ -155,6 +155,13 @@ def list_queue() -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
+def wait_for_empty_queue() -> None:
+    deadline = time.monotonic() + 30
+    while list_queue() != []:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def count_starts() -> int:
     return len(STARTS.read_text(encoding="utf-8").split()) if STARTS.exists() else 0
 
@@ -305,18 +312,33 @@ def test_a_training_on_two_machines_is_one_job(engine: SlurmEngine) -> None:
     assert ranks == [["rank 0 of 2"], ["rank 1 of 2"]]
 
 
+def make_task_of_two() -> Task:
+    """Make a task of two machines: the first waits as ``torchrun`` does, and the second fails."""
+    pretend("python", "[ $SLURM_PROCID = 0 ] && exec sleep 60; echo so it is; exit 3")
+    command, needs = (str(Path("python").absolute()), "say.py"), Needs(nodes=2)
+    return Task("train@toy-fcn-0", command, str(Path.cwd()), None, needs=needs)
+
+
 @pytest.mark.usefixtures("_in_a_job")
 def test_a_second_machine_that_refuses_is_named_and_left_out(engine: SlurmEngine) -> None:
-    engine.submit(make_task("train@toy-fcn-0", "true", Needs(nodes=2)))
+    engine.submit(make_task_of_two())
     ended = wait_for_end(engine)
     assert (ended.name, ended.status, ended.refused) == ("train@toy-fcn-0", None, True)
     assert ended.said.endswith(" has other code")
     assert engine.refusing == {ended.node}
     assert ended.node in ("n1", "n2")
-    deadline = time.monotonic() + 30
-    while list_queue() != []:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for_empty_queue()
+
+
+def test_a_second_machine_that_fails_is_not_waited_for(
+    engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_engine, "MEMBER_SECONDS", 0.0)
+    engine.submit(make_task_of_two())
+    ended = wait_for_end(engine)
+    assert (ended.name, ended.status, ended.refused) == ("train@toy-fcn-0", None, False)
+    assert ended.said.endswith("so it is")
+    wait_for_empty_queue()
 
 
 @pytest.mark.usefixtures("_in_a_job")
