@@ -66,7 +66,7 @@ OVER = (
 )
 # Reasons of waiting that nothing but a change of the job or of the cluster ends.
 FOR_EVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit")
-# Reasons of waiting that a job has not begun with, nor its user asked for.
+# Reasons of waiting that an administrator ends, if anybody.
 HOLDS = ("JobHeldAdmin", "JobHoldMaxRequeue", "requeued held", "requeued in held state")
 GONE = "GONE"  # Slurm remembers a job for some minutes alone
 OWN = {  # options that the engine sets, whatever the profile's resources are
@@ -189,7 +189,7 @@ class SlurmEngine:
         """Make room in the queue and on the disk. Nobody else does: the driver has DVC's lock."""
         left = self._list_left()
         if left is None:
-            self._retry(f"warning: squeue fails, and is asked every {RETRY_SECONDS:.0f} s")
+            self._retry(f"warning: squeue fails; it is tried again every {RETRY_SECONDS:.0f} s")
             return
         self.has_begun = True
         if left:
@@ -207,7 +207,7 @@ class SlurmEngine:
             self._begin()
         if not self.has_begun:
             return []
-        if self.said:
+        if self.retry_at > -math.inf:
             self._cancel_half_submitted()
         alike: dict[tuple[Needs, int | None], list[Task]] = {}
         for task in self.waiting:
@@ -229,31 +229,37 @@ class SlurmEngine:
                     executor.submit(Job(task, str(get_report(task).absolute()), restarts))
                     for task in tasks
                 ]
-        except OSError as error:
-            if error.errno in FULL:
-                self._retry(f"error: {os.strerror(error.errno)}: {FULL_DISK}")
-                return []
-            return self._refuse(tasks, f"its job cannot be submitted: {error}")
-        except RuntimeError as error:  # of submitit
-            why = join_lines(str(error))
-            if any(reason in why for reason in NO_ANSWER):
-                self._retry(
-                    f"warning: {why}; jobs are submitted as soon as Slurm answers again, which is "
-                    f"tried every {RETRY_SECONDS:.0f} s"
-                )
-                return []
-            if LIMIT in why and self.submitted:
-                self.retry_at = time.monotonic() + RETRY_SECONDS
-                return []
-            said = f"Slurm refuses a job with {needs}: {why}"
-            if LIMIT in why and len(tasks) > 1:
-                said += f"; {len(tasks)} jobs were submitted at once: JOBS=n submits n at most"
-            return self._refuse(tasks, said)
+        except (OSError, RuntimeError) as error:
+            self._cancel_half_submitted()
+            return self._take_failure(needs, tasks, error)
         self.said = ""
         for task, job in zip(tasks, jobs, strict=True):
             self.waiting.remove(task)
             self.submitted[task.name] = Submitted(task, job.job_id)
         return []
+
+    def _take_failure(
+        self, needs: Needs, tasks: Sequence[Task], error: Exception
+    ) -> Sequence[Event]:
+        """Take that a submission has failed: leave the tasks for later, or return their ends."""
+        if isinstance(error, OSError) and error.errno in FULL:
+            self._retry(f"error: {os.strerror(error.errno)}: {FULL_DISK}")
+            return []
+        said = join_lines(str(error))
+        if any(reason in said for reason in NO_ANSWER):
+            self._retry(
+                f"warning: {said}; jobs are submitted as soon as Slurm answers again, which is "
+                f"tried every {RETRY_SECONDS:.0f} s"
+            )
+            return []
+        if LIMIT in said and self.submitted:
+            self.retry_at = time.monotonic() + RETRY_SECONDS
+            return []
+        if LIMIT in said and len(tasks) > 1:
+            said += f"; {len(tasks)} jobs were submitted at once: JOBS=n submits n at most"
+        self.waiting = [task for task in self.waiting if task not in tasks]
+        said = f"Slurm refuses a job with {needs}: {said}"
+        return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
 
     def _retry(self, why: str) -> None:
         """Submit later what waits, and say why, once."""
@@ -262,12 +268,8 @@ class SlurmEngine:
             self.said = why
             print(why, file=sys.stderr)
 
-    def _refuse(self, tasks: Sequence[Task], said: str) -> Sequence[Event]:
-        self.waiting = [task for task in self.waiting if task not in tasks]
-        return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
-
     def _cancel_half_submitted(self) -> None:
-        """Cancel jobs that Slurm has, but whose submission has failed after that."""
+        """Cancel jobs that Slurm has got, but whose submission has failed after that."""
         known = {one.job for one in self.submitted.values()}
         for job in self._list_left() or ():
             if job not in known:

@@ -412,7 +412,8 @@ def test_a_full_disk_does_not_end_the_submission(
     monkeypatch.setattr(utils.JobPaths, "move_temporary_file", fail_first)
     engine.submit(make_task("train@toy-fcn-0", "until [ -e go ]; do sleep 0.1; done"))
     poll_until(engine, lambda: count_starts() == 1)
-    assert list_queue() == [engine.submitted["train@toy-fcn-0"].job, "RUNNING"]
+    alone = [engine.submitted["train@toy-fcn-0"].job, "RUNNING"]
+    poll_until(engine, lambda: list_queue() == alone)
     Path("go").touch()
     assert wait_for_end(engine).status == 0
     said = capsys.readouterr().err.splitlines()
@@ -570,7 +571,7 @@ def test_a_submission_that_fails_otherwise_is_told() -> None:
     engine.submit(make_task("train@toy-fcn-0", "true"))
     ended = wait_for_end(engine)
     assert ended.status == 1
-    assert ended.said.startswith("its job cannot be submitted: [Errno 2] ")
+    assert ended.said.startswith("Slurm refuses a job with 1 core: [Errno 2] ")
 
 
 def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
