@@ -348,6 +348,7 @@ class SlurmEngine:
             )
             return Ended(one.task.name, "", 1, 0.0, said)
         if state.name in QUEUED:
+            forget_failures(one)
             return Queued(one.task.name) if one.told else None
         event = read_reports(one)
         if isinstance(event, Ended):
@@ -471,6 +472,13 @@ def read_reports(one: Submitted) -> Event | None:
             if member.refused or time.monotonic() - one.failed_since > MEMBER_SECONDS:
                 return replace(member, status=None)
     return event
+
+
+def forget_failures(one: Submitted) -> None:
+    """Forget that machines of a job have failed, which begins again with the same number."""
+    one.failed_since = None
+    for rank in range(1, one.task.needs.nodes):
+        get_report_of_member(one.report, rank).unlink(missing_ok=True)
 
 
 def get_report(task: Task) -> Path:

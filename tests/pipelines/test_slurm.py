@@ -560,6 +560,30 @@ def test_a_limit_of_jobs_is_waited_for_only_behind_own_jobs() -> None:
 
 
 @pytest.mark.usefixtures("_programs")
+def test_a_second_machine_may_fail_before_its_job_begins_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slurm_engine, "ASK_SECONDS", 0.0)
+    engine = SlurmEngine(Cluster(), None)
+    engine.has_begun = True
+    pretend("sbatch", "echo Submitted batch job 7")
+    engine.submit(make_task_of_two())
+    pretend("squeue", "echo '7|RUNNING|n1|None'")
+    assert engine.poll() == []
+    one = engine.submitted["train@toy-fcn-0"]
+    report = slurm_job.get_report_of_member(one.report, 1)
+    slurm_job.write_report(report, "7", Ended(one.task.name, "n2", 1, 0.0, "so it is"))
+    assert engine.poll() == []
+    pretend("squeue", "echo '7|PENDING||BeginTime'")
+    assert engine.poll() == []
+    monkeypatch.setattr(slurm_engine, "MEMBER_SECONDS", 0.0)
+    pretend("squeue", "echo '7|RUNNING|n1|None'")
+    assert engine.poll() == []
+    slurm_job.write_report(report, "7", Ended(one.task.name, "n2", 1, 0.0, "so it is"))
+    assert wait_for_end(engine).status is None
+
+
+@pytest.mark.usefixtures("_programs")
 def test_a_submission_that_fails_otherwise_is_told() -> None:
     engine = SlurmEngine(Cluster(), None)
     pretend("sbatch", "echo welcome")
