@@ -4,6 +4,7 @@ It alone talks to DVC, and holds DVC's lock, so that no other DVC starts the sam
 one writer, and is afterwards as ``dvc repro`` would have written it.
 """
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from deeplab_bench.errors import UserError, describe_machine_error
+from deeplab_bench.errors import UserError
 from deeplab_bench.runtime.signals import EndRequest, noted_end_request
 from deeplab_bench.writing import DISK_FULL, describe_lack_of_room
 from pipelines.dvc_runs import (
@@ -28,7 +29,7 @@ from pipelines.dvc_runs import (
 )
 from pipelines.stages import STAGES
 from pipelines.sweep.board import Board
-from pipelines.sweep.engine import Engine, EngineError
+from pipelines.sweep.engine import ASK_FOR_ROOM, Engine, EngineError
 from pipelines.sweep.node import get_log
 from pipelines.sweep.task import Ended, Event, Needs, Queued, Running, Task
 
@@ -38,7 +39,6 @@ WORTH = 20
 FIRST_WRITING_SECONDS = 1.0
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
 ENDING = "the runs under way are asked to end; press Ctrl-C again to end at once"
-WAITS = "the sweep waits for it, and what is done is not lost"
 ROOM_SECONDS = 3.0
 POLL_SECONDS = 0.5
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
@@ -251,7 +251,7 @@ class Driver:
                 if error.errno not in DISK_FULL or self.end.number is not None:
                     raise
                 if not has_asked:
-                    self.board.complain(f"error: {describe_machine_error(error)}: {WAITS}", "red")
+                    self.board.complain(f"error: {os.strerror(error.errno)}: {ASK_FOR_ROOM}", "red")
                     has_asked = True
                 self.wait_for_room(needed_bytes + ROOM_BYTES)
 

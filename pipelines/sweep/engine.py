@@ -5,6 +5,8 @@ from typing import Protocol
 from deeplab_bench.errors import UserError
 from pipelines.sweep.task import Event, Needs, Task
 
+ASK_FOR_ROOM = "make room on the disk, and the sweep goes on; what is done is not lost"
+
 
 class EngineError(UserError):
     """An engine cannot begin or go on; the message says what to do."""

@@ -5,6 +5,7 @@ files in the shared folder, and ``squeue`` tells of those that cannot.
 """
 
 import hashlib
+import io
 import math
 import os
 import pwd
@@ -14,30 +15,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, JobPaths
+from submitit.core.utils import JobPaths
 
 from deeplab_bench.settings.cluster import SHARED, Cluster
-from deeplab_bench.writing import describe_lack_of_room
+from deeplab_bench.writing import DISK_FULL, describe_lack_of_room
 from pipelines.stages import STAGES
 from pipelines.sweep import node
-from pipelines.sweep.engine import EngineError
+from pipelines.sweep.engine import ASK_FOR_ROOM, EngineError
 from pipelines.sweep.node import LOG_BYTES
-from pipelines.sweep.slurm_job import Job, read_report
-from pipelines.sweep.task import Ended, Event, Needs, Running, Task
+from pipelines.sweep.slurm_job import Job, get_report_of_member, read_report
+from pipelines.sweep.slurm_options import read_options
+from pipelines.sweep.task import Ended, Event, Needs, Queued, Task
 
 FOLDER = Path("logs") / "slurm"
 PROGRAMS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 POLL_SECONDS = 0.5
 ASK_SECONDS = 3.0  # between questions to Slurm, which has others to serve
 RETRY_SECONDS = 30.0
-# Reasons of a refusal that may pass while other jobs run.
-PASSING = ("Unable to contact", "timed out", "temporarily", "accounting/QOS policy")
+NO_ANSWER = ("Unable to contact", "timed out", "temporarily", "Zero Bytes", "standby mode")
+LIMIT = "accounting/QOS policy"  # which other jobs of the sweep may have used up
 RESULT_SECONDS = 60.0  # until a shared disk shows every machine what a job wrote at its end
+MEMBER_SECONDS = 60.0  # until the first machine of a job tells why another has failed
 END_SECONDS = node.END_SECONDS + 30
 SIGNAL_SECONDS = 10.0
 KILL_SECONDS = 60.0
@@ -47,7 +51,8 @@ MOST_IN_ARRAY = 1000  # Slurm's default limit
 RESTARTS_FROM_ZERO = 2
 WARNING_SECONDS = 90  # before the time limit: the time that a stage has to end, and some more
 CLOCK_SECONDS = 30  # Slurm looks at time limits as often as that
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
+QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", *HELD)
 OVER = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -61,24 +66,9 @@ OVER = (
 )
 # Reasons of waiting that nothing but a change of the job or of the cluster ends.
 FOR_EVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit")
+# Reasons of waiting that an administrator ends, if anybody.
+HOLDS = ("JobHeldAdmin", "JobHoldMaxRequeue", "requeued held", "requeued in held state")
 GONE = "GONE"  # Slurm remembers a job for some minutes alone
-OWN = {  # options that the engine sets, whatever the profile's resources are
-    "array",
-    "array_parallelism",
-    "chdir",
-    "cpus_per_task",
-    "error",
-    "job_name",
-    "nodes",
-    "ntasks",
-    "ntasks_per_node",
-    "output",
-    "requeue",
-    "signal",
-    "srun_args",
-    "stderr_to_stdout",
-    "use_srun",
-}
 
 
 class State(NamedTuple):
@@ -91,12 +81,17 @@ class State(NamedTuple):
 
 @dataclass
 class Submitted:
-    """A task that Slurm has. ``gone_since`` is when its job was first seen to be over."""
+    """A task that Slurm has.
+
+    ``gone_since`` is when its job was first seen to be over, ``failed_since`` when a machine of it
+    but the first was first seen to have failed.
+    """
 
     task: Task
     job: str
     told: Event | None = None
     gone_since: float | None = None
+    failed_since: float | None = None
 
     @property
     def report(self) -> Path:
@@ -120,12 +115,7 @@ class SlurmEngine:
             raise EngineError(
                 f"Slurm's program {missing[0]} is not on the PATH: run this on a login node"
             )
-        self.options = {key.replace("-", "_"): value for key, value in cluster.slurm.items()}
-        if own := sorted(self.options.keys() & OWN):
-            raise EngineError(
-                f"cluster.slurm.{own[0]} is set by the sweep itself: remove it; what a stage "
-                "needs stands in resources of its profile"
-            )
+        self.options = read_options(cluster.slurm)
         self.most = most
         folder = hashlib.sha256(str(Path.cwd()).encode()).hexdigest()
         self.name = f"deeplab-bench-{folder[:8]}"
@@ -135,15 +125,17 @@ class SlurmEngine:
         self.has_begun = False
         self.has_accounting = shutil.which("sacct") is not None
         self.asked_at = self.retry_at = -math.inf
+        self.said = ""  # why tasks that could be submitted wait
 
     def check(self, needs: Needs) -> None:
         """Check that a time limit leaves time for work; Slurm itself checks the rest."""
         limit = self.make_parameters(needs)["time"]
         warned = self.options.get("signal_delay_s", WARNING_SECONDS) + CLOCK_SECONDS
         if isinstance(limit, int) and 60 * limit <= warned:
+            hours = f"resources.hours {needs.hours}"
+            name = f"cluster.slurm.time {limit}" if needs.hours is None else hours
             raise EngineError(
-                f"resources.hours {needs.hours} is too short: a job is asked to end {warned} s "
-                "before its time limit"
+                f"{name} is too short: a job is asked to end {warned} s before its time limit"
             )
 
     def has_room(self) -> bool:
@@ -177,8 +169,12 @@ class SlurmEngine:
 
     def _begin(self) -> None:
         """Make room in the queue and on the disk. Nobody else does: the driver has DVC's lock."""
+        left = self._list_left()
+        if left is None:
+            self._retry(f"warning: squeue fails; it is tried again every {RETRY_SECONDS:.0f} s")
+            return
         self.has_begun = True
-        if left := self._list_left():
+        if left:
             print(
                 f"warning: {len(left)} jobs of a sweep whose driver was killed are still in the "
                 "queue; they are asked to end first",
@@ -186,15 +182,19 @@ class SlurmEngine:
             )
             self._end_all()
         shutil.rmtree(FOLDER, ignore_errors=True)
-        FOLDER.mkdir(parents=True, exist_ok=True)
 
     def _submit_waiting(self) -> list[Event]:
         """Submit all that waits, and return the ends of what Slurm refuses."""
         if not self.has_begun:
             self._begin()
+        if not self.has_begun:
+            return []
+        if self.retry_at > -math.inf:
+            self._cancel_half_submitted()
         alike: dict[tuple[Needs, int | None], list[Task]] = {}
         for task in self.waiting:
-            alike.setdefault((task.needs, count_restarts(task)), []).append(task)
+            needs = replace(task.needs, expected_memory_mib=None)  # which Slurm is not told
+            alike.setdefault((needs, count_restarts(task)), []).append(task)
         refused: list[Event] = []
         for (needs, restarts), tasks in alike.items():
             for first in range(0, len(tasks), MOST_IN_ARRAY):
@@ -206,22 +206,56 @@ class SlurmEngine:
     ) -> Sequence[Event]:
         executor = self.make_executor(needs)
         try:
-            with executor.batch():
+            with redirect_stderr(io.StringIO()), executor.batch():  # the error has what is said
                 jobs = [
                     executor.submit(Job(task, str(get_report(task).absolute()), restarts))
                     for task in tasks
                 ]
-        except FailedJobError as error:
-            said = f"Slurm refuses a job with {needs}: {join_lines(str(error))}"
-            if self.submitted and any(reason in said for reason in PASSING):
-                self.retry_at = time.monotonic() + RETRY_SECONDS
-                return []
-            self.waiting = [task for task in self.waiting if task not in tasks]
-            return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
+        except (OSError, RuntimeError) as error:
+            self._cancel_half_submitted()
+            return self._take_failure(needs, tasks, error)
+        self.said = ""
         for task, job in zip(tasks, jobs, strict=True):
             self.waiting.remove(task)
             self.submitted[task.name] = Submitted(task, job.job_id)
         return []
+
+    def _take_failure(
+        self, needs: Needs, tasks: Sequence[Task], error: Exception
+    ) -> Sequence[Event]:
+        """Take that a submission has failed: leave the tasks for later, or return their ends."""
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            self._retry(f"error: {os.strerror(error.errno)}: {ASK_FOR_ROOM}")
+            return []
+        said = join_lines(str(error))
+        if any(reason in said for reason in NO_ANSWER):
+            self._retry(
+                f"warning: {said}; jobs are submitted as soon as Slurm answers again, which is "
+                f"tried every {RETRY_SECONDS:.0f} s"
+            )
+            return []
+        if LIMIT in said and self.submitted:
+            self.retry_at = time.monotonic() + RETRY_SECONDS
+            return []
+        if LIMIT in said and len(tasks) > 1:
+            said += f"; {len(tasks)} jobs were submitted at once: JOBS=n submits n at most"
+        self.waiting = [task for task in self.waiting if task not in tasks]
+        said = f"Slurm refuses a job with {needs}: {said}"
+        return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
+
+    def _retry(self, why: str) -> None:
+        """Submit later what waits, and say why, once."""
+        self.retry_at = time.monotonic() + RETRY_SECONDS
+        if why != self.said:
+            self.said = why
+            print(why, file=sys.stderr)
+
+    def _cancel_half_submitted(self) -> None:
+        """Cancel jobs that Slurm has got, but whose submission has failed after that."""
+        known = {one.job for one in self.submitted.values()}
+        for job in self._list_left() or ():
+            if job not in known:
+                ask("scancel", job)
 
     def make_executor(self, needs: Needs) -> SlurmExecutor:
         executor = SlurmExecutor(FOLDER)
@@ -240,7 +274,10 @@ class SlurmEngine:
             "nodes": needs.nodes,
             "ntasks_per_node": 1,
             "cpus_per_task": needs.node_cpus,
-            "srun_args": [f"--cpus-per-task={needs.node_cpus}"],  # srun does not ask sbatch
+            # srun does not ask sbatch. With a number, a step has no other core of its job.
+            "srun_args": ["--cpu-bind=none"]
+            if needs.alone
+            else [f"--cpus-per-task={needs.node_cpus}"],
             "array_parallelism": MOST_IN_ARRAY,
             "stderr_to_stdout": True,
             "additional_parameters": {"requeue": True} | further,
@@ -254,7 +291,7 @@ class SlurmEngine:
         if needs.alone:
             parameters["exclusive"] = True
         if self.refusing:
-            own = [self.options["exclude"]] if "exclude" in self.options else []
+            own = [str(self.options["exclude"])] if "exclude" in self.options else []
             parameters["exclude"] = ",".join([*own, *sorted(self.refusing)])
         return parameters
 
@@ -276,20 +313,26 @@ class SlurmEngine:
             if isinstance(event, Ended):
                 del self.submitted[one.task.name]
                 if event.refused:
-                    self.refusing |= {state.machine} - {""}
+                    self.refusing.add(event.node)
+                if event.status is None:  # no part of the job may go on beside its successor
+                    ask("scancel", one.job)
         return events
 
     def _look_at(self, one: Submitted, state: State) -> Event | None:
-        if state.name in WAITING and state.reason in FOR_EVER:
+        if state.name in QUEUED and is_held(state):
+            said = f"Slurm holds its job {one.job} ({state.name}: {state.reason})"
+            return Ended(one.task.name, "", None, 0.0, said)
+        if state.name in QUEUED and state.reason in FOR_EVER:
             ask("scancel", one.job)
             said = (
                 f"it needs {one.task.needs}, and its job would wait for ever ({state.reason}): "
                 "change profile.<name>.resources or cluster.slurm in params.yaml"
             )
             return Ended(one.task.name, "", 1, 0.0, said)
-        if state.name in WAITING:
-            return Running(one.task.name, "in the queue") if one.told else None
-        event = read_report(one.report, one.job)
+        if state.name in QUEUED:
+            forget_failures(one)
+            return Queued(one.task.name) if one.told else None
+        event = read_reports(one)
         if isinstance(event, Ended):
             return explain(event)
         if state.name not in OVER and state.name != GONE:
@@ -358,8 +401,29 @@ class SlurmEngine:
         return f"--user={pwd.getpwuid(os.geteuid()).pw_name}", f"--name={self.name}"
 
 
-def ask(*command: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def ask(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, input="", capture_output=True, text=True, check=False)
+
+
+def read_reports(one: Submitted) -> Event | None:
+    """Read the newest event of a task: of its first machine, or of one that it would wait for."""
+    event = read_report(one.report, one.job)
+    if isinstance(event, Ended):
+        return event
+    for rank in range(1, one.task.needs.nodes):
+        member = read_report(get_report_of_member(one.report, rank), one.job)
+        if isinstance(member, Ended):
+            one.failed_since = one.failed_since or time.monotonic()
+            if member.refused or time.monotonic() - one.failed_since > MEMBER_SECONDS:
+                return replace(member, status=None)
+    return event
+
+
+def forget_failures(one: Submitted) -> None:
+    """Forget that machines of a job have failed, which begins again with the same number."""
+    one.failed_since = None
+    for rank in range(1, one.task.needs.nodes):
+        get_report_of_member(one.report, rank).unlink(missing_ok=True)
 
 
 def get_report(task: Task) -> Path:
@@ -370,6 +434,12 @@ def count_restarts(task: Task) -> int | None:
     """Return how often a task may begin again after its time limit; None is without a limit."""
     stage = STAGES.get(task.name.partition("@")[0])
     return None if stage is not None and stage.resumes else RESTARTS_FROM_ZERO
+
+
+def is_held(state: State) -> bool:
+    """Tell whether Slurm holds a job that waits, of its own accord."""
+    reason = state.reason.replace("_", " ")
+    return state.name in HELD or any(hold in reason for hold in HOLDS)
 
 
 def explain(ended: Ended) -> Ended:

@@ -1,26 +1,28 @@
-"""A task as a job of Slurm: it reports how far it is, and goes on after its time limit.
-
-It needs the standard library and submitit alone.
-"""
+"""A task as a job of Slurm: it reports how far it is, and goes on after its time limit."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from submitit import JobEnvironment
 
+from deeplab_bench.writing import DISK_FULL
 from pipelines.sweep import node
-from pipelines.sweep.task import Ended, Event, Progress, Running, Task
+from pipelines.sweep.task import Ended, Progress, Running, Task
 from pipelines.sweep.torchrun import add_torchrun
 
 REPORT_SECONDS = 2.0  # between two reports of one job, which all go through a shared disk
 REQUEUE_SECONDS = 60
+ROOM_SECONDS = 5.0
 FIRST_PORT, PORTS = 20000, 10000
 
 
@@ -30,7 +32,8 @@ class Job:
 
     A task that has not ended at its time limit is asked to end, so that a training saves its state,
     and Slurm starts the job again. ``restarts`` says how many times; None is without a limit.
-    The newest event is in the file ``report``.
+    The newest event is in the file ``report``. The first machine speaks for all, but each tells by
+    itself that it refuses the task, or has failed.
     """
 
     task: Task
@@ -52,36 +55,39 @@ class Job:
         signal.signal(signal.SIGTERM, ask)
         # Slurm warns every process of a job. The stage inherits the mask, and so survives it.
         signal.pthread_sigmask(signal.SIG_BLOCK, [warning])
-        reported = 0.0
+        machine = os.environ["SLURMD_NODENAME"]  # which it may not know itself by
+        report, job, reported = Path(self.report), environment.job_id, -math.inf
         for event in node.run(task, should_end=lambda: bool(asked)):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [warning])
-            if rank > 0:  # the first machine speaks for all
-                continue
-            if isinstance(event, Running):
-                if time.monotonic() - reported > REPORT_SECONDS:
-                    reported = time.monotonic()
-                    write_report(Path(self.report), environment.job_id, event)
-            elif event.status == 0 or not asked:
-                write_report(Path(self.report), environment.job_id, event)
-            elif warning in asked:
-                self.requeue(environment.job_id, event)
-            else:  # the driver, or Slurm for a reason that it tells the driver
-                sys.exit(128 + signal.SIGTERM)
+            if isinstance(event, Ended):
+                ended = replace(event, name=self.task.name, node=machine)
+                if rank > 0:
+                    if ended.status != 0 and not asked:
+                        write_end(get_report_of_member(report, rank), job, ended, asked)
+                elif ended.status == 0 or not asked:
+                    write_end(report, job, ended, asked)
+                elif warning in asked:
+                    self.requeue(job, ended, asked)
+                else:  # the driver, or Slurm for a reason that it tells the driver
+                    sys.exit(128 + signal.SIGTERM)
+            elif rank == 0 and time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                with suppress(OSError):  # the stage goes on; the next report may be written
+                    write_report(report, job, replace(event, node=machine))
 
-    def requeue(self, job: str, ended: Ended) -> None:
-        """Let Slurm start this job again with the same arguments.
-
-        A job does not count its restarts: Slurm does.
-        """
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        if self.restarts is not None and restarts >= self.restarts:
-            said = (
-                f"has not ended within its time limit, {restarts + 1} times, and begins anew each "
-                "time: set or raise resources.hours of its profile"
-            )
-            event = Ended(ended.name, ended.node, 1, ended.seconds, said)
-            write_report(Path(self.report), job, event)
-            return
+    def requeue(self, job: str, ended: Ended, asked: Sequence[int]) -> None:
+        """Let Slurm start this job again with the same arguments."""
+        report = Path(self.report)
+        if self.restarts is not None:
+            times = count_time_limits(report)
+            if times > self.restarts:
+                said = (
+                    f"has not ended within its time limit, {times} times, and begins anew each "
+                    "time: set or raise resources.hours of its profile"
+                )
+                event = Ended(ended.name, ended.node, 1, ended.seconds, said)
+                write_end(report, job, event, asked)
+                return
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=REQUEUE_SECONDS)
         sys.exit(128 + signal.SIGTERM)
 
@@ -94,7 +100,38 @@ def find_endpoint(task: Task) -> str | None:
     return f"{os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
 
 
-def write_report(report: Path, job: str, event: Event) -> None:
+def get_report_of_member(report: Path, rank: int) -> Path:
+    """Return the report of a machine of a job that is not the first one."""
+    return report.with_suffix(f".{rank}{report.suffix}")
+
+
+def count_time_limits(report: Path) -> int:
+    """Count how often a task has come to its time limit, this time included.
+
+    Slurm counts only how often it has started a job, for whatever reason.
+    """
+    limits = report.with_suffix(".limits")
+    with suppress(OSError), limits.open("a", encoding="utf-8") as file:  # the disk may be full
+        file.write("1\n")
+    return len(limits.read_text(encoding="utf-8").split()) if limits.exists() else 1
+
+
+def write_end(report: Path, job: str, ended: Ended, asked: Sequence[int]) -> None:
+    """Write how a task has ended, as soon as the disk has room for it.
+
+    Raises:
+        OSError: it cannot be written, or a signal has asked for the end before there was room.
+    """
+    while True:
+        try:
+            return write_report(report, job, ended)
+        except OSError as error:
+            if error.errno not in DISK_FULL or asked:
+                raise
+        time.sleep(ROOM_SECONDS)
+
+
+def write_report(report: Path, job: str, event: Running | Ended) -> None:
     """Write the newest event of a job. A reader sees all of it or the one before."""
     content = {"job": job, "ended": isinstance(event, Ended), "event": asdict(event)}
     partial = report.with_suffix(".partial")
@@ -102,7 +139,7 @@ def write_report(report: Path, job: str, event: Event) -> None:
     partial.replace(report)
 
 
-def read_report(report: Path, job: str) -> Event | None:
+def read_report(report: Path, job: str) -> Running | Ended | None:
     """Read the newest event of a job; None if there is none, or only of an earlier job."""
     try:
         content = json.loads(report.read_text(encoding="utf-8"))

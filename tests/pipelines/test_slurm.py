@@ -1,5 +1,6 @@
 """Tests of a sweep on Slurm: a real one with two pretended machines, where it is installed."""
 
+import errno
 import os
 import re
 import shutil
@@ -8,18 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from miniature import Repository
 from slurm import Machines, SlurmError, pretend_slurm
 from stub_pipeline import TRAIN, dvc, get_environment, make_project, wait_for
+from submitit.core import utils
 
 from deeplab_bench.settings.cluster import Cluster
-from pipelines.sweep import slurm_engine
+from pipelines.sweep import slurm_engine, slurm_job
 from pipelines.sweep.engine import EngineError
 from pipelines.sweep.slurm_engine import PROGRAMS, SlurmEngine
-from pipelines.sweep.task import Ended, Event, Needs, Task
+from pipelines.sweep.task import Ended, Event, Needs, Queued, Running, Task
 
 SWEEP = """\
 import os, sys
@@ -54,6 +58,25 @@ from pipelines import download, prepare, pretrain, resolve
 for stage in (resolve, download, prepare, pretrain):
     stage.main("miniature")
 """
+# Python imports it in a job. There, a disk may be full, or the second machine may refuse its task.
+IN_A_JOB = """\
+import errno, os
+from pathlib import Path
+if "SLURM_PROCID" in os.environ:
+    from pipelines.sweep import node, slurm_job
+    write_report = slurm_job.write_report
+    def write(report, job, event):
+        if Path("full").exists():
+            Path("seen").touch()
+            raise OSError(errno.ENOSPC, "so it is")
+        write_report(report, job, event)
+    slurm_job.write_report = write
+    slurm_job.ROOM_SECONDS = 0.5
+    if os.environ["SLURM_PROCID"] == "1":
+        node.find_problem = lambda task: "has other code"
+"""
+NO_ANSWER = "Batch job submission failed: Unable to contact slurm controller (connect failure)"
+LIMIT = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, ...)"
 SMALL = Needs()
 STEPS = 100
 TRAINING = "train@miniature-fcn-0"
@@ -87,11 +110,19 @@ def engine(
     assert list_queue() == []
 
 
-def make_task(name: str, script: str, needs: Needs = SMALL) -> Task:
-    """Make a task that writes its process into ``STARTS``; ``script`` is of the shell."""
-    return Task(
-        name, ("sh", "-c", f"echo $$ >> {STARTS}; {script}"), str(Path.cwd()), None, (), (), needs
-    )
+@pytest.fixture
+def _in_a_job(engine: SlurmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(IN_A_JOB, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+
+
+def make_task(name: str, script: str, needs: Needs = SMALL, before: str = ":") -> Task:
+    """Make a task that writes its process into ``STARTS`` before ``script``, which is of the shell.
+
+    ``before`` is what it does before that.
+    """
+    command = ("sh", "-c", f"{before}; echo $$ >> {STARTS}; {script}")
+    return Task(name, command, str(Path.cwd()), None, (), (), needs)
 
 
 def wait_for_event(
@@ -111,20 +142,28 @@ def wait_for_end(engine: SlurmEngine, seconds: float = 60) -> Ended:
     return event
 
 
+def poll_until(engine: SlurmEngine, is_so: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll until something is so; no task may end before."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        assert [event for event in engine.poll() if isinstance(event, Ended)] == []
+
+
 def list_queue() -> list[str]:
     command = ["squeue", "--noheader", "--format=%i %T"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
+def wait_for_empty_queue() -> None:
+    deadline = time.monotonic() + 30
+    while list_queue() != []:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def count_starts() -> int:
     return len(STARTS.read_text(encoding="utf-8").split()) if STARTS.exists() else 0
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_files_of_dvc_are_those_of_a_sweep_on_this_machine(
@@ -189,13 +228,12 @@ def test_a_training_goes_on_after_its_time_limit(
     train = f"exec {sys.executable} -m deeplab_bench train miniature fcn 0"
     engine.submit(make_task(TRAINING, train, Needs(hours=1 / 60)))
     log = disturbed / "logs" / f"{TRAINING}.log"
-    wait_until(lambda: engine.poll() != [])
-    wait_until(lambda: list_steps(log) != [])
+    poll_until(engine, lambda: list_steps(log) != [])
     # Slurm itself lets it go on: when it warns it.
     os.kill(int(STARTS.read_text(encoding="utf-8")), signal.SIGSTOP)
     assert max(list_steps(log)) < STEPS
     subprocess.run(["sh", "-c", train], cwd=undisturbed, check=True, capture_output=True)
-    wait_until(lambda: engine.poll() == [] and END in log.read_text(encoding="utf-8"))
+    poll_until(engine, lambda: END in log.read_text(encoding="utf-8"), seconds=120)
     # Once is enough: a slow machine would come to the limit again.
     longer = ["scontrol", "update", f"jobid={engine.submitted[TRAINING].job}", "timelimit=60"]
     subprocess.run(longer, check=True)
@@ -221,20 +259,26 @@ def find_steps(text: str) -> list[int]:
 
 def test_what_has_no_snapshots_begins_anew_some_times(engine: SlurmEngine) -> None:
     engine.submit(make_task("evaluate@toy-fcn-0", "sleep 60"))
-    for start in range(1, 4):
-        wait_until(lambda start=start: engine.poll() == [] and count_starts() == start)  # type: ignore[misc]
+    wait_for_event(engine, lambda event: isinstance(event, Running))
+    poll_until(engine, lambda: count_starts() == 1)
+    # As if for a job of a higher priority, which is not counted.
+    subprocess.run(["scontrol", "requeue", engine.submitted["evaluate@toy-fcn-0"].job], check=True)
+    wait_for_event(engine, lambda event: isinstance(event, Queued))
+    for start in range(2, 5):
+        poll_until(engine, lambda start=start: count_starts() == start)  # type: ignore[misc]
         subprocess.run(["scancel", "--signal=USR2", f"--name={engine.name}"], check=True)
     ended = wait_for_end(engine)
-    assert (ended.status, count_starts()) == (1, 3)
+    assert (ended.status, count_starts()) == (1, 4)
     assert "has not ended within its time limit, 3 times" in ended.said
 
 
 def test_a_run_whose_machine_is_lost_is_done_elsewhere(
     engine: SlurmEngine, machines: Machines
 ) -> None:
-    script = "echo $SLURMD_NODENAME >> nodes; [ -e lost ] || sleep 60"
-    engine.submit(make_task("train@toy-fcn-0", script))
-    wait_until(lambda: engine.poll() == [] and Path("nodes").exists())
+    before = "[ -e lost ]; again=$?"
+    script = "echo $SLURMD_NODENAME >> nodes; [ $again = 0 ] || sleep 60"
+    engine.submit(make_task("train@toy-fcn-0", script, before=before))
+    poll_until(engine, Path("nodes").exists)
     first = Path("nodes").read_text(encoding="utf-8").strip()
     Path("lost").touch()
     for process in reversed(list_parents(int(STARTS.read_text(encoding="utf-8")), 3)):
@@ -268,6 +312,117 @@ def test_a_training_on_two_machines_is_one_job(engine: SlurmEngine) -> None:
     assert ranks == [["rank 0 of 2"], ["rank 1 of 2"]]
 
 
+def make_task_of_two() -> Task:
+    """Make a task of two machines: the first waits as ``torchrun`` does, and the second fails."""
+    pretend("python", "[ $SLURM_PROCID = 0 ] && exec sleep 60; echo so it is; exit 3")
+    command, needs = (str(Path("python").absolute()), "say.py"), Needs(nodes=2)
+    return Task("train@toy-fcn-0", command, str(Path.cwd()), None, needs=needs)
+
+
+@pytest.mark.usefixtures("_in_a_job")
+def test_a_second_machine_that_refuses_is_named_and_left_out(engine: SlurmEngine) -> None:
+    engine.submit(make_task_of_two())
+    ended = wait_for_end(engine)
+    assert (ended.name, ended.status, ended.refused) == ("train@toy-fcn-0", None, True)
+    assert ended.said.endswith(" has other code")
+    assert engine.refusing == {ended.node}
+    assert ended.node in ("n1", "n2")
+    wait_for_empty_queue()
+
+
+def test_a_second_machine_that_fails_is_not_waited_for(
+    engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_engine, "MEMBER_SECONDS", 0.0)
+    engine.submit(make_task_of_two())
+    ended = wait_for_end(engine)
+    assert (ended.name, ended.status, ended.refused) == ("train@toy-fcn-0", None, False)
+    assert ended.said.endswith("so it is")
+    wait_for_empty_queue()
+
+
+@pytest.mark.usefixtures("_in_a_job")
+def test_a_job_waits_on_a_full_disk(engine: SlurmEngine) -> None:
+    Path("full").touch()
+    script = "until [ -e go ]; do sleep 0.1; done; rm seen; touch done"
+    engine.submit(make_task("train@toy-fcn-0", script))
+    poll_until(engine, Path("seen").exists)  # a report of progress
+    Path("go").touch()
+    poll_until(engine, Path("done").exists)
+    poll_until(engine, Path("seen").exists)  # the report of the end
+    Path("full").unlink()
+    ended = wait_for_end(engine)
+    assert (ended.status, count_starts()) == (0, 1), ended.said
+
+
+def test_the_end_is_not_told_if_a_signal_comes_before_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EDQUOT, "so it is")
+
+    monkeypatch.setattr(slurm_job, "write_report", fail)
+    monkeypatch.setattr(slurm_job, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(time, "sleep", lambda _: asked.append(signal.SIGTERM))
+    with pytest.raises(OSError, match="so it is"):
+        slurm_job.write_end(tmp_path / "report.json", "1", Ended("a", "n1", 0, 0.0), asked)
+    assert asked == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("hold", [("hold",), ("requeuehold", "state=SpecialExit")])
+def test_a_job_that_slurm_holds_is_lost(engine: SlurmEngine, hold: tuple[str, ...]) -> None:
+    waits = hold == ("hold",)
+    engine.options = {"begin": "now+1hour"} if waits else {}
+    task = make_task("train@toy-fcn-0", "sleep 60")
+    engine.submit(task)
+    poll_until(engine, lambda: count_starts() == (0 if waits else 1) and engine.submitted != {})
+    job = engine.submitted[task.name].job
+    if waits:
+        subprocess.run(["scontrol", "uhold", job], check=True)
+        engine.asked_at = 0.0
+        assert engine.poll() == []  # the user's own wish
+        subprocess.run(["scontrol", "release", job], check=True)
+    subprocess.run(["scontrol", *hold, job], check=True)
+    ended = wait_for_end(engine)
+    assert ended.status is None
+    assert ended.said.startswith(f"Slurm holds its job {job} (")
+
+
+def test_a_stage_that_measures_its_machine_has_all_its_cores(engine: SlurmEngine) -> None:
+    engine.submit(make_task("speed@toy-fcn", "echo $SLURM_CPUS_ON_NODE > cores", Needs(alone=True)))
+    assert wait_for_end(engine).status == 0
+    assert Path("cores").read_text(encoding="utf-8") == "2\n"
+
+
+def test_a_full_disk_does_not_end_the_submission(
+    engine: SlurmEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm has the job already, the first time; it is not to run beside its successor."""
+    monkeypatch.setattr(slurm_engine, "RETRY_SECONDS", 0.0)
+    failures = [errno.EDQUOT, errno.ENOSPC]
+    move = utils.JobPaths.move_temporary_file
+
+    def fail_first(*arguments: Any, **options: Any) -> None:
+        if failures:
+            raise OSError(failures.pop(0), "so it is")
+        move(*arguments, **options)
+
+    monkeypatch.setattr(utils.JobPaths, "move_temporary_file", fail_first)
+    engine.submit(make_task("train@toy-fcn-0", "until [ -e go ]; do sleep 0.1; done"))
+    poll_until(engine, lambda: count_starts() == 1)
+    alone = [engine.submitted["train@toy-fcn-0"].job, "RUNNING"]
+    poll_until(engine, lambda: list_queue() == alone)
+    Path("go").touch()
+    assert wait_for_end(engine).status == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": make room on the disk")[0] for line in said] == [
+        "error: Disk quota exceeded",
+        "error: No space left on device",
+    ]
+
+
 def test_a_job_that_dies_without_a_report_was_lost(engine: SlurmEngine) -> None:
     engine.submit(make_task("train@toy-fcn-0", "kill -KILL $PPID; sleep 60"))
     ended = wait_for_end(engine)
@@ -277,7 +432,7 @@ def test_a_job_that_dies_without_a_report_was_lost(engine: SlurmEngine) -> None:
 
 def test_a_job_that_a_user_cancels_is_a_failure(engine: SlurmEngine) -> None:
     engine.submit(make_task("train@toy-fcn-0", "sleep 60"))
-    wait_until(lambda: engine.poll() == [] and count_starts() == 1)
+    poll_until(engine, lambda: count_starts() == 1)
     subprocess.run(["scancel", f"--name={engine.name}"], check=True)
     ended = wait_for_end(engine)
     assert ended.status == 1
@@ -309,10 +464,9 @@ def test_an_interruption_leaves_nothing_in_the_queue(machines: Machines, tmp_pat
 def test_jobs_of_a_killed_driver_are_ended_first(
     engine: SlurmEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine.submit(
-        make_task("train@toy-fcn-0", "trap 'touch saved; exit 143' TERM; sleep 60 & wait")
-    )
-    wait_until(lambda: engine.poll() == [] and count_starts() == 1)
+    before = "trap 'touch saved; exit 143' TERM"
+    engine.submit(make_task("train@toy-fcn-0", "sleep 60 & wait", before=before))
+    poll_until(engine, lambda: count_starts() == 1)
     second = SlurmEngine(Cluster(), None)
     second.submit(make_task("train@toy-fcn-0", "true"))
     assert wait_for_end(second).status == 0
@@ -321,8 +475,8 @@ def test_jobs_of_a_killed_driver_are_ended_first(
 
 
 def test_tasks_with_the_same_needs_are_one_array(engine: SlurmEngine) -> None:
-    for model in ("fcn", "aspp", "psp"):
-        engine.submit(make_task(model, "true"))
+    for index, model in enumerate(("fcn", "aspp", "psp")):
+        engine.submit(make_task(model, "true", replace(SMALL, expected_memory_mib=index)))
     engine.poll()
     assert len({one.job.partition("_")[0] for one in engine.submitted.values()}) == 1
 
@@ -345,11 +499,103 @@ def test_what_slurm_refuses_fails_alone(engine: SlurmEngine) -> None:
 
 @pytest.fixture
 def _programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put programs with the names of Slurm's on the path."""
+    """Put programs with the names of Slurm's on the path of the current folder."""
+    monkeypatch.chdir(tmp_path)
     for name in PROGRAMS:
-        (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
-        (tmp_path / name).chmod(0o755)
+        pretend(name, "")
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(slurm_engine, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_engine, "POLL_SECONDS", 0.0)
+
+
+def pretend(program: str, script: str) -> None:
+    Path(program).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    Path(program).chmod(0o755)
+
+
+@pytest.mark.usefixtures("_programs")
+def test_a_controller_that_does_not_answer_is_waited_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engine = SlurmEngine(Cluster(), None)
+    engine.submit(make_task("train@toy-fcn-0", "true"))
+    pretend("squeue", "exit 1")
+    for _ in range(2):
+        assert engine.poll() == []
+    assert capsys.readouterr().err.count("squeue fails") == 1
+    pretend("squeue", "")
+    pretend("sbatch", f"echo 'sbatch: error: {NO_ANSWER}' >&2; exit 1")
+    for _ in range(2):
+        assert engine.poll() == []
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {NO_ANSWER}; jobs are submitted as soon as ")
+    assert said.count("\n") == 1
+    pretend("sbatch", "echo Submitted batch job 7")
+    assert engine.poll() == []
+    assert [one.job for one in engine.submitted.values()] == ["7"]
+
+
+@pytest.mark.usefixtures("_programs")
+def test_a_limit_of_jobs_is_waited_for_only_behind_own_jobs() -> None:
+    engine = SlurmEngine(Cluster(), None)
+    engine.has_accounting = False
+    engine.submit(make_task("resolve", "true"))
+    pretend("sbatch", "echo Submitted batch job 7")
+    assert engine.poll() == []
+    for model in ("fcn", "psp"):
+        engine.submit(make_task(model, "true"))
+    pretend("sbatch", f"echo 'sbatch: error: {LIMIT}' >&2; exit 1")
+    assert engine.poll() == []
+    engine.submitted.clear()
+    ends = engine.poll()
+    assert [(end.name, end.status) for end in ends if isinstance(end, Ended)] == [
+        ("fcn", 1),
+        ("psp", 1),
+    ]
+    assert isinstance(ends[0], Ended)
+    assert ends[0].said == (
+        f"Slurm refuses a job with 1 core: {LIMIT}; 2 jobs were submitted at once: JOBS=n submits "
+        "n at most"
+    )
+
+
+@pytest.mark.usefixtures("_programs")
+def test_a_second_machine_may_fail_before_its_job_begins_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slurm_engine, "ASK_SECONDS", 0.0)
+    engine = SlurmEngine(Cluster(), None)
+    engine.has_begun = True
+    pretend("sbatch", "echo Submitted batch job 7")
+    engine.submit(make_task_of_two())
+    pretend("squeue", "echo '7|RUNNING|n1|None'")
+    assert engine.poll() == []
+    one = engine.submitted["train@toy-fcn-0"]
+    report = slurm_job.get_report_of_member(one.report, 1)
+    slurm_job.write_report(report, "7", Ended(one.task.name, "n2", 1, 0.0, "so it is"))
+    assert engine.poll() == []
+    pretend("squeue", "echo '7|PENDING||BeginTime'")
+    assert engine.poll() == []
+    monkeypatch.setattr(slurm_engine, "MEMBER_SECONDS", 0.0)
+    pretend("squeue", "echo '7|RUNNING|n1|None'")
+    assert engine.poll() == []
+    slurm_job.write_report(report, "7", Ended(one.task.name, "n2", 1, 0.0, "so it is"))
+    assert wait_for_end(engine).status is None
+
+
+@pytest.mark.usefixtures("_programs")
+def test_a_submission_that_fails_otherwise_is_told() -> None:
+    engine = SlurmEngine(Cluster(), None)
+    pretend("sbatch", "echo welcome")
+    engine.submit(make_task("train@toy-fcn-0", "true"))
+    ended = wait_for_end(engine)
+    assert ended.status == 1
+    assert ended.said.startswith("Slurm refuses a job with 1 core: Could not make sense of sbatch")
+    Path("sbatch").unlink()
+    engine.submit(make_task("train@toy-fcn-0", "true"))
+    ended = wait_for_end(engine)
+    assert ended.status == 1
+    assert ended.said.startswith("Slurm refuses a job with 1 core: [Errno 2] ")
 
 
 def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,6 +612,16 @@ def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.Mo
             "cluster.files is 'remote', but Slurm needs 'shared'",
         ),
         (Cluster(slurm={"job-name": "x"}), "cluster.slurm.job_name is set by the sweep itself"),
+        (Cluster(slurm={"name": "x"}), "cluster.slurm.name is set by the sweep itself"),
+        (Cluster(slurm={"mem_gb": 32}), "cluster.slurm.mem_gb is no option of sbatch: use mem"),
+        (
+            Cluster(slurm={"signal_delay_s": "2 min"}),
+            "cluster.slurm.signal_delay_s is '2 min', but must be a number of seconds",
+        ),
+        (
+            Cluster(slurm={"gres": {"gpu": 1}}),
+            "cluster.slurm.gres is {'gpu': 1}, but must be text, a number, true or a list",
+        ),
     ],
 )
 @pytest.mark.usefixtures("_programs")
@@ -376,8 +632,10 @@ def test_settings_that_slurm_cannot_have_are_named(cluster: Cluster, said: str) 
 
 @pytest.mark.usefixtures("_programs")
 def test_a_time_limit_without_time_for_work_is_named() -> None:
-    with pytest.raises(EngineError, match=r"resources.hours 0.03 is too short"):
+    with pytest.raises(EngineError, match=r"^resources.hours 0.03 is too short"):
         SlurmEngine(Cluster(), None).check(Needs(hours=0.03))
+    with pytest.raises(EngineError, match=r"^cluster.slurm.time 1 is too short"):
+        SlurmEngine(Cluster(slurm={"time": 1}), None).check(Needs())
 
 
 @pytest.mark.usefixtures("_programs")
@@ -400,9 +658,23 @@ def test_needs_become_options_of_sbatch() -> None:
         "requeue",
         "signal=USR2@90",
     }
+    assert re.search("\nsrun .* --cpu-bind=none ", text)
+    assert "--cpus-per-task" not in text.partition("\nsrun ")[2]
+    text = engine.make_executor(replace(needs, alone=False))._make_submission_file_text("true", "")
     assert re.search("\nsrun .* --cpus-per-task=8 ", text)
     plain = engine.make_executor(Needs())._make_submission_file_text("true", "")
     assert not re.search("--(time|mem|gpus-per-node|exclusive)[= \n]", plain)
+
+
+@pytest.mark.usefixtures("_programs")
+def test_options_of_sbatch_may_be_lists() -> None:
+    options = {"exclude": ["n1", "n2"], "setup": "module load cuda", "exclusive": False}
+    engine = SlurmEngine(Cluster(slurm=options), None)
+    engine.refusing.add("n3")
+    text = engine.make_executor(Needs())._make_submission_file_text("true", "")
+    assert "#SBATCH --exclude=n1,n2,n3\n" in text
+    assert "\nmodule load cuda\n" in text
+    assert "exclusive" not in text
 
 
 @pytest.mark.usefixtures("_programs")

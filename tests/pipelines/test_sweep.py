@@ -270,7 +270,9 @@ def read_until_it_waits(process: "subprocess.Popen[bytes]") -> bytes:
     """Read what a sweep says until it waits for room. DVC says it in its own words, too."""
     assert process.stderr is not None
     said = b""
-    while not said.endswith(b"the sweep waits for it, and what is done is not lost\n"):
+    while not said.endswith(
+        b"make room on the disk, and the sweep goes on; what is done is not lost\n"
+    ):
         line = process.stderr.readline()
         assert line, said.decode()
         said += line
