@@ -7,6 +7,7 @@ from deeplab_bench.runtime.pins import list_pins
 os.environ |= list_pins("portable", threads=1)
 
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,25 @@ SIZES = {  # of the images, (height, width)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that may take long: at the end, one process would wait for the other."""
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    """Let each process begin with some of the tests that may take long, and those of a file in one.
+
+    At the end, one process would wait for the other. pytest-xdist gives each process an equal part
+    of the list.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("timeout") is not None]
+    short = [item for item in items if item.get_closest_marker("timeout") is None]
+    files = [list(tests) for _, tests in itertools.groupby(long, lambda item: item.path)]
+    left = len(items)
+    items.clear()
+    for process in range(processes):
+        first = list(itertools.chain.from_iterable(files[process::processes]))
+        size = left // (processes - process)
+        more = max(0, size - len(first))
+        items += [*first, *short[:more]]
+        del short[:more]
+        left -= size
+    items += short
 
 
 @pytest.fixture(scope="module", autouse=True)
