@@ -42,8 +42,6 @@ ENDING = "the runs under way are asked to end; press Ctrl-C again to end at once
 ROOM_SECONDS = 3.0
 POLL_SECONDS = 0.5
 MOST_LOSSES = 10  # of one run; then something is wrong with it and not with the machines
-
-
 T = TypeVar("T")
 
 

@@ -182,7 +182,7 @@ def test_a_machine_that_is_lost_is_replaced(project: Path, cluster: Any) -> None
         out, err = process.communicate()
     cluster.remove_node(fourth)
     assert process.returncode == 0, out + err
-    assert "train@b: its machine is lost" in err or "warning: train@b: " in err
+    assert "warning: train@b: " in err  # Ray may tell the loss in its own words
     assert (project / "weights-b").read_text(encoding="utf-8") == "0\nb\n"
 
 
