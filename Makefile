@@ -31,11 +31,11 @@ dag: .venv/installed
 
 # Says which rows of the committed results changed: make compare A=v0.2.0 B=HEAD
 compare: .venv/installed
-	deeplab-bench compare "$(A)" "$(or $(B),HEAD)" $(if $(PROFILE),--profile $(PROFILE))
+	deeplab-bench compare "$(or $(A),$(error give a version, as in make compare A=v0.2.0))" "$(or $(B),HEAD)" $(if $(PROFILE),--profile $(PROFILE))
 
 # Prints BibTeX, the line for a table and a sentence: make cite MODEL=aspp
 cite: .venv/installed
-	deeplab-bench cite "$(MODEL)" $(if $(PROFILE),--profile $(PROFILE))
+	deeplab-bench cite "$(or $(MODEL),$(error give a model, as in make cite MODEL=aspp))" $(if $(PROFILE),--profile $(PROFILE))
 
 # Kills a tiny run at random, again and again, and says whether its results stay the same.
 chaos: .venv/installed

@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import UnionType
 from typing import Any, get_args
 
 from deeplab_bench.errors import UserError, describe_machine_error
@@ -90,9 +91,12 @@ def build_parser(command: Sequence[str]) -> ArgumentParser:
 def add_argument(parser: ArgumentParser, parameter: inspect.Parameter) -> None:
     """Add a positional argument, or an option if it is keyword-only.
 
-    The help stands in the annotation: ``Annotated[int, "the help"]``.
+    The help stands in the annotation: ``Annotated[int, "the help"]``. ``int | None`` is an option
+    that may be missing.
     """
     kind, *texts = get_args(parameter.annotation) or (parameter.annotation,)
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
     options: dict[str, Any] = {"help": texts[0] if texts else None}
     if parameter.kind is parameter.VAR_POSITIONAL:
         parser.set_defaults(variadic=parameter.name)

@@ -65,4 +65,6 @@ def describe_first_error(error: ValidationError) -> str:
     """Describe what is wrong in a file: the first key and why its value does not fit."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "its content"
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a known key"
     return f"{key}: {first['msg'].removeprefix('Value error, ')}"

@@ -19,8 +19,8 @@ def main(*, mermaid: Annotated[bool, "print it for Mermaid, which GitHub draws"]
     Raises:
         ParamsError: params.yaml is wrong.
     """
-    stages = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     run = load_params().run.model_dump()
+    stages = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     graph = nx.relabel_nodes(
         build_graph(stages),
         {name: f"{name} ({count_runs(stage, run)})" for name, stage in stages.items()},

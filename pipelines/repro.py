@@ -26,14 +26,16 @@ AUTO, SLURM = "auto", "slurm"
 
 def main(
     *,
-    jobs: Annotated[int, "runs side by side; default: 1 on a GPU, as many as fit on a CPU"] = 0,
+    jobs: Annotated[
+        int | None, "runs side by side; default: 1 on a GPU, as many as fit on a CPU"
+    ] = None,
     cluster: Annotated[
         str, f"{AUTO}: Ray on this machine; {SLURM}; or the address of a Ray cluster"
     ] = "",
 ) -> int:
     """Run everything that is due and return 0 if all went well."""
-    if jobs < 0:
-        raise UserError(f"--jobs {jobs} is negative: give the number of runs side by side")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: give the number of runs side by side, 1 or more")
     started = time.monotonic()
     if cluster:
         params = load_sweep_params()  # the stage `resolve` checks the rest of the file
@@ -98,7 +100,7 @@ def show_results() -> None:
 
 
 @contextmanager
-def open_engine(params: SweepParams, cluster: str, jobs: int) -> Iterator[Engine]:
+def open_engine(params: SweepParams, cluster: str, jobs: int | None) -> Iterator[Engine]:
     """Open the engine that ``--cluster`` names; close it after the block."""
     processes = [params.profile[name].process for name in params.run.profiles]
     engine: Engine
@@ -108,13 +110,14 @@ def open_engine(params: SweepParams, cluster: str, jobs: int) -> Iterator[Engine
     elif cluster == SLURM:
         from pipelines.sweep.slurm_engine import SlurmEngine
 
-        engine = SlurmEngine(params.cluster, most=jobs or None)
+        engine = SlurmEngine(params.cluster, most=jobs)
     else:
         from pipelines.sweep.ray_engine import RayEngine
 
         address = None if cluster == AUTO else cluster
         cores = max(count_cores(params.profile[name]) for name in params.run.profiles)
-        engine = RayEngine(params.cluster, address, jobs * cores or None, jobs or None)
+        cpus = None if jobs is None else jobs * cores
+        engine = RayEngine(params.cluster, address, cpus, most=jobs)
     try:
         yield engine
     finally:

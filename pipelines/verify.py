@@ -60,13 +60,19 @@ def main(
     comparisons: list[Comparison] = []
     with clone_head() as clone:
         params = load_params(clone / PARAMS_FILE)
-        chosen = {
-            profile: read_committed(clone, params, profile, models, seed)
+        for profile in profiles:
+            require_known(profile, params.profile, "PROFILES")
+        planned = {
+            profile: params if profile in params.run.profiles else params.for_profile(profile)
             for profile in profiles or params.run.profiles
+        }
+        chosen = {
+            profile: read_committed(clone, own, profile, models, seed)
+            for profile, own in planned.items()
         }
         tolerances = {profile: read_tolerance(clone, profile) for profile in chosen}
         for profile, committed in chosen.items():
-            here = rerun(clone, params, committed)
+            here = rerun(clone, planned[profile], committed)
             comparisons += [
                 compare(run, results, here.get(run), tolerances[profile])
                 for run, results in committed.items()
@@ -80,7 +86,6 @@ def read_committed(
     clone: Path, params: Params, profile: str, models: str, seed: int
 ) -> dict[RunFiles, RunResults]:
     """Read the committed results of the chosen runs of a profile."""
-    require_known(profile, params.profile, "PROFILES")
     chosen = models.split(",") if models else choose_models(params, profile)
     for model in chosen:
         require_known(model, params.run.models, "--models")

@@ -33,6 +33,7 @@ def options(
     jobs: Annotated[int, "how many"] = 1,
     limit: Annotated[float, "how long"] = 0.5,
     device: str = "",
+    seeds: Annotated[int | None, "how many seeds"] = None,
     all: Annotated[bool, "everything"] = False,
 ) -> int | None:
     """Take arguments of every kind."""
@@ -64,6 +65,7 @@ class TestDispatch:
             "jobs": 1,
             "limit": 0.5,
             "device": "",
+            "seeds": None,
             "all": False,
         }
 
@@ -74,6 +76,7 @@ class TestDispatch:
             (["--jobs=3"], {"jobs": 3}),
             (["--limit", "7"], {"limit": 7.0}),
             (["--device", "h100"], {"device": "h100"}),
+            (["--seeds", "0"], {"seeds": 0}),
             (["--all"], {"all": True}),
             (["toy", "quick"], {"profiles": ("toy", "quick")}),
             (["toy", "--all", "--jobs", "2"], {"profiles": ("toy",), "all": True, "jobs": 2}),

@@ -119,6 +119,9 @@ class SlurmEngine:
         self.most = most
         folder = hashlib.sha256(str(Path.cwd()).encode()).hexdigest()
         self.name = f"deeplab-bench-{folder[:8]}"
+        answer = ask("squeue", *self._select())
+        if answer.returncode:
+            raise EngineError(f"Slurm does not answer: {join_lines(answer.stderr)}")
         self.waiting: list[Task] = []
         self.submitted: dict[str, Submitted] = {}
         self.refusing: set[str] = set()  # machines that lack what tasks need

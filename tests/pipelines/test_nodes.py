@@ -34,7 +34,7 @@ from pipelines.sweep.node import digest_software
 from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.tasks import Tasks
 params = load_sweep_params()
-with open_engine(params, sys.argv[1], jobs=0) as engine:
+with open_engine(params, sys.argv[1], jobs=None) as engine:
     costs = RunCosts()
     sys.exit(not sweep(engine, Tasks(params, digest_software(), costs), Board(costs)))
 """

@@ -514,6 +514,13 @@ def pretend(program: str, script: str) -> None:
 
 
 @pytest.mark.usefixtures("_programs")
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    pretend("squeue", "echo 'squeue: fatal: no configuration' >&2; exit 1")
+    with pytest.raises(EngineError, match="Slurm does not answer: squeue: fatal: no configuration"):
+        SlurmEngine(Cluster(), None)
+
+
+@pytest.mark.usefixtures("_programs")
 def test_a_controller_that_does_not_answer_is_waited_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

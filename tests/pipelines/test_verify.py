@@ -10,6 +10,8 @@ from miniature import Repository
 from deeplab_bench.errors import UserError
 from deeplab_bench.results.files import RunFiles, get_tolerance_file
 from deeplab_bench.results.records import ToleranceRecord, read_record
+from deeplab_bench.settings.loading import load_params
+from deeplab_bench.settings.params_file import PARAMS_FILE
 from deeplab_bench.verification.verdict import read_results
 from pipelines import verify
 from pipelines.reruns import clone_head
@@ -23,6 +25,8 @@ for model in ("fcn", "aspp"):
     train.main("miniature", model, 0)
     evaluate.main("miniature", "plain", model, 0)
 """
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,16 @@ def test_mistakes_are_told_before_any_work(
         verify.main(*profiles, **options)
     assert "\n" not in str(caught.value)
     assert "Running" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["quick", "camvid", "voc_animals"])
+def test_the_default_models_of_a_profile_have_committed_results(profile: str) -> None:
+    """Check a profile with a ``run`` of its own, too."""
+    params = load_params(ROOT / PARAMS_FILE)
+    models = verify.choose_models(params.for_profile(profile), profile)
+    for model in models:
+        assert read_results(ROOT, RunFiles(profile, model, 0), ("plain",))
+    assert "aspp" in models
 
 
 def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

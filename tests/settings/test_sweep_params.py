@@ -31,7 +31,7 @@ def test_it_is_what_the_whole_file_says() -> None:
         ),
         (
             "{run: {profiles: [a]}, profile: {a: {}}, cluster: {slurms: {}}}",
-            "cluster.slurms: Extra inputs are not permitted",
+            "cluster.slurms is not a known key",
         ),
         ("{profile: {a: {}}}", "run: Field required"),
     ],
