@@ -7,7 +7,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.writing import write_bytes
+from deeplab_bench.writing import describe_lack_of_room, write_bytes
 from pipelines.sweep.node import put_python_first
 from pipelines.sweep.task import get_profile
 
@@ -169,7 +168,7 @@ def record(runs: Sequence[Any]) -> None:
 def require_room_for_lock_file() -> None:
     """Check that the disk has room for dvc.lock, which DVC does not write atomically."""
     size = LOCK_FILE.stat().st_size if LOCK_FILE.is_file() else 0
-    if shutil.disk_usage(Path()).free < 3 * size + ROOM_BYTES:
+    if describe_lack_of_room(Path(), 3 * size + ROOM_BYTES):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(LOCK_FILE))
 
 

@@ -48,10 +48,7 @@ def main(
         raise UserError(f"--device {device} and --save {save} exclude each other: give one of them")
     given = load_params()
     runs = given.run.profiles
-    planned = {
-        profile: given if profile in runs else given.for_profile(profile)
-        for profile in profiles or runs
-    }
+    planned = {profile: given.with_profile(profile) for profile in profiles or runs}
     if not device:
         options = ["--limit", str(limit), *(["--all"] if all else [])]
         pin(planned, ["plan", *planned, *options, *(["--save", save] if save else [])])

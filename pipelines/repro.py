@@ -77,8 +77,7 @@ def require_cores(params: SweepParams) -> None:
         ParamsError: one does not. On this machine alone, a stage would have all cores.
     """
     for name in params.run.profiles:
-        profile = params.profile[name]
-        if profile.resources.cpus is None and profile.process.threads is None:
+        if params.profile[name].cpus is None:
             raise ParamsError(
                 f"--cluster: profile.{name} does not say how many cores a stage has: set "
                 f"profile.{name}.resources.cpus"
@@ -126,8 +125,7 @@ def open_engine(params: SweepParams, cluster: str, jobs: int | None) -> Iterator
 
 def count_cores(profile: SweepProfile) -> int:
     """Count the cores of a machine that a stage of a profile asks for."""
-    cores = profile.resources.cpus or profile.process.threads or 1
-    return cores * profile.resources.processes
+    return (profile.cpus or 1) * profile.resources.processes
 
 
 def count_default_jobs(processes: Sequence[Process], gpus: Sequence[str]) -> int:

@@ -63,8 +63,7 @@ def main(
         for profile in profiles:
             require_known(profile, params.profile, "PROFILES")
         planned = {
-            profile: params if profile in params.run.profiles else params.for_profile(profile)
-            for profile in profiles or params.run.profiles
+            profile: params.with_profile(profile) for profile in profiles or params.run.profiles
         }
         chosen = {
             profile: read_committed(clone, own, profile, models, seed)

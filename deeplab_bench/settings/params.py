@@ -84,6 +84,14 @@ class Params(Settings):
         """
         return require_known(given or self.run.profiles[0], self.profile, "--profile")
 
+    def with_profile(self, profile: str) -> "Params":
+        """Return parameters under which a profile runs: these, or those of :meth:`for_profile`.
+
+        Raises:
+            ParamsError: the profile is undefined.
+        """
+        return self if profile in self.run.profiles else self.for_profile(profile)
+
     def for_profile(self, profile: str) -> "Params":
         """Return these parameters as ``make repro PROFILE=<profile>`` changes them.
 

@@ -27,6 +27,11 @@ class SweepProfile(Part):
     process: Process = Process()
     resources: Resources = Resources()
 
+    @property
+    def cpus(self) -> int | None:
+        """The cores that a process of a stage asks for; None if the profile does not say it."""
+        return self.resources.cpus or self.process.threads
+
 
 class SweepRun(Part):
     """The profiles that run."""

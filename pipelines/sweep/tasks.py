@@ -116,7 +116,7 @@ def find_needs(params: SweepParams, costs: RunCosts, run: str) -> Needs:
     if profile is None:
         return Needs()
     known, resources = STAGES[stage], profile.resources
-    cpus = resources.cpus or profile.process.threads or 1
+    cpus = profile.cpus or 1
     if not known.network:
         return Needs(cpus=cpus)
     memory, expected = resources.memory_gib, costs.expect_memory_mib(run)
