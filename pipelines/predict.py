@@ -96,7 +96,7 @@ def find_checkpoints(model: str, checkpoint: str, profile: str, seed: int) -> li
     chosen = params.pick_profile(profile)
     names = model.split(",")
     for name in names:
-        require_known(name, params.models, "--model")
+        require_known(name, params.networks, "--model")
     return [RunFiles(chosen, name, seed).checkpoint for name in names]
 
 

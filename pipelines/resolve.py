@@ -6,16 +6,18 @@ a comment, or another architecture.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from deeplab_bench.data.dataset import DataSettings
 from deeplab_bench.models import get_module_name
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.results.stage_settings import write_settings
 from deeplab_bench.settings.base import Settings
-from deeplab_bench.settings.blocks import require_known
+from deeplab_bench.settings.blocks import ParamsError, require_known
 from deeplab_bench.settings.crf import CRFSettings
 from deeplab_bench.settings.experiment import StageSettings
 from deeplab_bench.settings.inference import EvaluationSettings
+from deeplab_bench.settings.label_files import LabelFiles
 from deeplab_bench.settings.loading import load_params
 from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.process import Process
@@ -52,6 +54,23 @@ def main(profile: str) -> None:
         names = (*inference, experiment.model)
         of_stage = UNPINNED if STAGES[stage].cold else process
         write_settings(files, stage, *names, settings=settings, process=of_stage, module=module)
+    for model in params.run.label_files:
+        link_label_files(files.label_folder(model), params.label_files(profile, model), model)
+        write_settings(files, "label_files", model, settings=Settings(), process=process)
+
+
+def link_label_files(link: Path, label_files: LabelFiles, model: str) -> None:
+    """Link the folder of label files to the place where DVC looks at them.
+
+    Raises:
+        ParamsError: it is no folder.
+    """
+    folder = Path(label_files.predictions)
+    if not folder.is_dir():
+        raise ParamsError(f"models.{model}.predictions: {folder} is no folder")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.resolve())
 
 
 def resolve_runs(

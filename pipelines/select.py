@@ -31,7 +31,7 @@ def main(
         require_known(study, params.studies, "--study")
         chosen = params.studies[study]
         lists |= {"models": chosen.models, "inference": (PLAIN, *chosen.inference)}
-        lists |= {"crf": chosen.crf, "audit": ()}
+        lists |= {"crf": chosen.crf, "audit": (), "label_files": ()}
     text = PARAMS_FILE.read_text(encoding="utf-8")
     before, section, run = re.split(r"(?m)^(run:.*\n)", text, maxsplit=1)
     changed = {key: values for key, values in lists.items() if values != before_run[key]}

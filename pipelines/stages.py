@@ -48,6 +48,7 @@ STAGES = {
             "rescore a checkpoint with the scoring variants of published code",
             network=True,
         ),
+        Stage("label_files", "score label files that another program predicted"),
         Stage("receptive_field", "measure a model's receptive field", network=True),
         # Cold, because it measures memory: nothing else may use memory in its process.
         Stage("speed", "time one model on one machine", network=True, cold=True),

@@ -30,7 +30,7 @@ def main(
     """
     params = load_params()
     require_known(profile, params.profile, "--profile")
-    require_known(model, params.models, "MODEL")
+    require_known(model, params.networks, "MODEL")
     require_known(inference, params.inference, "--inference")
     refinement = params.crf(profile) if crf else None
     experiment, data_folder = params.experiment(profile, model), ProfileFiles(profile).data

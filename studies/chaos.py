@@ -49,6 +49,7 @@ run:
   inference: [plain]
   crf: []
   audit: []
+  label_files: []
 
 profile:
   quick:  # the profile that README.md shows

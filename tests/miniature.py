@@ -25,6 +25,7 @@ run:
   inference: [plain]
   crf: []
   audit: []
+  label_files: []
 
 profile:
   miniature:

@@ -21,24 +21,13 @@ from deeplab_bench.evaluation.measures.variants import (
     centre_crop,
     resized_labels,
 )
-from deeplab_bench.results.code_digest import compute_imported_sha256
 
-SCORED_BY = (
-    "deeplab_bench.data.image_files",
-    "deeplab_bench.evaluation.measures.registry",
-    "deeplab_bench.evaluation.measures.variants",
-)
 # The variants that need no further prediction of the network.
 OF_LABELS = {
     name: variant
     for name, variant in VARIANTS.items()
     if variant not in (resized_labels, centre_crop)
 }
-
-
-def compute_scoring_sha256() -> str:
-    """Compute the digest of the code that the scores of label files are made with."""
-    return compute_imported_sha256(*SCORED_BY)
 
 
 def score_label_files(folder: Path, split: Split) -> dict[str, Any]:

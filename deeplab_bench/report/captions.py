@@ -19,15 +19,15 @@ from deeplab_bench.report.phrases import (
     describe_environments,
     describe_interval,
     describe_interval_over_seeds,
+    describe_models_of_others,
     describe_resamples,
     describe_scope,
     describe_sizes,
     is_grouped,
     join_sentences,
     make_sentence,
-    one_group,
 )
-from deeplab_bench.report.results import Results
+from deeplab_bench.report.results import LABEL_FILES, Results
 from deeplab_bench.results.records import CRFRecord
 from deeplab_bench.settings.published import Paper
 
@@ -35,19 +35,16 @@ GLOSSARY = "docs/glossary.md"
 # The stages whose values a table shows. Those without a record of times have no record of their
 # commit: that of their checkpoints stands for it.
 STAGES = {
-    **dict.fromkeys(
-        ("per_class", "object_size", "boundaries", "comparisons", "inference"),
-        ("train", "evaluate"),
-    ),
-    "accuracy": ("train", "evaluate", "speed"),
+    **dict.fromkeys(("per_class", "object_size", "boundaries"), ("train", "evaluate", LABEL_FILES)),
+    **dict.fromkeys(("comparisons", "inference"), ("train", "evaluate")),
+    "accuracy": ("train", "evaluate", "speed", LABEL_FILES),
     "paper": ("train", "evaluate", "crf"),
     "crf": ("train", "crf"),
     "speed": ("speed", "crf"),
     "training_speed": ("speed",),
-    "protocol_audit": ("train",),
+    "protocol_audit": ("train", LABEL_FILES),
     "receptive_field": ("train",),
-    **dict.fromkeys(("label_files", "label_files_per_class", "label_files_audit"), ("score",)),
-    "label_files_comparisons": ("train", "evaluate", "score"),
+    "label_files": ("train", "evaluate", LABEL_FILES),
 }
 
 
@@ -104,13 +101,14 @@ def describe_accuracy(results: Results) -> Caption:
     )
     last = join_sentences(
         describe_absent_classes(results),
+        describe_models_of_others(results),
         f"Trained on {describe_environments(timing.environment for timing in results.timings)}.",
     )
     warning = results.data.warn()
     second = make_sentence(ranks, describe_sizes(results), gflops, warning)
     text = join_sentences(first, second, last)
     short = join_sentences(first, make_sentence(ranks, warning), last)
-    order = ("Rank", "Bold") if several else ()
+    order = (*(("Rank",) if several else ()), *list_bold(results))
     costs = ("Output stride", "GFLOPs") if results.speeds else ("Output stride",)
     terms = ("mIoU", *costs, *list_interval(results), *order, "Pixel accuracy", "Object size")
     return Caption(text, terms, short)
@@ -120,6 +118,7 @@ def describe_per_class(results: Results) -> Caption:
     text = join_sentences(
         f"IoU in percent {describe_data(results)}, mean over seeds.",
         describe_absent_classes(results),
+        describe_models_of_others(results),
     )
     return Caption(text, ("mIoU", *list_bold(results)))
 
@@ -235,6 +234,7 @@ def describe_object_size(results: Results) -> Caption:
     text = join_sentences(
         f"mIoU in percent by object size {describe_data(results)}{describe_brackets(results)}.",
         make_sentence(describe_sizes(results)),
+        describe_models_of_others(results),
     )
     return Caption(text, ("Object size", "Interval over seeds", *list_bold(results)))
 
@@ -244,6 +244,7 @@ def describe_boundaries(results: Results) -> Caption:
         f"mIoU in percent {describe_data(results)}{describe_deviation(results)}, of all pixels and "
         f"within some px of a boundary; {describe_interval(results)}.",
         f"{describe_boundary_band(results.runs[0].boundaries.distance_share)}.",
+        describe_models_of_others(results),
     )
     return Caption(text, ("Trimap", "Boundary IoU", *list_interval(results), *list_bold(results)))
 
@@ -274,11 +275,12 @@ def describe_atrous() -> Caption:
 
 
 def describe_protocol_audit(results: Results) -> Caption:
-    height, width = results.audits[0].crop_size
+    crops = {"x".join(map(str, each.crop_size)) for each in results.audits}
     text = join_sentences(
         "Rescores one checkpoint with the scoring variants found in published code: mIoU in "
         f"percent {describe_data(results)}, gain in points{describe_brackets(results)}.",
-        f"The training's crop, which two variants use, is {height}x{width} px.",
+        f"The training's crop, which two variants use, is {min(crops)} px." if crops else "",
+        describe_models_of_others(results),
     )
     return Caption(text, ("Scoring variants", "Gain", "Interval over seeds"))
 
@@ -304,21 +306,6 @@ def describe_comparisons(results: Results) -> Caption:
 
 
 def describe_label_files(results: Results) -> Caption:
-    interval = (
-        f"95 % interval over images alone ({describe_resamples(results)})"
-        if results.group_count > 1
-        else f"no interval, as there is {one_group(results)}"
-    )
-    text = join_sentences(
-        f"mIoU in percent on {count_images(results)} of label files that other networks predicted, "
-        "scored as our own predictions; their training is not under our protocol.",
-        make_sentence(interval, describe_sizes(results)),
-    )
-    terms = ("mIoU", *list_interval(results), "Pixel accuracy", "Object size", "Boundary IoU")
-    return Caption(text, terms + list_bold_label_files(results))
-
-
-def describe_label_file_comparisons(results: Results) -> Caption:
     scopes = {
         f"images ({describe_resamples(results)})": results.group_count > 1,
         f"the {count_seeds(results)} of our model, pooled over all our models": len(results.seeds)
@@ -332,27 +319,9 @@ def describe_label_file_comparisons(results: Results) -> Caption:
         f"95 % interval over {covered}, for one pair; it leaves out the seeds of {left_out}."
         if covered
         else "No interval: one seed and one group of images.",
+        describe_models_of_others(results),
     )
     return Caption(text, ("Pooled", *list_interval(results)))
-
-
-def describe_label_classes(results: Results) -> Caption:
-    return Caption(
-        f"IoU in percent on {count_images(results)}.", ("mIoU", *list_bold_label_files(results))
-    )
-
-
-def list_bold_label_files(results: Results) -> tuple[str, ...]:
-    return ("Bold",) if len(results.label_files) > 1 else ()
-
-
-def describe_label_audit(results: Results) -> Caption:
-    text = (
-        "The same label files by the scoring variants found in published code: mIoU in percent on "
-        f"{count_images(results)}, gain in points. Two variants predict on other images and need "
-        "the network."
-    )
-    return Caption(text, ("Scoring variants", "Gain"))
 
 
 def describe_hardware(results: Results) -> Iterable[str]:
@@ -384,14 +353,14 @@ def list_interval(results: Results) -> tuple[str, ...]:
 
 def list_bold(results: Results) -> tuple[str, ...]:
     """Return the term ``Bold`` if the table has bold cells."""
-    return ("Bold",) if len(results.models) > 1 else ()
+    return ("Bold",) if len(results.models) + len(results.label_files) > 1 else ()
 
 
 def describe_commits(table: str, results: Results) -> str:
     """Name the commits at which the values of a table were made."""
     stages = STAGES[table]
     commits = list(dict.fromkeys(map(describe_commit, results.find_sources(stages))))
-    verb = "Trained" if stages == ("train",) else "Made"
+    verb = "Trained" if set(stages) <= {"train", LABEL_FILES} else "Made"
     return f"{verb} at {' and '.join(commits)}."
 
 

@@ -145,7 +145,7 @@ def render_formats(
 
 def format_cells(data: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
     """Format values with ``decimals``, or the column's ``DECIMALS``; NaN becomes empty text."""
-    text = data.astype(str)
+    text = data.astype(str).where(data.notna(), "")
     for column in data.select_dtypes("float"):
         digits = DECIMALS.get(str(column), decimals)
         text[column] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in data[column]]

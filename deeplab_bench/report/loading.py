@@ -93,7 +93,8 @@ def declare(params: Params, profile: str) -> Params:
     table = folder / "tables" / "accuracy.csv"
     if not table.is_file():
         raise ReportError(f"{folder} has no tables: run `make repro PROFILE={profile}`")
-    models = list(pd.read_csv(table, dtype=str, keep_default_na=False)["model"])
+    shown = list(pd.read_csv(table, dtype=str, keep_default_na=False)["model"])
+    models = [model for model in shown if model not in params.files_of_others]
 
     def runs_of(stage: str) -> list[tuple[str, int]]:
         names = [path.stem.rpartition("-") for path in sorted((folder / stage).glob("*.json"))]
@@ -113,6 +114,7 @@ def declare(params: Params, profile: str) -> Params:
         "hardware": names_in("timings/speed"),
         "crf": models_of("runs/crf"),
         "audit": models_of("runs/audit"),
+        "label_files": tuple(model for model in shown if model in params.files_of_others),
     }
     return params.model_copy(update={"run": params.run.model_copy(update=update)})
 
@@ -170,14 +172,12 @@ def load_pretrained(params: Params, files: ProfileFiles) -> Pretrained | None:
 
 
 def load_label_files(params: Params, files: ProfileFiles) -> list[LabelFilesRecord]:
-    """Read the scores of label files that ``deeplab-bench score`` has written for a profile."""
+    """Read the scores of models of others, by their label files."""
     records = []
-    for path in sorted(files.label_files.glob("*.json")):
+    for model in params.run.label_files:
+        path = files.label_files(model)
         record = read_record(path, LabelFilesRecord)
-        if (record.profile, record.name) != (files.profile, path.stem):
-            raise ReportError(f"{path} was moved or renamed: run `deeplab-bench score` again")
-        if record.name in params.models:
-            raise ReportError(f"{path} has the name of a model of params.yaml: rename one of them")
+        require(path, record, profile=files.profile, name=model)
         records.append(record)
     return records
 
@@ -215,8 +215,7 @@ def require_equal_data(results: Results) -> None:
     for each in results.label_files:
         if each.data_sha256 != expected or list(each.images) != list(first.images):
             raise ReportError(
-                f"{ProfileFiles(results.profile).label_files / each.name}.json was scored on other "
-                f"data than {first.model}: run `deeplab-bench score` again, or remove it"
+                f"{each.name} was scored on other data than {first.model}: run `dvc repro`"
             )
 
 

@@ -101,9 +101,5 @@ def find_marks(results: Results) -> Marks:
     return mark_models(results.profile, results.warnings)
 
 
-def find_label_file_marks(results: Results) -> Marks:
-    return Marks(results.profile, results.label_file_warnings, "deeplab-bench score")
-
-
 def mark_models(profile: str, reasons: Mapping[str, Mapping[str, str]]) -> Marks:
     return Marks(profile, reasons, f"make repro PROFILE={profile}")

@@ -67,10 +67,7 @@ def render(results: Results, files: Mapping[str, str], findings: Mapping[str, st
         *show_table("Fully connected CRF", "crf", files),
         *(show_crf_panel(results, model) for model in results.params.run.crf),
         *show_table("Scoring variants", "protocol_audit", files),
-        *show_table("Networks of others", "label_files", files),
-        *show_table("Networks of others beside ours", "label_files_comparisons", files),
-        *show_table("Networks of others by class", "label_files_per_class", files),
-        *show_table("Networks of others by scoring variant", "label_files_audit", files),
+        *show_table("Models of others beside ours", "label_files", files),
         *show_table(
             "Speed",
             "speed",

@@ -26,6 +26,14 @@ def count_seeds(results: Results) -> str:
     return "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
 
 
+def describe_models_of_others(results: Results) -> str:
+    """Say in a sentence which models are known by their predictions alone, if some are."""
+    if not results.label_files:
+        return ""
+    names = ", ".join(each.name for each in results.label_files)
+    return f"Predictions of others, one set each, not trained under this protocol: {names}."
+
+
 def describe_deviation(results: Results) -> str:
     return " (± standard deviation)" if len(results.seeds) > 1 else ""
 

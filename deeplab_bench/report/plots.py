@@ -42,7 +42,7 @@ from deeplab_bench.report.summaries import (
     collect_losses,
     order_by_miou,
     summarise,
-    summarise_miou,
+    summarise_all_miou,
 )
 from deeplab_bench.results.records import SIZES
 
@@ -78,8 +78,8 @@ def render_samples(results: Results) -> dict[str, bytes]:
 
 
 def draw_miou(results: Results) -> Figure:
-    scores = results.scores()
-    summary = summarise_miou(results)
+    scores = results.all_scores()
+    summary = summarise_all_miou(results)
     order = order_by_miou(scores)
     figure = make_figure(6.4, 1.3 + 0.34 * len(order))
     axes = figure.subplots()
@@ -96,7 +96,7 @@ def draw_miou(results: Results) -> Figure:
 
 
 def draw_object_size(results: Results) -> Figure:
-    scores = results.scores()
+    scores = results.all_scores()
     order = order_by_miou(scores)
     figure = make_figure(7.6, 1.7 + 0.34 * len(order))
     title = f"{results.profile}: mean IoU by object size (square root of area)"
@@ -150,7 +150,8 @@ def label_sizes(results: Results) -> list[str]:
 
 
 def draw_per_class(results: Results) -> Figure:
-    means = average_classes(results).loc[order_by_miou(results.scores())[::-1]]
+    scores = results.all_scores()
+    means = average_classes(results, scores).loc[order_by_miou(scores)[::-1]]
     means.index = pd.Index(label_models(results, means.index))
     means = means.set_axis(label_classes(results.runs[0].classes), axis="columns")
     figure = make_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))

@@ -11,7 +11,6 @@ import pandas as pd
 
 from deeplab_bench.data.dataset import DataSet
 from deeplab_bench.errors import UserError
-from deeplab_bench.evaluation.label_files import compute_scoring_sha256
 from deeplab_bench.models import get_module_name
 from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import (
@@ -42,7 +41,7 @@ from deeplab_bench.results.records import (
 from deeplab_bench.settings.experiment import PRETRAINED
 from deeplab_bench.settings.params import Params
 
-PRETRAIN = "pretrain"  # the stage
+PRETRAIN, LABEL_FILES = "pretrain", "label_files"  # stages
 
 
 class ReportError(UserError):
@@ -79,8 +78,10 @@ class Results:
     @cached_property
     def warnings(self) -> dict[str, dict[str, str]]:
         """The reasons for a warning, by the name of a mark and by model."""
+        of_others = {x.name: describe_excess(x, self.miou_ceiling) for x in self.label_files}
         return {
-            "implausible": find_implausible([*self.runs, *self.inferences], self.miou_ceiling),
+            "implausible": find_implausible([*self.runs, *self.inferences], self.miou_ceiling)
+            | {name: excess for name, excess in of_others.items() if excess},
             "bad_start": find_bad_starts(self.runs),
             "unfinished": find_unfinished(self.runs),
             "trained_on_val": dict.fromkeys(
@@ -104,22 +105,11 @@ class Results:
             PRETRAIN, type(self.data).__module__
         ):
             found |= {model: (PRETRAIN, *found.get(model, ())) for model in self.from_pretrained}
-        return {model: found[model] for model in self.models if model in found}
-
-    @cached_property
-    def label_file_warnings(self) -> dict[str, dict[str, str]]:
-        """The reasons for a warning, by the name of a mark and by the name of label files."""
-        today = compute_scoring_sha256()
-        return {
-            "implausible": {
-                each.name: excess
-                for each in self.label_files
-                if (excess := describe_excess(each, self.miou_ceiling))
-            },
-            "outdated": {
-                each.name: "score" for each in self.label_files if each.code_sha256 != today
-            },
+        today = compute_code_sha256(LABEL_FILES)
+        of_others = {
+            each.name: (LABEL_FILES,) for each in self.label_files if each.code_sha256 != today
         }
+        return {model: found[model] for model in self.models if model in found} | of_others
 
     @property
     def miou_ceiling(self) -> float | None:
@@ -146,7 +136,7 @@ class Results:
             for stage in stages
             for record in records.get(stage, ())
         ]
-        if "score" in stages:
+        if LABEL_FILES in stages:
             found += [each.source for each in self.label_files]
         return list(dict.fromkeys(found))
 
@@ -186,10 +176,13 @@ class Results:
         return _resampled(self.inferences, names, self.groups)
 
     @cached_property
-    def resampled_label_files(self) -> pd.DataFrame:
-        """The mIoU on the same resamples, by the name of the label files."""
+    def all_resampled(self) -> pd.DataFrame:
+        """``resampled``, and the mIoU of models of others on the same resamples."""
+        if not self.label_files:
+            return self.resampled
         names = pd.Index([each.name for each in self.label_files], name="model")
-        return _resampled(self.label_files, names, self.groups)
+        of_others = _resampled(self.label_files, names, self.groups)
+        return pd.concat([self.resampled, of_others], axis="columns")
 
     @cached_property
     def miou_by_seed(self) -> pd.DataFrame:
@@ -232,9 +225,12 @@ class Results:
         rows = [{"model": run.model, "seed": run.seed} | _scores(run) for run in self.runs]
         return pd.DataFrame(rows)
 
-    def label_file_scores(self) -> pd.DataFrame:
-        """Return a row per set of label files: ``model``, its name, and every score in percent."""
-        return pd.DataFrame([{"model": each.name} | _scores(each) for each in self.label_files])
+    def all_scores(self) -> pd.DataFrame:
+        """Return the rows of ``scores``, and one for each model of others, with the seed 0."""
+        if not self.label_files:
+            return self.scores()
+        rows = [{"model": each.name, "seed": 0} | _scores(each) for each in self.label_files]
+        return pd.concat([self.scores(), pd.DataFrame(rows)], ignore_index=True)
 
     def inference_scores(self) -> pd.DataFrame:
         """Return the same rows for other ways of inference, with the column ``inference``."""
@@ -257,8 +253,13 @@ class Results:
         return scores[scores["iteration"] == scores["iteration"].max()]
 
     def audit_scores(self) -> pd.DataFrame:
-        """Return a row per audited run and variant; ``gain`` is over the protocol, in percent."""
-        return pd.DataFrame([row for audit in self.audits for row in _audit_scores(audit)])
+        """Return a row per audited run and variant; ``gain`` is over the protocol, in percent.
+
+        Models of others have one, with the seed 0.
+        """
+        audited = [(each.model, each.seed, each.protocol, each.variants) for each in self.audits]
+        audited += [(each.name, 0, each.metrics.miou, each.variants) for each in self.label_files]
+        return pd.DataFrame([row for each in audited for row in _audit_scores(*each)])
 
     def radius_scores(self) -> pd.DataFrame:
         """Return a row per run and context radius, with the accuracy in percent.
@@ -325,14 +326,16 @@ def _crf_scores(run: CRFRecord) -> Iterable[dict[str, Any]]:
         }
 
 
-def _audit_scores(audit: AuditRecord) -> Iterable[dict[str, Any]]:
-    for variant, miou in {"protocol": audit.protocol, **audit.variants}.items():
+def _audit_scores(
+    model: str, seed: int, protocol: float, variants: Mapping[str, float | None]
+) -> Iterable[dict[str, Any]]:
+    for variant, miou in {"protocol": protocol, **variants}.items():
         yield {
-            "model": audit.model,
+            "model": model,
             "variant": variant,
-            "seed": audit.seed,
+            "seed": seed,
             "miou": _percent(miou),
-            "gain": _percent(miou) - 100 * audit.protocol,
+            "gain": _percent(miou) - 100 * protocol,
         }
 
 

@@ -39,16 +39,21 @@ def summarise_miou(results: Results) -> pd.DataFrame:
     return summarise(results.scores(), "miou", over_images=over_images)
 
 
+def summarise_all_miou(results: Results) -> pd.DataFrame:
+    """Compute the same rows, and one for each model of others, whose interval is over images."""
+    over_images = statistics.estimate_over_images(results.all_resampled, results.group_count)
+    return summarise(results.all_scores(), "miou", over_images=over_images)
+
+
 def order_by_miou(scores: pd.DataFrame) -> list[str]:
     """Return the models from the lowest to the highest mean mIoU."""
     return list(summarise(scores, "miou").sort_values("mean", kind="stable").index)
 
 
-def average_classes(results: Results) -> pd.DataFrame:
+def average_classes(results: Results, scores: pd.DataFrame) -> pd.DataFrame:
     """Average the IoU in percent (model, class); NaN for a class that has no IoU in any run."""
     names = {f"iou_{name}": name for name in results.runs[0].classes}
-    means = results.scores().groupby("model", sort=False)[list(names)].mean()
-    return means.rename(columns=names)
+    return scores.groupby("model", sort=False)[list(names)].mean().rename(columns=names)
 
 
 def average_near_boundaries(scores: pd.DataFrame) -> pd.DataFrame:

@@ -25,12 +25,13 @@ from deeplab_bench.report.summaries import (
     average_near_boundaries,
     collect_losses,
     summarise,
-    summarise_miou,
+    summarise_all_miou,
 )
 from deeplab_bench.results.files import RESULTS
 from deeplab_bench.results.records import SIZES
 from deeplab_bench.settings.params import Params
 
+OF_OTHERS = "label files"  # in place of an architecture
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
 SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
@@ -48,7 +49,7 @@ def render(results: Results) -> dict[str, str]:
         tables["inference"] = build_inference(results)
     if results.crf_runs:
         tables["crf"] = build_crf(results)
-    if results.audits:
+    if results.audits or results.label_files:
         tables["protocol_audit"] = build_protocol_audit(results)
     files = {"metrics.json": format_metrics(results)}
     files["tables/training_curves.csv"] = format_csv(collect_losses(results))
@@ -69,7 +70,8 @@ def arrange_accuracy(text: pd.DataFrame, undecided_because: str = "") -> pd.Data
     """Merge the formatted columns that are read together, and leave out those of the marks."""
     text = merge_interval(text)
     ends = text["rank_low"] + " to " + text["rank_high"]
-    text["rank"] += " (" + (undecided_because or ends) + ")"
+    ranked = text["rank"] + " (" + (undecided_because or ends) + ")"
+    text["rank"] = ranked.where(text["rank"] != "", "")
     both = text["output_stride"] + "/" + text["eval_output_stride"]
     text["output_stride"] = both.where(text["output_stride"] != "", "")
     text = text.drop(columns=["eval_output_stride", "rank_low", "rank_high", *MARKS])
@@ -77,22 +79,27 @@ def arrange_accuracy(text: pd.DataFrame, undecided_because: str = "") -> pd.Data
 
 
 def collect_accuracy(results: Results) -> pd.DataFrame:
-    """Return a row for each model, with every column of the CSV file."""
+    """Return a row for each model, with every column of the CSV file.
+
+    Models of others have no rank: the seeds of their networks are unknown.
+    """
     runs = {run.model: run for run in results.runs}
-    scores = results.scores()
-    miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    scores = results.all_scores()
+    miou = summarise_all_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    ranks = statistics.rank_models(miou.loc[list(runs), "miou_mean"], results.compared)
     means = scores.groupby("model", sort=False).mean()
     columns = {
-        "architecture": {model: run.architecture for model, run in runs.items()},
+        "architecture": dict.fromkeys(miou.index, OF_OTHERS)
+        | {model: run.architecture for model, run in runs.items()},
         "seeds": scores.groupby("model", sort=False).size(),
         "params_m": {model: run.parameters / 1e6 for model, run in runs.items()},
         **collect_output_strides(results),
         **collect_gflops(results),
         **miou,
-        **statistics.rank_models(miou["miou_mean"], results.compared),
+        **ranks.reindex(miou.index).astype("Int64"),
         "pixel_accuracy_mean": means["pixel_accuracy"],
         **means[SIZE_COLUMNS],
-        **{mark: dict.fromkeys(runs, "") | found for mark, found in results.warnings.items()},
+        **{mark: dict.fromkeys(miou.index, "") | found for mark, found in results.warnings.items()},
     }
     return pd.DataFrame(columns, index=miou.index).reset_index(names="model")
 
@@ -121,7 +128,7 @@ def collect_gflops(results: Results) -> dict[str, dict[str, float]]:
 
 
 def build_per_class(results: Results) -> Table:
-    means = average_classes(results)
+    means = average_classes(results, results.all_scores())
     data = means.reset_index(names="model")
     best = find_best(data, data.columns, highest=means.columns)
     title = f"IoU by class on the profile {results.profile}"
@@ -131,7 +138,7 @@ def build_per_class(results: Results) -> Table:
 
 def build_object_size(results: Results) -> Table:
     """Build the mIoU of each model near small, medium and large objects, with intervals."""
-    scores = results.scores()
+    scores = results.all_scores()
     by_size = [
         summarise(scores, column)
         .add_prefix(f"{column}_")
@@ -150,8 +157,9 @@ def build_object_size(results: Results) -> Table:
 
 def build_boundaries(results: Results) -> Table:
     """Build mIoU within each width of the true boundaries, and boundary IoU."""
-    miou = summarise_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
-    data = miou.join(average_near_boundaries(results.scores())).reset_index(names="model")
+    miou = summarise_all_miou(results).rename(columns={"mean": "miou_mean", "std": "miou_std"})
+    near = average_near_boundaries(results.all_scores())
+    data = miou.join(near).reset_index(names="model")
     text = merge_interval(format_cells(data))
     best = find_best(data, text.columns, highest=BEST_NEAR_BOUNDARIES)
     title = f"Accuracy near boundaries on the profile {results.profile}"
@@ -241,7 +249,7 @@ def collect_crf(results: Results) -> pd.DataFrame:
 
 def format_metrics(results: Results) -> str:
     """Format JSON for ``dvc metrics``, which ignores lists and nulls."""
-    miou = summarise_miou(results).drop(columns="std").rename(columns={"mean": "miou"})
+    miou = summarise_all_miou(results).drop(columns="std").rename(columns={"mean": "miou"})
     rows = (miou / 100).round(6).iterrows()
     return json.dumps({model: row.dropna().to_dict() for model, row in rows}, indent=2) + "\n"
 
@@ -256,7 +264,7 @@ def format_accuracy(params: Params, profile: str) -> str:
     if not path.is_file():
         raise ReportError(f"{path} is missing: run `dvc repro`")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if tuple(table["model"]) != params.run.models:
+    if tuple(table["model"]) != (*params.run.models, *params.run.label_files):
         raise ReportError(f"{path} does not show the models of params.yaml: run `dvc repro`")
     table = table.reindex(columns=[*table, *(MARKS.keys() - set(table))], fill_value="")
     found = {m: dict(table.loc[table[m] != "", ["model", m]].values) for m in MARKS}

@@ -18,7 +18,7 @@ import pandas as pd
 from deeplab_bench.data.packed import MANIFEST, compute_data_sha256
 from deeplab_bench.errors import UserError
 from deeplab_bench.models import get_module_name
-from deeplab_bench.report.cells import Cell, find_cell
+from deeplab_bench.report.cells import Cell, TraceError, find_cell
 from deeplab_bench.report.commits import compute_code_at, find_committed, find_holder, is_edited
 from deeplab_bench.report.formats import format_cells
 from deeplab_bench.report.links import Link, Made, list_links, read_link
@@ -90,6 +90,9 @@ def trace(params: Params, table: Path, row: str, column: str) -> Trace:
         ReportError: there are no results of the profile.
     """
     cell = find_cell(table, row, column)
+    if (model := cell.keys.get("model")) in params.files_of_others:
+        record = ProfileFiles(cell.profile).label_files(str(model))
+        raise TraceError(f"{model} was not trained here; {record} has digests of its label files")
     origin = TABLES[cell.table].find(cell.row)[column]
     found = Trace(Branch(f"{cell.path}: {' / '.join(cell.keys.values())}: {column} {show(cell)}"))
     params = declare(params, cell.profile)

@@ -54,10 +54,13 @@ class ProfileFiles:
     def pretraining_timing(self) -> Path:
         return self.folder / "timings" / "pretrain.json"
 
-    @property
-    def label_files(self) -> Path:
-        """The folder with the scores of label files that other networks predicted."""
-        return self.folder / "runs" / "label_files"
+    def label_folder(self, model: str) -> Path:
+        """Return the link to the folder with the label files that another program predicted."""
+        return Path("data") / "label_files" / self.profile / model
+
+    def label_files(self, model: str) -> Path:
+        """Return the file with the scores of these label files."""
+        return self.folder / "runs" / "label_files" / f"{model}.json"
 
     @property
     def sample_images(self) -> Path:

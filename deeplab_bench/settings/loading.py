@@ -17,7 +17,7 @@ from deeplab_bench.settings.base import Settings, SettingsError
 from deeplab_bench.settings.blocks import ParamsError, complete_blocks, require_known
 from deeplab_bench.settings.experiment import PRETRAINED, Experiment
 from deeplab_bench.settings.inference import PLAIN, Inference
-from deeplab_bench.settings.params import Params, check_arguments_in_json
+from deeplab_bench.settings.params import PREDICTIONS, Params, check_arguments_in_json
 from deeplab_bench.settings.params_file import PARAMS_FILE, parse_yaml, read_params_file
 from deeplab_bench.settings.published import PublishedError, find_published
 from deeplab_bench.settings.sections import ProfileRun, RunSettings, validate
@@ -62,6 +62,8 @@ def check_params(params: Params) -> None:
     for profile in params.run.profiles:
         for model in params.run.models:
             check_network(params, params.experiment(profile, model))
+        for model in params.run.label_files:
+            params.label_files(profile, model)
 
 
 def check_run(params: Params) -> None:
@@ -76,9 +78,21 @@ def check_lists(params: Params, run: RunSettings | ProfileRun, where: str) -> No
     for key, values in lists.items():
         if len(set(values)) < len(values):
             raise ParamsError(f"{where}.{key} {list(values)} names one of them twice")
-    models = lists.get("models", tuple(params.models))
+    networks, files = params.networks, params.files_of_others
+    models = lists.get("models", tuple(networks))
     for model in models:
-        require_known(model, params.models, f"{where}.models")
+        if model in files:
+            raise ParamsError(
+                f"{where}.models: {model!r} is of label files: move it to {where}.label_files"
+            )
+        require_known(model, networks, f"{where}.models")
+    for model in lists.get("label_files", ()):
+        if model in networks:
+            raise ParamsError(
+                f"{where}.label_files: models.{model} lacks the key {PREDICTIONS!r}, the folder of "
+                "its label PNGs"
+            )
+        require_known(model, files, f"{where}.label_files")
     for name in lists.get("inference", ()):
         require_known(name, params.inference, f"{where}.inference")
     if PLAIN not in lists.get("inference", (PLAIN,)):
@@ -87,7 +101,7 @@ def check_lists(params: Params, run: RunSettings | ProfileRun, where: str) -> No
         )
     for key in ("audit", "crf"):
         for model in lists.get(key, ()):
-            require_known(model, params.models, f"{where}.{key}")
+            require_known(model, networks, f"{where}.{key}")
             if model not in models:
                 suggestion = suggest_nearest(model, models)
                 raise ParamsError(f"{where}.{key}: {model!r} is not in {where}.models{suggestion}")
@@ -96,7 +110,7 @@ def check_lists(params: Params, run: RunSettings | ProfileRun, where: str) -> No
 def check_studies(params: Params) -> None:
     for name, study in params.studies.items():
         for model in study.models:
-            require_known(model, params.models, f"studies.{name}.models")
+            require_known(model, params.networks, f"studies.{name}.models")
         for way in study.inference:
             require_known(way, params.inference, f"studies.{name}.inference")
         for model in study.crf:
@@ -116,12 +130,12 @@ def check_profiles(params: Params) -> None:
         if settings.run is not None:
             check_lists(params, settings.run, f"profile.{profile}.run")
         params.pretraining(profile)
-        for model in params.models:
+        for model in params.networks:
             params.experiment(profile, model)
 
 
 def check_citations(params: Params) -> None:
-    for model in params.models:
+    for model in params.networks:
         where = f"models.{model}.published"
         for citation in params.citations(model):
             if citation.inference is not None:

@@ -21,14 +21,20 @@ from deeplab_bench.settings.experiment import (
     scale_rates,
 )
 from deeplab_bench.settings.inference import Inference
+from deeplab_bench.settings.label_files import LabelFiles
 from deeplab_bench.settings.pretraining import CLASSIFIER, PretrainingSettings, PretrainingTask
 from deeplab_bench.settings.published import Citation
 from deeplab_bench.settings.sections import Name, Profile, RunSettings, SecondPhase, Study, validate
 from deeplab_bench.settings.training import Training
 
+PREDICTIONS = "predictions"  # a block with this key is of label files
+
 
 class Params(Settings):
-    """All of params.yaml; every block of ``models`` is complete, its ``extends`` resolved."""
+    """All of params.yaml; every block of ``models`` is complete, its ``extends`` resolved.
+
+    A block is that of a network, or says where label files are that another program predicted.
+    """
 
     run: RunSettings
     profile: dict[Name, Profile]
@@ -37,6 +43,26 @@ class Params(Settings):
     studies: dict[Name, Study] = Field(default_factory=dict)
     cluster: Cluster = Cluster()
 
+    @property
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """The blocks of networks, which are trained."""
+        return {name: block for name, block in self.models.items() if PREDICTIONS not in block}
+
+    @property
+    def files_of_others(self) -> dict[str, dict[str, Any]]:
+        """The blocks of label files that another program predicted."""
+        return {name: block for name, block in self.models.items() if PREDICTIONS in block}
+
+    def label_files(self, profile: str, model: str) -> LabelFiles:
+        """Return where the label files of a model of others are, for the images of a profile.
+
+        Raises:
+            ParamsError: either is undefined, or the block has further keys.
+        """
+        block = self.models[require_known(model, self.files_of_others, "run.label_files")]
+        block = apply_profile(profile, block, self.profile, f"models.{model}")
+        return validate(LabelFiles, block, f"models.{model}.")
+
     def experiment(self, profile: str, model: str) -> Experiment:
         """Resolve all settings of a model under a profile.
 
@@ -44,7 +70,7 @@ class Params(Settings):
             ParamsError: either is undefined, or the model's block does not fit its architecture.
         """
         settings = self.profile[require_known(profile, self.profile, "run.profiles")]
-        block = dict(self.models[require_known(model, self.models, "run.models")])
+        block = dict(self.models[require_known(model, self.networks, "run.models")])
         where = f"models.{model}"
         block = apply_profile(profile, block, self.profile, where)
         if "architecture" not in block:
@@ -96,7 +122,8 @@ class Params(Settings):
         """Return these parameters as ``make repro PROFILE=<profile>`` changes them.
 
         If another profile runs now, the lists of the profile's own ``run`` take the place of those
-        of ``run``, and models that are no longer there leave ``crf`` and ``audit``.
+        of ``run``, and models that are no longer there leave ``crf`` and ``audit``. Label files are
+        of the images of one profile: without a list of its own, it has none.
 
         Raises:
             ParamsError: the profile is undefined.
@@ -108,7 +135,8 @@ class Params(Settings):
         models = lists.get("models", self.run.models)
         kept = {"crf": self.run.crf, "audit": self.run.audit}
         kept = {key: tuple(name for name in names if name in models) for key, names in kept.items()}
-        run = self.run.model_copy(update={"profiles": (profile,)} | kept | lists)
+        kept |= {"profiles": (profile,), "label_files": ()}
+        run = self.run.model_copy(update=kept | lists)
         return self.model_copy(update={"run": run})
 
     def citations(self, model: str) -> list[Citation]:

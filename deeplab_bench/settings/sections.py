@@ -48,6 +48,7 @@ class RunSettings(Settings):
     inference: tuple[Name, ...]
     crf: tuple[Name, ...]
     audit: tuple[Name, ...]
+    label_files: tuple[Name, ...]
 
 
 class ProfileRun(Settings):
@@ -59,6 +60,7 @@ class ProfileRun(Settings):
     inference: tuple[Name, ...] | None = None
     crf: tuple[Name, ...] | None = None
     audit: tuple[Name, ...] | None = None
+    label_files: tuple[Name, ...] | None = None
 
 
 class Profile(Settings):

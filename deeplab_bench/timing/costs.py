@@ -27,7 +27,7 @@ UNKNOWN = Step(seconds=None, batch_size=0, peak_memory_mib=None)
 
 def list_possible_models(params: Params, profile: str) -> list[str]:
     """List the models whose networks can be built under a profile."""
-    return [model for model in params.models if is_possible(params.experiment(profile, model))]
+    return [model for model in params.networks if is_possible(params.experiment(profile, model))]
 
 
 def is_possible(experiment: Experiment) -> bool:

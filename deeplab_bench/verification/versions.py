@@ -110,6 +110,8 @@ def find_causes(before: Version, after: Version, model: str) -> Iterator[str]:
         {name: run for name, run in version.runs.items() if run["model"] == model}
         for version in (before, after)
     )
+    if not (old or new):
+        return  # label files of others
     if not (old and new):
         yield "unknown: one version has its records elsewhere"
         return

@@ -44,6 +44,7 @@ run:
   inference: [plain]
   crf: []
   audit: []
+  label_files: []
 profile:
   mine:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}

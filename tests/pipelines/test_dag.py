@@ -23,7 +23,7 @@ def test_it_is_that_of_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
         names = {each: each.addressing.partition("@")[0] for each in repo.index.graph}
         runs = nx.transitive_closure(repo.index.graph)
         theirs = {(names[b], names[a]) for a, b in runs.edges}
-    assert set(ours.edges) == theirs
+    assert set(ours.subgraph(names.values()).edges) == theirs
 
 
 def test_the_command_counts_runs(

@@ -292,7 +292,7 @@ def test_a_stage_depends_on_its_settings_alone(stage: str) -> None:
 
 def test_the_report_needs_no_folder_that_a_run_may_lack() -> None:
     """Check stages that do not run if a list of `run` is empty."""
-    optional = {f"${{run.{key}}}" for key in ("hardware", "crf", "audit")}
+    optional = {f"${{run.{key}}}" for key in ("hardware", "crf", "audit", "label_files")}
     always = [
         name
         for stage in STAGES.values()

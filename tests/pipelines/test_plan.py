@@ -37,6 +37,7 @@ run:
   inference: [plain, os8]
   crf: [twin]
   audit: [twin]
+  label_files: []
 inference:
   plain: {}
   os8: {output_stride: 8}

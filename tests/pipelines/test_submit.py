@@ -67,6 +67,7 @@ PARAMS = {
         "inference": ["plain"],
         "crf": [],
         "audit": [],
+        "label_files": [],
     },
     "profile": {
         "voc2012": PROFILE,

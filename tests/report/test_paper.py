@@ -99,6 +99,7 @@ def results(
         "inference": [*(inferences or ())],
         "crf": [],
         "audit": [],
+        "label_files": [],
     }
     content = {
         "run": run,

@@ -83,6 +83,7 @@ def declare(
     data: dict[str, Any] | None = None,
     crf: Sequence[str] = (),
     audit: Sequence[str] = (),
+    label_files: Sequence[str] = (),
 ) -> Params:
     shapes = {"dataset": "shapes", "seed": 0, "image_size": 32}
     profile = {
@@ -99,8 +100,9 @@ def declare(
     }
     known = {name: {"architecture": name} for name in ARCHITECTURES}
     run = {"profiles": ["quick"], "models": models, "seeds": list(seeds), "hardware": hardware}
-    run |= {"inference": ["plain"], "crf": crf, "audit": audit}
+    run |= {"inference": ["plain"], "crf": crf, "audit": audit, "label_files": label_files}
     blocks = {name: known.get(name, known["aspp"]) for name in dict.fromkeys([*known, *models])}
+    blocks |= {name: {"predictions": "anywhere"} for name in label_files}
     content = {
         "run": run,
         "profile": {"quick": profile},

@@ -41,6 +41,7 @@ run:
   inference: [plain]
   crf: []
   audit: []
+  label_files: []
 profile:
   small:
     data: {dataset: shapes, seed: 0, image_size: 64, train_images: 8, val_images: 4}
@@ -1139,14 +1140,42 @@ def test_hours_of_a_study_follow_from_its_operations(name: str) -> None:
 
 def test_every_architecture_is_in_the_committed_file() -> None:
     params = load_params(COMMITTED)
-    used = {params.experiment(p, m).architecture for p in params.profile for m in params.models}
+    used = {params.experiment(p, m).architecture for p in params.profile for m in params.networks}
     assert used == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("key", ["models", "crf", "audit", "inference"])
+@pytest.mark.parametrize("key", ["models", "crf", "audit", "inference", "label_files"])
 def test_lists_of_a_profile_name_what_is_there(key: str) -> None:
     message = refusal(edited({"profile.small.run": {key: ["nothing"]}}))
     assert message.startswith(f"params.yaml: profile.small.run.{key}: 'nothing' is not defined")
+
+
+def test_models_of_others_have_a_list_of_their_own() -> None:
+    theirs = {"models.theirs": {"predictions": "a/folder"}}
+    params = load(edited({**theirs, "run.label_files": ["theirs"]}))
+    assert "theirs" not in params.networks
+    assert params.label_files("small", "theirs").predictions == "a/folder"
+    message = refusal(edited({**theirs, "run.models": ["aspp", "theirs"]}))
+    assert message == (
+        "params.yaml: run.models: 'theirs' is of label files: move it to run.label_files"
+    )
+    message = refusal(edited({"run.label_files": ["aspp"]}))
+    assert message.startswith("params.yaml: run.label_files: models.aspp lacks the key 'predict")
+    own = {"models.theirs": {"predictions": "a", "training": {}}, "run.label_files": ["theirs"]}
+    assert "models.theirs.training is not a known key" in refusal(edited(own))
+
+
+def test_predictions_for_each_profile() -> None:
+    block = {"predictions": "a", "per_profile": {"small": {"predictions": "b"}}}
+    params = load(edited({"models.theirs": block}))
+    assert params.label_files("small", "theirs").predictions == "b"
+    assert params.label_files("spare", "theirs").predictions == "a"
+
+
+def test_another_profile_has_no_predictions_of_this_one() -> None:
+    theirs = {"models.theirs": {"predictions": "a"}, "run.label_files": ["theirs"]}
+    params = load(edited(theirs))
+    assert params.for_profile("spare").run.label_files == ()
 
 
 def test_own_lists_of_a_profile_fit_each_other() -> None:

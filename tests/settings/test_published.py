@@ -230,7 +230,7 @@ def test_a_damaged_file_is_named(use: Any, old: str, new: str, message: str) -> 
 
 PARAMS = """
 run: {profiles: [p], models: [net], seeds: [0], hardware: [cpu], inference: [plain], crf: [],
-  audit: []}
+  audit: [], label_files: []}
 profile:
   p:
     data: {dataset: shapes, seed: 0, image_size: 32, train_images: 8, val_images: 4}

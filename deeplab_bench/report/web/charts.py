@@ -16,6 +16,7 @@ from deeplab_bench.report.summaries import (
     average_classes,
     collect_losses,
     order_by_miou,
+    summarise_all_miou,
     summarise_miou,
 )
 from deeplab_bench.report.tradeoff import EXPENSES
@@ -27,7 +28,7 @@ OUTLINE = {"color": "#888", "width": 1}
 
 def draw_miou(results: Results) -> Markup:
     """Draw mean mIoU with its interval, the highest on top."""
-    summary = summarise_miou(results).loc[order_by_miou(results.scores())]
+    summary = summarise_all_miou(results).loc[order_by_miou(results.all_scores())]
     mean = summary["mean"]
     figure = go.Figure(
         go.Scatter(
@@ -84,7 +85,8 @@ def draw_comparisons(results: Results) -> Markup:
 
 def draw_per_class(results: Results) -> Markup:
     """Draw the IoU by class. The background is left out, whose IoU is high for all."""
-    means = average_classes(results).loc[order_by_miou(results.scores())[::-1]]
+    scores = results.all_scores()
+    means = average_classes(results, scores).loc[order_by_miou(scores)[::-1]]
     means = means.drop(columns=[name for name in means if name == BACKGROUND and len(means) > 1])
     figure = go.Figure(
         go.Heatmap(

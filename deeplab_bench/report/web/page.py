@@ -98,16 +98,7 @@ def list_sections(
             [build_iterations(results, run) for run in first_crf_runs(results)],
         ),
         Section("Rules of scoring", findings.get("audit", ""), show_table(texts, "protocol_audit")),
-        Section(
-            "Networks of others",
-            "",
-            [
-                *show_table(texts, "label_files"),
-                *show_table(texts, "label_files_comparisons"),
-                *fold("By class", show_table(texts, "label_files_per_class")),
-                *fold("By scoring variant", show_table(texts, "label_files_audit")),
-            ],
-        ),
+        Section("Models of others", "", show_table(texts, "label_files")),
         Section(
             "Samples",
             sliders=[build_samples(results)] if results.has_samples else [],
