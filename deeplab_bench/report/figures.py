@@ -85,7 +85,7 @@ def make_figure(width: float, height: float) -> Figure:
 
 def choose_look(results: Results, model: str) -> tuple[str, str, str]:
     """Return a model's colour, marker and line style, the same in every figure and profile."""
-    index = list(results.params.models).index(model)
+    index = [*results.params.networks, *results.params.files_of_others].index(model)
     lines = LINES[index // len(COLOURS) % len(LINES)]
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], lines
 
