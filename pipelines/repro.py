@@ -116,7 +116,14 @@ def open_engine(params: SweepParams, cluster: str, jobs: int | None) -> Iterator
         address = None if cluster == AUTO else cluster
         cores = max(count_cores(params.profile[name]) for name in params.run.profiles)
         cpus = None if jobs is None else jobs * cores
-        engine = RayEngine(params.cluster, address, cpus, most=jobs)
+        engine = ray_engine = RayEngine(params.cluster, address, cpus, most=jobs)
+        for name in params.run.profiles if ray_engine.has_gpus() else ():
+            if not params.profile[name].resources.gpus:
+                print(
+                    f"warning: the machines have GPUs, but profile.{name}.resources.gpus is 0: "
+                    "its stages run on their CPUs",
+                    file=sys.stderr,
+                )
     try:
         yield engine
     finally:

@@ -25,7 +25,7 @@ EVENTS = Path("logs") / "sweep.jsonl"
 SHOW_SECONDS = 1.0
 LINE_SECONDS = 60.0  # between lines about what runs, where there is no terminal
 EVENT_SECONDS = 5.0  # between lines about one run
-MOST_ROWS = 20
+MOST_ROWS, MOST_FAILED = 20, 5
 
 
 class Board:
@@ -37,7 +37,7 @@ class Board:
         self.left: dict[str, None] = {}
         self.running: dict[str, Running] = {}
         self.since: dict[str, float] = {}
-        self.failed: set[str] = set()
+        self.failed: dict[str, str] = {}
         self.total = self.done = self.up_to_date = self.lost = 0
         self.shown_at = self.line_at = time.monotonic()
         self.told_at: dict[str, float] = {}
@@ -93,9 +93,14 @@ class Board:
     def fail(self, name: str, why: str) -> None:
         self.forget(name)
         self.left.pop(name)
-        self.failed.add(name)
+        self.failed[name] = why
         self.complain(f"error: {name}: {why}", "red")
         self.tell("failed", name, said=why)
+
+    def queue(self, name: str) -> None:
+        """Take that a run waits again."""
+        self.forget(name)
+        self.tell("queued", name)
 
     def forget(self, name: str) -> None:
         """Take that a run is not under way any longer."""
@@ -116,7 +121,8 @@ class Board:
         now = time.monotonic()
         if self.console.is_terminal and now - self.shown_at > SHOW_SECONDS:
             self.shown_at = now
-            self.live.update(Group(self.make_table(), Text(self.summarise())), refresh=True)
+            shown = Group(self.make_table(), *self.list_failures(), Text(self.summarise()))
+            self.live.update(shown, refresh=True)
         elif not self.console.is_terminal and now - self.line_at > LINE_SECONDS and self.running:
             self.line_at = now
             self.say("; ".join(self.describe(event) for event in self.running.values()))
@@ -141,6 +147,14 @@ class Board:
             table.add_row(f"and {len(self.running) - MOST_ROWS} more")
         return table
 
+    def list_failures(self) -> list[Text]:
+        """List the last runs that failed, each with the last line of why."""
+        lasts = list(self.failed.items())[-MOST_FAILED:]
+        return [
+            Text(f"{name} failed: {why.strip().splitlines()[-1]}", style="red")
+            for name, why in lasts
+        ]
+
     def describe(self, event: Running) -> str:
         """Describe in one line how far a run is."""
         if event.progress is None:
@@ -162,13 +176,21 @@ class Board:
 
     def describe_left(self) -> str:
         """Say how long all runs will take that are not done."""
+        seconds, is_all = self.sum_left()
+        if seconds is None:
+            return "time left unknown"
+        return f"{'' if is_all else 'at least '}{format_seconds(seconds)} left"
+
+    def sum_left(self) -> tuple[float | None, bool]:
+        """Sum what the runs still take, and tell whether this is known of all of them.
+
+        The sum is None if it is known of less than half of them, as before the first training.
+        """
         expected = [self.expect_left(name) for name in self.left]
         known = [seconds for seconds in expected if seconds is not None]
-        if self.left and not known:
-            return "time left unknown"
-        at_least = "at least " if None in expected else ""
-        at_once = max(1, len(self.running))
-        return f"{at_least}{format_seconds(sum(known) / at_once)} left"
+        if 2 * len(known) < len(expected):
+            return None, False
+        return sum(known) / max(1, len(self.running)), len(known) == len(expected)
 
     def expect_left(self, name: str) -> float | None:
         """Expect how many seconds a run still takes; None if nobody knows."""
@@ -197,7 +219,16 @@ class Board:
         """Add a line for other programs."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event}
         line |= {"run": name} if name else {}
-        state = {"done": self.done, "running": len(self.running), "of": self.total}
+        state: dict[str, Any] = {
+            "done": self.done,
+            "running": len(self.running),
+            "waiting": len(self.left) - len(self.running),
+            "failed": len(self.failed),
+            "of": self.total,
+        }
+        if event != "running":  # of which there are many, and adding up takes time
+            seconds, _ = self.sum_left()
+            state["seconds_left"] = None if seconds is None else round(seconds)
         with suppress(OSError), EVENTS.open("a", encoding="utf-8") as file:  # the disk may be full
             file.write(json.dumps(line | content | {"sweep": state}) + "\n")
 

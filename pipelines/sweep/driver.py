@@ -36,6 +36,7 @@ from pipelines.sweep.task import Ended, Event, Needs, Queued, Running, Task
 # Writing dvc.lock takes a second of a core or more. It is written as soon as the work that would be
 # lost otherwise took so many times as long; so a training is recorded at once.
 WORTH = 20
+PAUSE = 4  # times as long as it took, until it is written again
 FIRST_WRITING_SECONDS = 1.0
 CHECK_SECONDS = 0.5  # at a time, so that the board goes on
 ENDING = "the runs under way are asked to end; press Ctrl-C again to end at once"
@@ -99,7 +100,7 @@ class Driver:
         self.losses: Counter[str] = Counter()
         self.unrecorded: list[Any] = []
         self.unrecorded_seconds = 0.0  # of work
-        self.writing_seconds = FIRST_WRITING_SECONDS
+        self.writing_seconds, self.written_at = FIRST_WRITING_SECONDS, time.monotonic()
         board.begin([run.addressing for run in repo.index.stages])
 
     def run(self) -> bool:
@@ -176,7 +177,7 @@ class Driver:
         """Take what the engine tells."""
         for event in events:
             if isinstance(event, Queued):
-                self.board.forget(event.name)
+                self.board.queue(event.name)
                 continue
             if isinstance(event, Running):
                 self.board.update(event)
@@ -222,10 +223,14 @@ class Driver:
                 self.ready.append(other)
 
     def record_what_is_worth_it(self) -> None:
-        if self.unrecorded_seconds > WORTH * self.writing_seconds:
-            started = time.monotonic()
+        started = time.monotonic()
+        if (
+            self.unrecorded_seconds > WORTH * self.writing_seconds
+            and started - self.written_at > PAUSE * self.writing_seconds
+        ):
             self.with_room(lambda: record(self.unrecorded))
-            self.writing_seconds = time.monotonic() - started
+            self.written_at = time.monotonic()
+            self.writing_seconds = self.written_at - started
             self.unrecorded.clear()
             self.unrecorded_seconds = 0.0
 

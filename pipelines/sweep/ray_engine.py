@@ -7,8 +7,11 @@ task to another one.
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +31,7 @@ from pipelines.sweep.task import Ended, Event, Needs, Running, Task, get_profile
 from pipelines.sweep.torchrun import add_torchrun
 
 POLL_SECONDS = 0.2
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS, HEALTH_SECONDS = 5.0, 30.0
 STOP_SECONDS = 90.0
 # The code that machines without the driver's folder get. Ray names it by its digest.
 NOT_SHIPPED = [
@@ -57,7 +60,7 @@ class RayEngine:
     ) -> None:
         options: dict[str, Any] = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         if address is not None:
-            require_listener(address)
+            require_ray(address)
             options = {"address": address}
         is_shared = cluster.files == SHARED
         code: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(node.ROOT)}}
@@ -80,11 +83,15 @@ class RayEngine:
         self.waiting_here: list[Task] = []
         self.here: set[str] = set()  # what the local engine has not told the end of
 
+    def has_gpus(self) -> bool:
+        return any(machine["Resources"].get("GPU", 0) for machine in list_machines())
+
     def check(self, needs: Needs) -> None:
-        machines = list_machines()
-        if len(list_fitting(machines, needs)) < needs.nodes:
+        alive = list_machines()
+        known = ray.nodes()  # also those that are lost, and may come back
+        if len(list_fitting(known, needs)) < needs.nodes:
             raise EngineError(
-                f"it needs {needs}, and the cluster has {describe_machines(machines)}: change "
+                f"it needs {needs}, and the cluster has {describe_machines(alive)}: change "
                 "profile.<name>.resources in params.yaml, or add a machine"
             )
 
@@ -134,15 +141,19 @@ class RayEngine:
     def stop(self) -> list[Event]:
         self.waiting_here.clear()
         events = self.local.stop()
-        for generator in self.streams.generators.values():
-            ray.cancel(generator, force=False)
-        deadline = time.monotonic() + STOP_SECONDS
-        while self.streams.generators and time.monotonic() < deadline:
-            events += self.poll()
+        with suppress(EngineError):  # the head is lost
+            require_head()
+            for generator in self.streams.generators.values():
+                ray.cancel(generator, force=False)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self.streams.generators and time.monotonic() < deadline:
+                events += self.poll()
         return events
 
     def close(self) -> None:
-        ray.shutdown()
+        with suppress(EngineError):  # Ray would wait for a head that is lost
+            require_head()
+            ray.shutdown()
 
 
 class Streams:
@@ -183,22 +194,62 @@ def tell_loss(name: str, said: str = "its machine is lost") -> Told:
     return "", Ended(name, "", None, 0.0, said)
 
 
-def require_listener(address: str) -> None:
-    """Check that somebody listens at an address, as Ray itself would wait for a long time."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+def require_ray(address: str) -> None:
+    """Check that the head of a Ray cluster is at an address; Ray itself would wait for minutes.
+
+    Raises:
+        EngineError: there is none.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
         raise EngineError(f"--cluster {address} is neither `auto`, `slurm` nor HOST:PORT")
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        connect(address)
     except OSError as error:
         raise EngineError(
             f"--cluster {address}: nobody listens there ({error.strerror or error}): start Ray on "
             "that machine with `ray start --head`, and give the address that it prints"
         ) from None
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        subprocess.run(ask, check=True, capture_output=True, timeout=HEALTH_SECONDS)
+    except subprocess.SubprocessError:
+        raise EngineError(
+            f"--cluster {address}: something else than the head of a Ray cluster listens there: "
+            "give the address that `ray start --head` prints, mostly with the port 6379"
+        ) from None
+
+
+def connect(address: str) -> None:
+    """Connect to HOST:PORT and leave again.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
+def require_head() -> None:
+    """Check that the head of the cluster answers; without it, Ray itself ends this process.
+
+    Raises:
+        EngineError: it does not.
+    """
+    head = ray.get_runtime_context().gcs_address
+    try:
+        connect(head)
+    except OSError as error:
+        raise EngineError(
+            f"the head of the Ray cluster, {head}, does not answer any more "
+            f"({error.strerror or error}): what is done is recorded; start the cluster again, and "
+            "run the same command"
+        ) from None
 
 
 def list_machines() -> list[dict[str, Any]]:
     """List the machines of the cluster that are alive, as Ray describes them."""
+    require_head()
     return [machine for machine in ray.nodes() if machine["Alive"]]
 
 

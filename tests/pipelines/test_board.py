@@ -94,11 +94,28 @@ def test_a_time_that_is_known_in_part_says_so() -> None:
     assert board.describe_left() == "at least 60 s left"
 
 
+def test_little_that_is_known_says_nothing_of_the_whole() -> None:
+    board = make_board("resolve@toy", *TRAININGS, "report@toy")
+    finish(board, "resolve@toy", 3.0)
+    board.costs.add("report@toy", RunCost(20.0))
+    assert board.describe_left() == "time left unknown"
+
+
 def test_a_run_that_waits_again_is_not_running() -> None:
     board = make_board("train@toy-fcn-0")
     board.update(Running("train@toy-fcn-0", "machine"))
-    board.forget("train@toy-fcn-0")
+    board.queue("train@toy-fcn-0")
     assert "0 running, 1 waiting" in board.summarise()
+    last = json.loads(EVENTS.read_text(encoding="utf-8").splitlines()[-1])
+    assert (last["event"], last["run"]) == ("queued", "train@toy-fcn-0")
+
+
+def test_the_table_ends_with_what_failed() -> None:
+    board = make_board(*TRAININGS)
+    board.fail(TRAININGS[0], "a traceback\nMemoryError: no room\n")
+    assert [str(line) for line in board.list_failures()] == [
+        f"{TRAININGS[0]} failed: MemoryError: no room"
+    ]
 
 
 def test_events_are_lines_of_json() -> None:
@@ -110,4 +127,5 @@ def test_events_are_lines_of_json() -> None:
     assert [event["event"] for event in events] == ["begin", "running", "done", "failed", "end"]
     assert events[2]["seconds"] == 12.0
     assert events[3]["said"] == "exited with 1"
-    assert events[4]["sweep"] == {"done": 1, "running": 0, "of": 2}
+    counts = {"done": 1, "running": 0, "waiting": 0, "failed": 1, "of": 2}
+    assert events[4]["sweep"] == counts | {"seconds_left": 0}

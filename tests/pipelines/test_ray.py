@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -172,12 +174,15 @@ def wait_for_workers(project: Path, driver: "subprocess.Popen[str]") -> list[psu
 
 @pytest.mark.timeout(600)
 def test_a_machine_that_is_lost_is_replaced(project: Path, cluster: Any) -> None:
+    """Check that runs which only this machine can do wait for it, begun or not."""
     third = cluster.add_node(num_cpus=2)
-    needs = json.dumps({"train@b": {"cpus": 2}})
+    needs = json.dumps({name: {"cpus": 2} for name in ("train@b", "evaluate@a")})
     settings = json.dumps({"SLEEP": "8"})
     with start(project, cluster.address, SETTINGS=settings, NEEDS=needs) as process:
         wait_for(project / "logs" / "train@b.log")
         cluster.remove_node(third, allow_graceful=False)
+        wait_for(project / "logs" / "sweep.jsonl", having='"event": "done", "run": "train@a"')
+        time.sleep(2)
         fourth = cluster.add_node(num_cpus=2)
         out, err = process.communicate()
     cluster.remove_node(fourth)
@@ -252,6 +257,10 @@ def test_a_machine_that_has_refused_gets_no_more(project: Path, cluster: Any) ->
     [
         ("127.0.0.1:9", "error: --cluster 127.0.0.1:9: nobody listens there (Connection refused)"),
         ("somewhere", "error: --cluster somewhere is neither `auto`, `slurm` nor HOST:PORT"),
+        (
+            "ray://a:10001",
+            "error: --cluster ray://a:10001 is neither `auto`, `slurm` nor HOST:PORT",
+        ),
     ],
 )
 def test_an_address_without_a_cluster_is_named(project: Path, address: str, said: str) -> None:
@@ -259,6 +268,36 @@ def test_an_address_without_a_cluster_is_named(project: Path, address: str, said
     assert done.returncode == 1
     assert done.stderr.startswith(said)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_another_program_at_the_address_is_named(project: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        done = run(project, address)
+        server.shutdown()
+    assert done.returncode == 1
+    said = f"error: --cluster {address}: something else than the head of a Ray cluster listens"
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_loss_of_the_head_keeps_what_is_finished(project: Path) -> None:
+    script = TRAIN.replace("sleep", '[ "$1" = a ] || sleep')
+    (project / "train.sh").write_text(script, encoding="utf-8")
+    own = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    address = own.address
+    try:
+        with start(project, address, SETTINGS=json.dumps({"SLEEP": "300"})) as process:
+            events = project / "logs" / "sweep.jsonl"
+            wait_for(events, having='"event": "done", "run": "evaluate@a"')
+            own.head_node.all_processes["gcs_server"][0].process.kill()
+            _, err = process.communicate()
+    finally:
+        own.shutdown()
+    assert process.returncode == 1
+    assert f"error: the head of the Ray cluster, {address}, does not answer any more" in err
+    assert "evaluate@a" in (project / "dvc.lock").read_text(encoding="utf-8")
 
 
 def test_an_interruption_keeps_what_is_finished(project: Path, cluster: Any) -> None:
