@@ -90,7 +90,7 @@ def test_the_site_is_built_and_loads_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = list(tmp_path.rglob("index.html"))
-    assert len(pages) == len(list((ROOT / "docs").glob("*.md")))
+    assert len(pages) == len([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")])
     for page in pages:
         loaded = re.findall(
             r'<(?:script|link|img)[^>]*(?:src|href)="(http[^"]*)"', page.read_text()
