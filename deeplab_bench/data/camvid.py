@@ -62,19 +62,19 @@ BLOCK = 25
 
 
 class CamVidData(DataSet):
-    """CamVid, downloaded or given at ``root`` as a folder in Pascal VOC's layout.
-
-    ``val_split``: the split that is scored. ``test`` is for final figures alone: settings are
-    chosen on ``val``.
-    """
+    """CamVid, downloaded or given at ``root``."""
 
     folder_keys: ClassVar[Mapping[str, str]] = {"root": "a folder in Pascal VOC's layout"}
     group_words: ClassVar[tuple[str, str]] = ("blocks", "consecutive frames")
 
     dataset: Literal["camvid"]
+    """The name of the data set."""
     val_split: Literal["val", "test"] = "val"
+    """The split that is scored. ``test`` is for final figures: choose settings on ``val``."""
     mirrors: tuple[Address, ...] = ()
+    """Further addresses of the archive."""
     root: str | None = None
+    """A folder in Pascal VOC's layout, in place of the download."""
 
     def archives(self) -> list[Archive]:
         return [ARCHIVE.with_mirrors(self.mirrors)] if self.root is None else []

@@ -28,16 +28,19 @@ def check_pattern(pattern: str) -> str:
 class FolderData(DataSet):
     """A folder in Pascal VOC's layout with the splits train and val and a ``classes.txt``.
 
-    ``group_pattern``: a regular expression. Validation images in whose names it finds the same text
-    belong together, for instance as frames of one clip. With ``^[^_]+`` this is the text before the
-    first underscore. Without a pattern every image is taken for independent.
+    Images of one group belong together, for instance as frames of one clip. With ``^[^_]+`` these
+    are images that have the text before the first underscore in common. Without a pattern every
+    image is taken for independent.
     """
 
     folder_keys: ClassVar[Mapping[str, str]] = {"root": "a folder in Pascal VOC's layout"}
 
     dataset: Literal["folder"]
+    """The name of the data set."""
     root: str
+    """The folder."""
     group_pattern: Annotated[str, AfterValidator(check_pattern)] | None = None
+    """A regular expression: images in whose names it finds the same text are one group."""
 
     def make_voc_folder(self, downloads: Path, made: Path, unpacked: Path) -> VocFolder:
         return VocFolder(Path(self.root))

@@ -75,15 +75,20 @@ class Scene:
 
 
 class ShapesData(DataSet):
-    """The settings of the generated scenes; ``image_size`` is the side of an image in pixels."""
+    """The settings of the generated scenes."""
 
     generated: ClassVar[bool] = True
 
     dataset: Literal["shapes"]
+    """The name of the data set."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """The seed of the random scenes."""
     image_size: Annotated[int, Field(ge=32)]
+    """The side of an image in pixels."""
     train_images: PositiveInt
+    """Images to train on."""
     val_images: PositiveInt
+    """Images to score."""
 
     def make_voc_folder(self, downloads: Path, made: Path, unpacked: Path) -> VocFolder:
         folder = VocFolder(made)

@@ -87,20 +87,17 @@ def check_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class VocData(DataSet):
-    """Pascal VOC 2012; ``train_split`` ``trainaug`` needs SBD, too.
+    """Pascal VOC 2012, with or without SBD.
 
-    ``further_splits`` are packed as well, for a second phase of training (its ``train_split``).
     Runs that train on ``trainval`` have seen all of val: their scores on it are marked.
 
-    ``images``: a folder with the lists ``train.txt`` and ``val.txt``, one photograph of VOC a line.
-    Those in ``train.txt`` are of ``train_split``, those in ``val.txt`` of VOC's val. ``classes``:
-    some of VOC's, ``background`` first, in the order of their indices. Pixels of other classes are
-    void. It needs ``images``, since many photographs show none of a few classes.
+    The lists of ``images`` have one photograph of VOC a line. Those in ``train.txt`` are of
+    ``train_split``, those in ``val.txt`` of VOC's val. Pixels of other classes than ``classes`` are
+    void. ``classes`` needs ``images``, since many photographs show none of a few classes.
 
-    ``root`` is an extracted ``VOCdevkit`` or its folder ``VOC2012``, ``sbd_root`` an extracted
-    ``benchmark_RELEASE`` or its folder ``dataset``. Each replaces one download. Without
-    ``sbd_root``, a ``root`` that lists ``trainaug`` needs no SBD, nor does one whose list ``train``
-    has all photographs of ``images``. With ``images``, ``root`` needs no other photographs.
+    Without ``sbd_root``, a ``root`` that lists ``trainaug`` needs no SBD, nor does one whose list
+    ``train`` has all photographs of ``images``. With ``images``, ``root`` needs no other
+    photographs.
     """
 
     folder_keys: ClassVar[Mapping[str, str]] = {
@@ -109,14 +106,23 @@ class VocData(DataSet):
     }
 
     dataset: Literal["voc2012"]
+    """The name of the data set."""
     train_split: Literal["train", "trainaug", "trainval"] = "trainaug"
+    """The images to train on; ``trainaug`` needs SBD, ``trainval`` contains val."""
     further_splits: tuple[Literal["trainval"], ...] = ()
+    """Splits that are packed, too, for a second phase of training."""
     classes: Annotated[tuple[str, ...], AfterValidator(check_classes)] = CLASSES
+    """Some of VOC's classes in their order, ``background`` first; it needs ``images``."""
     images: str | None = None
+    """A folder with ``train.txt`` and ``val.txt``, which list the photographs to use."""
     mirrors: tuple[Address, ...] = ()
+    """Further addresses of VOC's archive."""
     sbd_mirrors: tuple[Address, ...] = ()
+    """Further addresses of SBD's archive."""
     root: str | None = None
+    """An extracted ``VOCdevkit`` or its folder ``VOC2012``, in place of the download."""
     sbd_root: str | None = None
+    """An extracted ``benchmark_RELEASE`` or its folder ``dataset``, in place of the download."""
 
     @model_validator(mode="after")
     def _lists_fit(self) -> "VocData":

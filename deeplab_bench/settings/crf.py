@@ -25,30 +25,37 @@ Ascending = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValid
 
 
 class CRFSearch(Settings):
-    """Values for a grid search; each combination is scored on ``images`` training images."""
+    """Values for a grid search."""
 
     images: PositiveInt
+    """Training images on which each combination is scored."""
     w1: Ascending
+    """Values of ``w1`` to try."""
     sigma_alpha: Ascending
+    """Values of ``sigma_alpha`` to try."""
     sigma_beta: Ascending
+    """Values of ``sigma_beta`` to try."""
 
 
 class CRF(Settings):
-    """The fully connected CRF (``deeplab_bench.evaluation.crf``), with the papers' names.
-
-    With ``search``, the search starts from ``w1``, ``sigma_alpha`` and ``sigma_beta``. Predictions
-    are scored after each number of ``iterations``; 0 is the network alone.
-    """
+    """The fully connected CRF (``deeplab_bench.evaluation.crf``), with the papers' names."""
 
     w1: PositiveFloat
+    """The weight of the kernel that looks at position and colour."""
     sigma_alpha: PositiveFloat
+    """Its width in pixels."""
     sigma_beta: PositiveFloat
+    """Its width in colour, in levels of 0 to 255."""
     w2: PositiveFloat
+    """The weight of the kernel that looks at position alone."""
     sigma_gamma: PositiveFloat
+    """Its width in pixels."""
     iterations: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), AfterValidator(_from_zero)
     ]
+    """Numbers of iterations after which predictions are scored; 0 is the network alone."""
     search: CRFSearch | None = None
+    """A grid search on training images, which starts from the values above."""
 
 
 class CRFSettings(StageSettings):

@@ -7,3 +7,4 @@ class LabelFiles(Settings):
     """A block of ``models`` that has the folder with the label PNGs, and no network of ours."""
 
     predictions: str
+    """The folder, from the repository's root or as an absolute path."""

@@ -13,15 +13,18 @@ CLASSIFIER = "classifier"  # the architecture; it is none that a model of params
 class Pretraining(Settings):
     """A profile's section ``pretraining``: a classification set, and how a network learns it.
 
-    The profile's data set draws ``images`` for training and ``held_out_images`` for the reported
-    accuracy, all of ``image_size`` pixels a side. ``training`` replaces keys of the profile's
-    ``training``. The network sees whole images, not crops, and starts from random weights.
+    The profile's data set draws the images. The network sees them whole, not in crops, and starts
+    from random weights.
     """
 
     images: PositiveInt
+    """Images for training."""
     held_out_images: PositiveInt
+    """Other images, for the accuracy that the page shows."""
     image_size: Annotated[int, Field(ge=32)]
+    """The side of an image in pixels."""
     training: dict[str, Any] = Field(default_factory=dict)
+    """Keys that replace those of the profile's ``training``."""
 
 
 class PretrainingTask(Settings):

@@ -22,13 +22,12 @@ class Process(Settings):
 
     ``portable``: ``strict``, and the CPU's instruction set is pinned to AVX2 in all mathematical
     libraries, so that every x86-64 machine with AVX2 gives the same bytes. It needs ``threads``.
-
-    ``threads`` is the number of CPU threads of a stage; None is one for each core. Sums depend on
-    it.
     """
 
     determinism: Determinism = "strict"
+    """How far the bytes of results are fixed."""
     threads: PositiveInt | None = None
+    """CPU threads of a stage, on which sums depend; without it, one for each core."""
 
     @model_validator(mode="after")
     def _portable_has_threads(self) -> "Process":

@@ -29,14 +29,14 @@ class Facts(BaseModel):
 
 
 class Citation(Facts):
-    """A row of a published table, named by settings that no other row has.
-
-    With ``inference``, the row is compared with the scores under that way of inference.
-    """
+    """A row of a published table."""
 
     table: str
+    """A key of ``tables`` in ``results/published.yaml``."""
     row: dict[str, Any]
+    """Settings of the row that no other row of the table has."""
     inference: str | None = None
+    """The way of inference whose scores are compared with the row; without it, ``plain``."""
 
 
 class Paper(Facts):

@@ -28,27 +28,35 @@ Models = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
 class SecondPhase(Settings):
-    """Changes for a second phase of training, which starts from the weights of the first.
-
-    ``train_split`` is one of the data's ``further_splits``; None is the split of the first phase.
-    """
+    """Changes for a second phase of training, which starts from the weights of the first."""
 
     output_stride: OutputStride | None = None
+    """The output stride of this phase; without it, that of the first."""
     train_split: str | None = None
+    """One of the data's ``further_splits``; without it, the split of the first phase."""
     training: dict[str, Any]
+    """Keys of ``training`` that differ from those of the first phase."""
 
 
 class RunSettings(Settings):
     """The lists that the stages of ``dvc repro`` run over."""
 
     profiles: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The profiles that run, by name."""
     models: Models
+    """The models to train and score, by name."""
     seeds: Seeds
+    """The seeds of the trainings. Receptive fields are those of the first."""
     hardware: tuple[Name, ...]
+    """Labels of the machine to time models on: ``cpu``, ``gpu``, or words of the device's name."""
     inference: tuple[Name, ...]
+    """The ways of inference to score; ``plain`` has to be there."""
     crf: tuple[Name, ...]
+    """The models whose predictions the CRF refines; they are in ``models``."""
     audit: tuple[Name, ...]
+    """The models that are scored by the scoring variants, too; they are in ``models``."""
     label_files: tuple[Name, ...]
+    """The models of others that are scored by their label PNGs."""
 
 
 class ProfileRun(Settings):
@@ -64,44 +72,49 @@ class ProfileRun(Settings):
 
 
 class Profile(Settings):
-    """A data set, and the backbone and schedule that all models are compared with on it.
-
-    ``model`` holds arguments of architectures by name. Each architecture takes those it knows. The
-    report marks an mIoU above ``miou_ceiling``, in percent, as implausible. ``process`` says what
-    results may depend on. With ``pretraining``, the stage ``pretrain`` makes weights of the
-    profile's backbone, from which models start whose ``training.weights`` are ``pretrained``.
-    ``make repro PROFILE=<name>`` puts the lists of ``run`` into the section ``run``. ``resources``
-    say what a stage asks a machine of a cluster for.
-    """
+    """A data set, and the backbone and schedule that all models are compared with on it."""
 
     data: Data
+    """The data set, by its key ``dataset``, and its settings."""
     process: Process = Process()
+    """What results may depend on, beside settings, data and code."""
     miou_ceiling: Percent | None = None
+    """The mIoU, in percent, above which the report marks a run as implausible."""
     model: dict[str, Any]
+    """Arguments of architectures, by name. Each architecture takes those that it knows."""
     training: Training
+    """The schedule of all models, but for what their blocks say."""
     pretraining: Pretraining | None = None
+    """How the stage ``pretrain`` makes weights of the profile's backbone."""
     crf: CRF | None = None
+    """The parameters of the CRF."""
     run: ProfileRun | None = None
+    """Lists that ``make repro PROFILE=<name>`` puts into the section ``run``."""
     resources: Resources = Resources()
+    """What a stage asks a machine of a cluster for."""
 
 
 class Study(Settings):
     """Models that answer one question together, most often the rows of one published table.
 
-    ``hours`` are GPU hours of training all models from 3 seeds under the profile ``voc2012``, if
-    the GPU sustains 100 TFLOP/s. They are computed from the number of operations, not measured.
-    ``expect`` is the lowest and the highest published mIoU, in percent, of the rows of ``paper``
-    that the models cite. It is absent if the paper has no such number on VOC 2012. Some of these
-    rows need ``inference`` or ``crf``, the values of the same keys of ``run``.
+    ``hours`` are computed from the number of operations, not measured. ``expect`` is absent if the
+    paper has no such number on VOC 2012.
     """
 
     paper: str
+    """The paper and its table."""
     question: str
+    """The question that the models answer together."""
     hours: PositiveInt
+    """GPU hours of training all models from 3 seeds on ``voc2012``, at 100 TFLOP/s; computed."""
     expect: tuple[Percent, Percent] | None = None
+    """The lowest and the highest published mIoU of the cited rows, in percent."""
     models: Models
+    """The models, by name."""
     inference: tuple[Name, ...] = ()
+    """The ways of inference that ``run.inference`` needs for some of the rows."""
     crf: tuple[Name, ...] = ()
+    """The models that ``run.crf`` needs for some of the rows."""
 
     @model_validator(mode="after")
     def _scores_ascend(self) -> "Study":

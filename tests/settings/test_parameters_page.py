@@ -1,22 +1,31 @@
 """The page docs/parameters.md, which is made from the schemas: ``python <this file>`` writes it."""
 
+import ast
 import inspect
 import re
 import types
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from deeplab_bench.data.registry import DATA_SETS
 from deeplab_bench.models import find_network_class, list_arguments
+from deeplab_bench.models.aspp import ASPP
+from deeplab_bench.models.aspp_sum import ASPPSum
+from deeplab_bench.models.backbone import ResNet
 from deeplab_bench.models.registry import ARCHITECTURES
+from deeplab_bench.models.vgg import VGG16
 from deeplab_bench.settings.cluster import Cluster, Resources
 from deeplab_bench.settings.crf import CRF, CRFSearch
 from deeplab_bench.settings.inference import Inference
+from deeplab_bench.settings.label_files import LabelFiles
+from deeplab_bench.settings.params import Params
 from deeplab_bench.settings.pretraining import Pretraining
 from deeplab_bench.settings.process import Process
 from deeplab_bench.settings.published import Citation
@@ -37,6 +46,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     **{f"profile.<name>.data, dataset: {name}": schema for name, schema in DATA_SETS.items()},
     "models.<name>.second_phase": SecondPhase,
     "models.<name>.published": Citation,
+    "models.<name>, of label files": LabelFiles,
     "inference.<name>": Inference,
     "studies.<name>": Study,
     "cluster": Cluster,
@@ -50,6 +60,9 @@ stand in the profile's `model`. Nothing is `null` in YAML. Unknown keys and wron
 before any work. `params.yaml` itself explains the other keys of a model's block: `architecture`,
 `extends`, `training`, `per_profile`.
 """
+# Architectures whose docstrings others refer to; what ResNet's says holds for all backbones.
+REFERRED = {network.__name__: network for network in (ResNet, VGG16, ASPP, ASPPSum)}
+OF_ALL = {"backbone": "The backbone, by name.", "head_channels": "Channels of the head's layers."}
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
@@ -57,8 +70,9 @@ def format_page() -> str:
     blocks = [INTRODUCTION.rstrip()]
     for name, schema in SECTIONS.items():
         blocks += [f"## `{name}`", convert_prose(inspect.getdoc(schema) or "")]
+        meanings = read_meanings(schema)
         rows = [
-            (key, describe_type(field.rebuild_annotation()), describe_default(field))
+            (key, describe_type(field.rebuild_annotation()), describe_default(field), meanings[key])
             for key, field in schema.model_fields.items()
         ]
         blocks.append(format_table(rows))
@@ -66,27 +80,67 @@ def format_page() -> str:
         network = find_network_class(architecture)
         blocks += [f"## `models.<name>`, architecture: {architecture}"]
         blocks += [convert_prose(inspect.getdoc(network) or "")]
+        said = OF_ALL | read_arguments(ResNet) | read_arguments(network)
         rows = [
-            (key, describe_type(p.annotation), "" if p.default is p.empty else show(p.default))
+            (
+                key,
+                describe_type(p.annotation),
+                "" if p.default is p.empty else show(p.default),
+                said.get(key, ""),
+            )
             for key, p in list_arguments(architecture).items()
         ]
         blocks.append(format_table(rows))
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def format_table(rows: list[tuple[str, str, str]]) -> str:
-    lines = [f"| `{key}` | {kind} | {default} |" for key, kind, default in rows]
-    return "\n".join(["| Key | Value | Default |", "|:--|:--|:--|", *lines])
+def format_table(rows: list[tuple[str, str, str, str]]) -> str:
+    lines = [
+        f"| `{key}` | {kind} | {default} | {meaning.replace('``', '`')} |"
+        for key, kind, default, meaning in rows
+    ]
+    return "\n".join(["| Key | Value | Default | Meaning |", "|:--|:--|:--|:--|", *lines])
+
+
+def read_meanings(schema: type[BaseModel]) -> dict[str, str]:
+    """Read the string after each field of a schema, as far as there is one."""
+    (node,) = ast.parse(inspect.getsource(RunSettings if schema is ProfileRun else schema)).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        field.target.id: said.value.value
+        for field, said in pairwise(node.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(said, ast.Expr)
+        and isinstance(said.value, ast.Constant)
+        and isinstance(said.value.value, str)
+    }
+
+
+def read_arguments(network: type) -> dict[str, str]:
+    """Read what the docstring of a network says of each argument."""
+    meanings = {}
+    docstring, _, _ = (inspect.getdoc(network) or "").partition("\nRaises:\n")
+    _, _, arguments = docstring.partition("\nArgs:\n")
+    for names, said in re.findall(r"(?m)^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", arguments):
+        for name in names.split(", "):
+            text = " ".join(said.split())
+            if found := re.match(r"as in ``(\w+)``[.,;]? ?", text):
+                elsewhere = read_arguments(REFERRED[found[1]])[name]
+                text = f"{elsewhere} {capitalise(text[found.end() :])}".strip()
+            meanings[name] = capitalise(text)
+    return meanings
+
+
+def capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def convert_prose(docstring: str) -> str:
-    """Convert a docstring to Markdown: its arguments become a list."""
-    docstring, _, _ = docstring.partition("\nRaises:\n")
-    text, _, arguments = docstring.partition("\nArgs:\n")
-    items = re.findall(r"(?m)^    (\w+): (.*(?:\n {8}.*)*)", arguments)
-    listed = [f"- `{name}`: {' '.join(said.split())}" for name, said in items]
+    """Convert a docstring to Markdown, without its arguments and errors."""
+    text = re.split(r"\n(?:Args|Raises):\n", docstring)[0]
     paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
-    return "\n\n".join([*paragraphs, *(["\n".join(listed)] if listed else [])]).replace("``", "`")
+    return "\n\n".join(paragraphs).replace("``", "`")
 
 
 def describe_type(annotation: Any) -> str:
@@ -146,6 +200,31 @@ def test_every_key_has_a_line() -> None:
         for key in schema.model_fields:
             assert f"| `{key}` |" in page
     assert "value |" not in page  # a type without words
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_meaning(section: str) -> None:
+    schema = SECTIONS[section]
+    assert read_meanings(schema).keys() >= schema.model_fields.keys()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_argument_has_a_meaning(architecture: str) -> None:
+    said = OF_ALL | read_arguments(ResNet) | read_arguments(find_network_class(architecture))
+    assert said.keys() >= list_arguments(architecture).keys()
+
+
+def test_every_section_of_the_schemas_is_on_the_page() -> None:
+    """Check that no section of params.yaml, at any depth, is left out."""
+    found: set[type[BaseModel]] = set()
+    pending: list[Any] = [Params]
+    while pending:
+        annotation = pending.pop()
+        if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+            found.add(annotation)
+            pending += [field.annotation for field in annotation.model_fields.values()]
+        pending += get_args(annotation)
+    assert found - {Params} <= set(SECTIONS.values())
 
 
 if __name__ == "__main__":
