@@ -3,9 +3,10 @@
 import inspect
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from types import UnionType
 from typing import Any, get_args
 
@@ -30,6 +31,14 @@ TOOLS = {
 }
 EPILOG = "`deeplab-bench COMMAND --help` explains a command. A stage is what dvc.yaml runs."
 TRACEBACK = "DEEPLAB_BENCH_TRACEBACK"  # where it is set, errors of the machine have a traceback
+
+
+class PrintVersion(Action):
+    """Prints the installed version, and ends."""
+
+    def __call__(self, parser: ArgumentParser, *_: Any) -> None:
+        print(parser.prog, version(parser.prog))
+        parser.exit()
 
 
 def run(command: Sequence[str]) -> int:
@@ -75,6 +84,8 @@ def build_parser(command: Sequence[str]) -> ArgumentParser:
         description="Reproducibility benchmark for the DeepLab line of semantic segmentation.",
         epilog=EPILOG,
     )
+    text = "print the version and exit"
+    parser.add_argument("--version", action=PrintVersion, nargs=0, default=SUPPRESS, help=text)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, text in helps.items():
         subparser = commands.add_parser(
@@ -91,8 +102,8 @@ def build_parser(command: Sequence[str]) -> ArgumentParser:
 def add_argument(parser: ArgumentParser, parameter: inspect.Parameter) -> None:
     """Add a positional argument, or an option if it is keyword-only.
 
-    The help stands in the annotation: ``Annotated[int, "the help"]``. ``int | None`` is an option
-    that may be missing.
+    An option without default is required. The help stands in the annotation:
+    ``Annotated[int, "the help"]``. ``int | None`` is an option that may be missing.
     """
     kind, *texts = get_args(parameter.annotation) or (parameter.annotation,)
     if isinstance(kind, UnionType):
@@ -106,6 +117,8 @@ def add_argument(parser: ArgumentParser, parameter: inspect.Parameter) -> None:
     elif kind is bool:
         parser.add_argument(f"--{parameter.name}", action="store_true", **options)
     else:
-        parser.add_argument(
-            f"--{parameter.name}", type=kind, default=parameter.default, metavar="X", **options
-        )
+        if parameter.default is parameter.empty:
+            options["required"] = True
+        else:
+            options["default"] = parameter.default
+        parser.add_argument(f"--{parameter.name}", type=kind, metavar="X", **options)

@@ -1,11 +1,13 @@
 """Command ``predict``: a trained model's classes of photographs."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from tqdm import tqdm
 
+from deeplab_bench.data.pixels import DataError
 from deeplab_bench.data.voc_layout import SUFFIXES
 from deeplab_bench.errors import UserError
 from deeplab_bench.prediction.files import write_predictions
@@ -28,22 +30,29 @@ def main(
     flip: Annotated[bool, "also use the mirror image"] = False,
     crf: Annotated[bool, "refine by the fully connected CRF, as DeepLabv2 does for VOC"] = False,
     out: Annotated[str, "the folder to write to"] = "predictions",
-) -> None:
-    """
+) -> int:
+    """Return the exit status: 1 if a photograph is no image, or its pixels could be misread.
+
     Raises:
-        CheckpointError: a model is not trained, or its checkpoint cannot be used.
+        CheckpointError: a checkpoint cannot be used.
         CRFError: pydensecrf is not installed.
-        DataError: a photograph is no image, or its pixels could be misread.
         ParamsError: params.yaml does not define a model or the profile.
-        PredictionError: there is no photograph, or two of one name; or the classes differ.
+        PredictionError: there is no photograph, or two of one name; a model is not trained; or the
+            classes differ.
     """
     paths = find_photographs(photographs)
     checkpoints = find_checkpoints(model, checkpoint, profile, seed)
     predictors = {path.stem: load(path, flip=flip) for path in checkpoints}
     require_same_classes(predictors)
+    status = 0
     for path in tqdm(paths, desc="predicting", unit="photograph"):
-        for line in write_predictions(Path(out), path, predictors, crf):
-            tqdm.write(line)
+        try:
+            for line in write_predictions(Path(out), path, predictors, crf):
+                tqdm.write(line)
+        except DataError as error:
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            status = 1
+    return status
 
 
 def find_photographs(given: Sequence[str]) -> list[Path]:
@@ -83,7 +92,8 @@ def find_checkpoints(model: str, checkpoint: str, profile: str, seed: int) -> li
 
     Raises:
         ParamsError: params.yaml does not define a model or the profile.
-        PredictionError: not exactly one of the options is given, or two files have one name.
+        PredictionError: not exactly one of the options is given, two files have one name, or a
+            model is not trained.
     """
     if bool(model) == bool(checkpoint):
         raise PredictionError("give either --model or --checkpoint")
@@ -97,7 +107,17 @@ def find_checkpoints(model: str, checkpoint: str, profile: str, seed: int) -> li
     names = model.split(",")
     for name in names:
         require_known(name, params.networks, "--model")
-    return [RunFiles(chosen, name, seed).checkpoint for name in names]
+    paths = [RunFiles(chosen, name, seed).checkpoint for name in names]
+    for name, path in zip(names, paths, strict=True):
+        if not path.is_file():
+            run = params.run
+            declared = chosen in run.profiles and name in run.models and seed in run.seeds
+            first = "" if declared else "add it to `run` in params.yaml and "
+            raise PredictionError(
+                f"{path} is missing, since {name} is not trained here: "
+                f"{first}run `dvc repro train@{chosen}-{path.stem}`"
+            )
+    return paths
 
 
 def require_same_classes(predictors: dict[str, Predictor]) -> None:

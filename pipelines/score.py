@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.pixels import DataError
 from deeplab_bench.evaluation.label_files import score_label_files
 from deeplab_bench.results.files import ProfileFiles
 from deeplab_bench.settings.loading import load_params
@@ -16,16 +17,19 @@ For a row in the tables, add to params.yaml, and run `make repro`:
 
 
 def main(
-    predictions: Annotated[str, "the folder with a label PNG for each validation image"],
     *,
+    predictions: Annotated[str, "the folder with a label PNG for each validation image"],
     profile: Annotated[str, "the profile of the images (default: the first that runs)"] = "",
 ) -> None:
     """
     Raises:
-        DataError: the data are not prepared, or a file is missing or holds something else.
+        DataError: the folder has no PNG, the data are not prepared, or a file is missing or holds
+            something else.
         ParamsError: params.yaml does not define the profile.
     """
     chosen, folder = load_params().pick_profile(profile), Path(predictions)
+    if not any(folder.glob("*.png")):
+        raise DataError(f"--predictions: {folder} is no folder with label PNGs")
     scores = score_label_files(folder, load_split(ProfileFiles(chosen).data, "val"))
     print(describe(f"{folder} on {len(scores['images'])} images of {chosen}", scores))
     print(f"\n{ROW.format(folder=folder)}")

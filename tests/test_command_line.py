@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -133,6 +134,12 @@ class TestMistakes:
         assert message in self.exits(capsys, "audit", *arguments)
         audited.assert_not_called()
 
+    def test_an_option_without_default_is_required(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        message = self.exits(capsys, "score", "--profile", "toy")
+        assert "the following arguments are required: --predictions" in message
+
     def test_a_user_s_error_is_one_line(
         self, audited: Mock, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -193,6 +200,12 @@ class TestMistakes:
 
 
 class TestHelp:
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            run(["--version"])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out == f"deeplab-bench {version('deeplab-bench')}\n"
+
     def test_lists_every_command_and_does_not_import_torch(self) -> None:
         code = (
             "import sys\n"

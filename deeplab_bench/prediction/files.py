@@ -1,4 +1,4 @@
-"""Files of predictions: label PNGs, and one picture of all networks."""
+"""Files of predictions: label PNGs, overlays, and one picture of all networks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,12 @@ import numpy as np
 from deeplab_bench.data.pixels import Pixels, encode_label
 from deeplab_bench.evaluation.crf import CRFParameters
 from deeplab_bench.evaluation.crf.refinement import label_image
-from deeplab_bench.prediction.pictures import compute_shares, draw_prediction
+from deeplab_bench.prediction.pictures import (
+    compute_shares,
+    draw_prediction,
+    encode_image,
+    paint,
+)
 from deeplab_bench.prediction.predictor import Predictor, read_pixels
 from deeplab_bench.writing import write_bytes
 
@@ -20,10 +25,12 @@ CRF_ITERATIONS = 10
 def write_predictions(
     folder: Path, photograph: Path, predictors: Mapping[str, Predictor], crf: bool
 ) -> list[str]:
-    """Predict a photograph by each network, and write ``<name>.<network>.png`` and ``<name>.png``.
+    """Predict a photograph by each network, and write the labels and pictures of them.
 
-    The first are label PNGs in Pascal VOC's colours, of the photograph's size; the last is a
-    picture of all. Returns a line with the shares of the classes for each network.
+    ``<name>.<network>.png`` are label PNGs in Pascal VOC's colours, and
+    ``<name>.<network>.overlay.png`` these colours over the photograph, both of its size.
+    ``<name>.png`` is a picture of all. Returns a line with the shares of the classes for each
+    network.
 
     Raises:
         CRFError: pydensecrf is not installed.
@@ -35,6 +42,8 @@ def write_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in labels.items():
         write_bytes(folder / f"{photograph.stem}.{name}.png", encode_label(found))
+        overlay = encode_image(paint(image, found, classes))
+        write_bytes(folder / f"{photograph.stem}.{name}.overlay.png", overlay)
     write_bytes(folder / f"{photograph.stem}.png", draw_prediction(image, labels, classes))
     return [f"{photograph}, {name}: {describe_shares(labels[name], classes)}" for name in labels]
 

@@ -1,5 +1,6 @@
 """Pictures of predictions: the photograph, and each network's classes as colours over it."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from PIL import Image
 
 from deeplab_bench.data.pixels import Pixels, build_voc_palette
 from deeplab_bench.report.figures import STYLE, encode, label_classes, make_figure
@@ -38,8 +40,7 @@ def draw_panels(photograph: Pixels, labels: Mapping[str, Pixels], classes: Seque
         name: paint(small, label[::step, ::step], classes) for name, label in labels.items()
     }
     patches = build_legend(labels, classes)
-    columns = math.ceil(math.sqrt(len(panels) * height / width))
-    columns = max(1, min(len(panels), max(2, columns)))
+    columns = choose_columns(len(panels), height / width)
     rows = math.ceil(len(panels) / columns)
     legend = 0.25 * math.ceil(len(patches) / LEGEND_COLUMNS) + 0.1
     panel_height = PANEL_INCHES * height / width + 0.3
@@ -52,13 +53,26 @@ def draw_panels(photograph: Pixels, labels: Mapping[str, Pixels], classes: Seque
     return figure
 
 
+def choose_columns(panels: int, height_to_width: float) -> int:
+    """Choose among the two grids nearest to a square the one with fewer empty places."""
+    fewer = max(2, math.floor(math.sqrt(panels * height_to_width)))
+    columns = min((fewer + 1, fewer), key=lambda columns: -panels % columns)
+    return min(panels, columns)
+
+
 def paint(photograph: Pixels, label: Pixels, classes: Sequence[str]) -> Pixels:
     """Lay the colour of each pixel's class over the photograph."""
-    colours = build_colours()[label].astype(np.float32)
-    opacity = np.full(len(classes), OPACITY, dtype=np.float32)
-    opacity[[name == BACKGROUND for name in classes]] = 0
-    weight = opacity[label][..., None]
-    return (photograph * (1 - weight) + colours * weight).round().astype(np.uint8)
+    weights = [0 if name == BACKGROUND else round(255 * OPACITY) for name in classes]
+    mask = np.array(weights, dtype=np.uint8)[label]
+    layers = (Image.fromarray(pixels) for pixels in (build_colours()[label], photograph, mask))
+    return np.asarray(Image.composite(*layers))
+
+
+def encode_image(pixels: Pixels) -> bytes:
+    """Return RGB values (H, W, 3) as the bytes of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def build_legend(labels: Mapping[str, Pixels], classes: Sequence[str]) -> list[Patch]:

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from miniature import MINIATURE
 from PIL import Image
 
 import deeplab_bench
 from deeplab_bench.command_line import run
-from deeplab_bench.data.image_files import read_label
+from deeplab_bench.data.image_files import read_image, read_label
 from deeplab_bench.data.packed import Split
 
 
@@ -33,7 +34,8 @@ def test_labels_pictures_and_shares(
 ) -> None:
     assert run(["predict", *given, "--checkpoint", "plain-0.pt,again.pt"]) == 0
     written = sorted(path.name for path in (folder / "predictions").iterdir())
-    kinds = ("again.png", "plain-0.png", "png")
+    labels = ("again.overlay.png", "again.png", "plain-0.overlay.png", "plain-0.png")
+    kinds = (*labels, "png")
     assert written == [f"{photo}.{kind}" for photo in ("one", "two") for kind in kinds]
     expected = deeplab_bench.load("plain-0.pt").predict(val.image(0))
     found = read_label(folder / "predictions" / "one.plain-0.png")
@@ -43,6 +45,46 @@ def test_labels_pictures_and_shares(
     share = 100 * np.mean(expected == np.bincount(expected.ravel()).argmax())
     (line,) = (x for x in capsys.readouterr().out.splitlines() if "one.png, plain-0" in x)
     assert f"{share:.1f} %" in line
+
+
+def test_an_overlay_has_the_photograph_s_size(folder: Path, val: Split) -> None:
+    assert run(["predict", "photos/one.png", "--checkpoint", "plain-0.pt"]) == 0
+    label = read_label(folder / "predictions" / "one.plain-0.png")
+    overlay = read_image(folder / "predictions" / "one.plain-0.overlay.png")
+    assert overlay.shape == val.image(0).shape
+    changed = (overlay != val.image(0)).any(axis=2)
+    assert changed.any()
+    assert not changed[label == 0].any()  # the background
+
+
+def test_the_others_are_predicted_though_one_is_damaged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "three.jpg"):
+        (folder / "photos" / name).write_text("no image")
+    assert run(["predict", "photos", "--checkpoint", "plain-0.pt"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert lines == [
+        f"error: photos/{name} cannot be read: it is damaged or no image"
+        for name in ("a.png", "three.jpg")
+    ]
+    assert {path.name.split(".")[0] for path in Path("predictions").iterdir()} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "first"), [("[plain]", ""), ("[other]", "add it to `run` in params.yaml and ")]
+)
+def test_a_model_without_checkpoint_must_be_trained_first(
+    folder: Path, declared: str, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = MINIATURE.replace("models: [fcn, aspp]", f"models: {declared}")
+    blocks = "".join(f"  {name}:\n    architecture: fcn\n" for name in ("plain", "other"))
+    Path("params.yaml").write_text(params + blocks, encoding="utf-8")
+    assert run(["predict", "photos/one.png", "--model", "plain"]) == 1
+    assert capsys.readouterr().err == (
+        "error: checkpoints/miniature/plain-0.pt is missing, since plain is not trained here: "
+        f"{first}run `dvc repro train@miniature-plain-0`\n"
+    )
 
 
 def test_the_crf_changes_the_labels(folder: Path) -> None:

@@ -36,7 +36,7 @@ def val_of_profile(data_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_summary(val_of_profile: Split, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["score", "theirs"]) == 0
+    assert run(["score", "--predictions", "theirs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "theirs on 8 images of miniature"
     assert lines[1].split() == ["mIoU", "100.00"]
@@ -64,10 +64,20 @@ def test_a_folder_that_is_not_there(
     assert "models.theirs.predictions: theirs is no folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("folder", ["gone", "data"])
+def test_a_wrong_folder_is_told_first(
+    val_of_profile: Split, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data/miniature").unlink()
+    assert run(["score", "--predictions", folder]) == 1
+    said = f"error: --predictions: {folder} is no folder with label PNGs\n"
+    assert capsys.readouterr().err == said
+
+
 def test_another_profile_is_refused(
     val_of_profile: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["score", "theirs", "--profile", "quick"]) == 1
+    assert run(["score", "--predictions", "theirs", "--profile", "quick"]) == 1
     assert "--profile: 'quick' is not defined" in capsys.readouterr().err
 
 
@@ -75,7 +85,7 @@ def test_data_that_are_not_prepared(
     val_of_profile: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("data/miniature").unlink()
-    assert run(["score", "theirs"]) == 1
+    assert run(["score", "--predictions", "theirs"]) == 1
     assert "run `dvc repro prepare@miniature`" in capsys.readouterr().err
 
 

@@ -1,8 +1,15 @@
 """Tests of the colours that a prediction lays over a photograph."""
 
 import numpy as np
+import pytest
 
-from deeplab_bench.prediction.pictures import build_colours, build_legend, draw_panels, paint
+from deeplab_bench.prediction.pictures import (
+    build_colours,
+    build_legend,
+    choose_columns,
+    draw_panels,
+    paint,
+)
 
 GREY = np.full((4, 6, 3), 100, dtype=np.uint8)
 LABEL = np.array([[0, 0, 0, 1, 1, 2]] * 4, dtype=np.uint8)
@@ -28,3 +35,11 @@ def test_there_is_a_panel_for_each_network() -> None:
     assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == [
         *("photograph", "fcn-0", "aspp-0")
     ]
+
+
+@pytest.mark.parametrize(
+    ("panels", "height_to_width", "columns"),
+    [(2, 1.0, 2), (3, 0.75, 3), (4, 0.75, 2), (4, 1.0, 2), (4, 1.5, 2), (5, 0.75, 3), (9, 1.3, 3)],
+)
+def test_panels_are_laid_out_evenly(panels: int, height_to_width: float, columns: int) -> None:
+    assert choose_columns(panels, height_to_width) == columns
