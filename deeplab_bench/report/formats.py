@@ -35,6 +35,7 @@ HEADINGS = {
     "pixel_accuracy_mean": "Pixel accuracy (%)",
     "boundary_miou": "Boundary IoU (%)",
     "variant": "Variant",
+    "as_in": "As in",
     **{f"miou_{size}": f"{size.capitalize()} (%)" for size in SIZES},
     "iteration": "Iteration",
     "gain_mean": "Beyond the network",
@@ -74,7 +75,7 @@ HEADINGS = {
     "class": "Class",
 }
 LEFT_ALIGNED = {"model", "class", "other", "architecture", "hardware", "paper", "row", "inference"}
-LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "variant"}
+LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "variant", "as_in"}
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
 LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
 LOWEST |= {"step_ms", "step_relative"}

@@ -238,6 +238,7 @@ def find_protocol_audit(row: Mapping[str, str]) -> dict[str, Origin]:
         "miou_mean": Origin(MEAN, alone),
         "gain": Origin(GAIN, both),
         **dict.fromkeys(("gain_low", "gain_high"), Origin(GAIN_INTERVAL, both)),
+        "as_in": Origin("the source of the named code (tables.AS_IN)", []),
     }
 
 

@@ -35,6 +35,15 @@ OF_OTHERS = "label files"  # in place of an architecture
 BEST_NEAR_BOUNDARIES = {"miou_mean", *NEAR_BOUNDARIES}
 SIZE_COLUMNS = [f"miou_{size}" for size in SIZES]
 GAIN_INTERVAL = ["gain_low", "gain_high"]
+# Published code whose rule of scoring a variant is, by its source; of the others, none is known.
+AS_IN = {
+    "protocol": "FCN, mmseg, deeplab-pytorch",
+    "resized_labels": "torchvision (to a short side of 520)",
+    "centre_crop": "VainF's DeepLabV3+ with crop_val (after a resize)",
+    "mean_of_images_absent_zero": "torchmetrics 1.6 MeanIoU",
+    "absent_zero": "HRNet, semseg",
+    "present_in_truth": "Detectron2",
+}
 
 
 def render(results: Results) -> dict[str, str]:
@@ -173,6 +182,7 @@ def build_protocol_audit(results: Results) -> Table:
     data = miou[["mean"]].rename(columns={"mean": "miou_mean"})
     data[["gain", *GAIN_INTERVAL]] = gain.drop(columns="std")
     data = data.reset_index()
+    data["as_in"] = data["variant"].map(AS_IN).fillna("")
     text = format_cells(data)
     gains = put_in_brackets(format_changes(data[["gain", *GAIN_INTERVAL]]), "gain", *GAIN_INTERVAL)
     shown = gains["gain"].where(data["variant"] != "protocol", "")

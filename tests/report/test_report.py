@@ -19,6 +19,7 @@ from PIL import Image
 from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.data.pixels import VOID, write_label
 from deeplab_bench.errors import UserError
+from deeplab_bench.evaluation.measures.variants import VARIANTS
 from deeplab_bench.models import get_module_name
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.report import (
@@ -33,6 +34,7 @@ from deeplab_bench.report import (
 )
 from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.loading import load_results
+from deeplab_bench.report.tables import AS_IN
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles, get_notes_file
 from deeplab_bench.results.provenance import compute_settings_sha256
@@ -932,6 +934,11 @@ class TestAudit:
         text = files["tables/protocol_audit.md"]
         assert "-1.67 [-3.10, -0.23]" in text
         assert re.search(r"void_as_background +\| +\| +not applicable \|", text)
+        assert crop["as_in"].startswith("VainF's")
+        assert re.search(r"\| protocol .*\| FCN, mmseg, ", text)
+
+    def test_code_is_named_for_known_variants(self) -> None:
+        assert AS_IN.keys() <= {"protocol", *VARIANTS}
 
     def test_one_seed_has_no_interval(self) -> None:
         files = made(declare(audit=["aspp"], seeds=[0]))
