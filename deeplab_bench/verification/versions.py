@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import pandas as pd
 
 from deeplab_bench.errors import UserError
+from deeplab_bench.report.origins import TABLES
 from deeplab_bench.results.files import RESULTS, ProfileFiles
-from deeplab_bench.runtime.source import run_git
+from deeplab_bench.runtime.source import ask_git, run_git
 from deeplab_bench.settings.inference import PLAIN
 
 COLUMNS = ("Model", "mIoU before (%)", "mIoU after (%)", "Change (points)", "Verdict", "Cause")
 MOST_SETTINGS = 3  # that are named as a cause
+# Further tables, and the columns that name a row.
+FURTHER = {name: list(TABLES[name].keys) for name in ("per_class", "boundaries", "crf", "speed")}
 
 
 class VersionError(UserError):
@@ -25,10 +29,15 @@ class VersionError(UserError):
 
 @dataclass(frozen=True)
 class Version:
-    """The committed results of a profile at a revision: the accuracy table, and the runs."""
+    """The committed results of a profile at a revision.
 
-    table: pd.DataFrame  # by model
-    runs: Mapping[str, Mapping[str, Any]]  # records by ``model-seed``
+    ``table`` has the accuracy, by model; ``further`` has the cells of other tables as they are
+    printed; ``runs`` has the records by ``model-seed``.
+    """
+
+    table: pd.DataFrame
+    further: Mapping[str, pd.DataFrame]
+    runs: Mapping[str, Mapping[str, Any]]
 
     def row(self, model: str) -> dict[Any, Any]:
         return self.table.loc[model].to_dict()
@@ -38,8 +47,12 @@ def list_profiles(revision: str) -> list[str]:
     """List the profiles with committed results at a revision.
 
     Raises:
-        GitError: there is no such revision.
+        GitError: git is not installed, or this is no repository.
+        VersionError: there is no such revision.
     """
+    run_git("rev-parse", "--git-dir")
+    if ask_git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") is None:
+        raise VersionError(f"{revision} is not known here: give a tag, a branch or a commit")
     names = run_git("ls-tree", "-r", "--name-only", revision, f"{RESULTS}/").splitlines()
     return [Path(name).parts[1] for name in names if name.endswith("/tables/accuracy.csv")]
 
@@ -48,23 +61,72 @@ def read_version(revision: str, profile: str) -> Version:
     """Read the committed results of a profile at a revision.
 
     Raises:
-        GitError: there is no such revision.
-        VersionError: it has no results of the profile.
+        GitError: git is not installed, or this is no repository.
+        VersionError: there is no such revision, or it has no results of the profile.
     """
     files = ProfileFiles(profile)
     if profile not in list_profiles(revision):
         raise VersionError(f"{revision} has no results of {profile}")
-    table = pd.read_csv(StringIO(show(revision, files.folder / "tables" / "accuracy.csv")))
+    folder = files.folder / "tables"
+    table = pd.read_csv(StringIO(show(revision, folder / "accuracy.csv")))
+    names = run_git("ls-tree", "--name-only", revision, f"{folder}/").splitlines()
+    further = {
+        name: pd.read_csv(StringIO(show(revision, path)), dtype=str, keep_default_na=False)
+        for name in FURTHER
+        if (path := folder / f"{name}.csv").as_posix() in names
+    }
     folder = files.folder / "runs" / "evaluate" / PLAIN
     paths = run_git("ls-tree", "--name-only", revision, f"{folder}/").splitlines()
     runs = {Path(path).stem: json.loads(show(revision, Path(path))) for path in paths}
-    return Version(table.set_index("model"), runs)
+    return Version(table.set_index("model"), further, runs)
 
 
 def compare_versions(before: Version, after: Version) -> pd.DataFrame:
     """Return a row for each model of either version, with ``COLUMNS``."""
     models = dict.fromkeys([*after.table.index, *before.table.index])
     return pd.DataFrame([compare_model(before, after, model) for model in models], columns=COLUMNS)
+
+
+def number_causes(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Put the number of its cause into each row; return the causes, too, each once."""
+    causes = list(dict.fromkeys(cause for cause in rows["Cause"] if cause))
+    numbers = [str(causes.index(cause) + 1) if cause else "" for cause in rows["Cause"]]
+    return rows.assign(Cause=numbers), causes
+
+
+def compare_further(before: Version, after: Version) -> dict[str, pd.DataFrame]:
+    """Return the changes in the further tables that both versions have, if there are any."""
+    changes = {
+        name: compare_tables(before.further[name], after.further[name], keys)
+        for name, keys in FURTHER.items()
+        if name in before.further and name in after.further
+    }
+    return {name: table for name, table in changes.items() if not table.empty}
+
+
+def compare_tables(before: pd.DataFrame, after: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return the rows and columns of both tables that changed beyond rounding.
+
+    ``keys`` are the columns that name a row. A cell is ``before → after``, or empty if it is equal.
+    """
+    old, new = before.set_index(keys).align(after.set_index(keys), join="inner")
+    changed = pd.DataFrame(
+        {column: list(map(describe_change, old[column], new[column])) for column in old},
+        index=old.index,
+    )
+    is_shown = changed != ""
+    return changed.loc[is_shown.any(axis="columns"), is_shown.any()].reset_index()
+
+
+def describe_change(before: str, after: str) -> str:
+    """Describe how a printed value changed; empty if numbers differ by at most one last digit."""
+    try:
+        digits = -int(Decimal(after).as_tuple().exponent)
+        most = Decimal(1).scaleb(-digits) if digits else 0  # integers are not rounded
+        is_equal = abs(Decimal(before) - Decimal(after)) <= most
+    except InvalidOperation:  # a text, or an empty cell
+        is_equal = before == after
+    return "" if is_equal else f"{before or 'none'} → {after or 'none'}"
 
 
 def compare_model(before: Version, after: Version, model: str) -> tuple[str, ...]:
