@@ -22,7 +22,7 @@ from deeplab_bench.data.pixels import VOID, DataError
 from deeplab_bench.results.files import ProfileFiles, get_live_folder
 from deeplab_bench.training.trainer import Trainer, compute_lr_factor
 
-FIRST_SECONDS = 60.0  # shorter trainings leave no curves: opening their files takes seconds
+FIRST_SECONDS = 10.0  # shorter trainings leave no curves: opening their files takes seconds
 EVERY_SECONDS = 5.0
 VALIDATION_SHARE = 0.05  # of the time, at most
 VALIDATION_IMAGES = 8

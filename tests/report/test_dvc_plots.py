@@ -13,8 +13,11 @@ import pytest
 from miniature import AUTHOR, ROOT
 from test_web import BROWSER
 
+from deeplab_bench.training.live import DVCLiveWriter
+
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 CURVES = Path("results/quick/tables/training_curves.csv")
+LIVE = Path("logs/live/quick/aspp-0")
 # Leaves on the page what the network was asked for, and what is drawn.
 ACTIONS = """<script>
 setTimeout(() => {
@@ -32,6 +35,9 @@ def project(tmp_path: Path) -> Path:
     """Make a repository with the plots of ``dvc.yaml`` and curves of three models."""
     shutil.copytree(ROOT / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
+    (tmp_path / LIVE.parents[1]).mkdir(parents=True)
+    for name in (".dvcignore", ".gitignore", "logs/live/.gitkeep"):
+        shutil.copy(ROOT / name, tmp_path / name)
     plots = (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nplots:\n")[2]
     (tmp_path / "dvc.yaml").write_text(f"plots:\n{plots}", encoding="utf-8")
     for name in (CURVES, Path("results/quick/plots/miou.png")):
@@ -91,6 +97,28 @@ def test_pages_need_no_network(project: Path) -> None:
         assert page["curves"] == 3 * len(revisions)
         assert {"fcn", "aspp", "psp", *revisions} <= set(page["text"].splitlines())
         assert "Charts need" not in page["text"]
+
+
+def test_curves_of_a_training_that_runs_are_drawn(project: Path) -> None:
+    """Check a chart with its iterations, and that neither form of the folder has a warning."""
+    assert "failed" not in show_warnings(project)
+    live = DVCLiveWriter(project / LIVE, 0)
+    (project / LIVE / "tensorboard").mkdir()
+    (project / LIVE / "tensorboard" / "events.out").write_bytes(b"\0")
+    for step in (10, 50, 90):
+        live.write(step, {"val/miou": step / 100})
+    assert "failed" not in show_warnings(project)
+    page = (project / "dvc_plots" / "index.html").read_text(encoding="utf-8")
+    assert page.count('<div id = "logs_live_') == 1
+    assert str(LIVE / "plots" / "metrics" / "val" / "miou.tsv") in page
+    assert re.findall(r'"step": "(\d+)"', page) == ["10", "50", "90"]
+    assert run(project, "git", "status", "--porcelain", "logs") == ""
+
+
+def show_warnings(project: Path) -> str:
+    """Write the page and return what DVC says beside its address."""
+    command = [sys.executable, "-m", "dvc", "plots", "show"]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stderr
 
 
 def test_without_the_scripts_the_page_asks_the_network_and_says_so(project: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_page_needs_no_other_file(versions: tuple[str, str]) -> None:
     assert run(["compare", *versions, "--out", "changes.html"]) == 0
     page = Path("changes.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
-    assert "<td>7.00 → 8.00</td>" in page
+    assert ">7.00 → 8.00</td>" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
 
 
