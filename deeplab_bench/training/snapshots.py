@@ -2,18 +2,21 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
+import torch.distributed as dist
 
 from deeplab_bench.errors import TRY_AGAIN, UserError
+from deeplab_bench.runtime import distributed
 from deeplab_bench.writing import write_tensors
 
 PATIENCE_SECONDS = 20.0
@@ -45,10 +48,14 @@ class Snapshots:
         self._remove_all_but({path for paths in kept.values() for path in paths})
 
     def load(self, phase: int, device: torch.device) -> dict[str, Any] | None:
-        """Load the newest state of a phase that can be read; None if there is none."""
-        for path in self.list(phase):
+        """Load the newest state of a phase that can be read; None if there is none.
+
+        All processes load what process 0 has: on another machine, the folder may lack it.
+        """
+        for path in distributed.broadcast_object(self.list(phase)):
+            content = io.BytesIO(_share(path))
             try:
-                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                state: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
             except (EOFError, OSError, RuntimeError, UnpicklingError):
                 logging.getLogger(__name__).warning("%s is damaged and is not used", path)
                 continue
@@ -89,6 +96,17 @@ class Snapshots:
                     )
                 time.sleep(0.1)
             yield
+
+
+def _share(path: Path) -> bytes:
+    """Read a file in process 0, and return its content in all; empty if it cannot be read."""
+    contents = [b""]
+    if distributed.rank() == 0:
+        with suppress(OSError):
+            contents = [path.read_bytes()]
+    if dist.is_initialized():
+        dist.broadcast_object_list(contents)
+    return contents[0]
 
 
 def _take_lock(file: IO[str]) -> bool:

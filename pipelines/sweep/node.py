@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from deeplab_bench.errors import TRY_AGAIN
+from deeplab_bench.errors import TRY_AGAIN, describe_machine_error
 from deeplab_bench.writing import describe_lack_of_room
-from pipelines.sweep.store import Store, StoreError, digest_file
+from pipelines.sweep.store import Store, StoreError, digest_file, list_snapshots
 from pipelines.sweep.task import Ended, Progress, Running, Task
 from pipelines.warm import ADDRESS, OUT_OF_MEMORY, die_with_parent
 
@@ -51,8 +51,11 @@ def run(
     saves its state.
     """
     node = socket.gethostname()
-    store = open_store(task)
-    problem = find_problem(task)
+    try:
+        store = open_store(task)
+        problem = find_problem(task)
+    except OSError as error:  # e.g. its disk is full
+        problem = f"cannot have its files: {describe_machine_error(error) or error}"
     if problem is not None:
         yield Ended(task.name, node, None, 0.0, f"{node} {problem}", refused=True)
         return
@@ -75,6 +78,8 @@ def run(
     files: dict[str, str] = {}
     if store is not None and process.returncode == 0:
         files = store.offer(Path(task.folder), task.outputs)
+        for snapshot in list_snapshots(task):  # one of several machines has not removed its own
+            snapshot.unlink(missing_ok=True)
     seconds = time.monotonic() - started
     status = None if process.returncode == TRY_AGAIN else process.returncode
     said = describe_end(process, log, seconds)

@@ -1,6 +1,8 @@
 """The DVC remote through which files travel, if the machines of a sweep share no folder."""
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import wraps
@@ -15,6 +17,11 @@ from pipelines.sweep.task import Task
 FOLDER = "sweep"
 SNAPSHOTS = "snapshots"
 SUFFIX = ".snapshot"
+FIRST_PAUSE_SECONDS = 1.0  # each further one is twice as long, up to the longest
+LONGEST_PAUSE_SECONDS = 30.0
+PATIENCE_SECONDS = 180.0
+# The remote says no. Anything else may be over in a moment.
+LASTING = (PermissionError, FileExistsError, NotADirectoryError)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,22 +33,33 @@ class StoreError(UserError):
 def tells_the_remote(
     method: Callable[Concatenate["Store", P], T],
 ) -> Callable[Concatenate["Store", P], T]:
-    """Make a method raise a StoreError for whatever the library of a remote raises."""
+    """Make a method raise a StoreError for whatever the library of a remote raises.
+
+    A remote that is away for a moment is asked again, for ``PATIENCE_SECONDS``.
+    """
 
     @wraps(method)
     def told(store: "Store", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(store, *args, **kwargs)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise
-            raise StoreError(f"the DVC remote at {store.root}: {error}") from error
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return method(store, *args, **kwargs)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise
+                said = f"the DVC remote at {store.root}: {error}"
+                if isinstance(error, LASTING) or time.monotonic() + pause > deadline:
+                    raise StoreError(said) from error
+                logging.getLogger(__name__).warning("%s; it is asked again", said)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     return told
 
 
 class Store:
-    """Files by their digest, and snapshots of one task by its name, in a DVC remote.
+    """Files by their digest, and snapshots of one task by its checkpoint, in a DVC remote.
 
     ``config`` is what DVC's configuration says of the remote. Its methods raise a StoreError if the
     remote does not answer as it should, and an OSError if the disk here is full.
@@ -78,14 +96,22 @@ class Store:
 
     @tells_the_remote
     def offer_snapshots(self, task: Task) -> None:
-        """Upload the snapshots of a task, and remove those of this machine that it has removed."""
+        """Upload the snapshots of a task, and remove those that it has replaced by newer ones.
+
+        The last ones stay: a training removes them before its outputs are in the store.
+        """
+        checkpoint = find_checkpoint(task)
         here = {path.name: path for path in list_snapshots(task)}
+        if checkpoint is None or not here:
+            return
         for name in here.keys() - self.offered:
             with suppress(FileNotFoundError):  # the task has removed it meanwhile
-                self._upload(here[name], self._place(SNAPSHOTS, task.name, name))
+                self._upload(here[name], self._place(SNAPSHOTS, checkpoint, name))
+                self.offered.add(name)
         for name in self.offered - here.keys():
-            self.fs.remove(self._place(SNAPSHOTS, task.name, name))
-        self.offered = set(here)
+            with suppress(FileNotFoundError):
+                self.fs.remove(self._place(SNAPSHOTS, checkpoint, name))
+            self.offered.remove(name)
 
     @tells_the_remote
     def fetch_snapshots(self, task: Task) -> None:
@@ -93,14 +119,22 @@ class Store:
         checkpoint = find_checkpoint(task)
         if checkpoint is None:
             return
-        for name in self._list_snapshots(task):
-            here = checkpoint.with_name(name)
+        for name in self._list_snapshots(checkpoint):
+            here = (Path(task.folder) / checkpoint).with_name(name)
             if not here.is_file():
-                self._download(self._place(SNAPSHOTS, task.name, name), here)
+                self._download(self._place(SNAPSHOTS, checkpoint, name), here)
             self.offered.add(name)
 
-    def _list_snapshots(self, task: Task) -> set[str]:
-        folder = self._place(SNAPSHOTS, task.name)
+    @tells_the_remote
+    def remove_snapshots(self, task: Task) -> None:
+        """Remove the snapshots of a task, as its outputs are where they belong."""
+        checkpoint = find_checkpoint(task)
+        if checkpoint is not None:
+            for name in self._list_snapshots(checkpoint):
+                self.fs.remove(self._place(SNAPSHOTS, checkpoint, name))
+
+    def _list_snapshots(self, checkpoint: str) -> set[str]:
+        folder = self._place(SNAPSHOTS, checkpoint)
         if not self.fs.exists(folder):
             return set()
         return {self.fs.name(path) for path in self.fs.find(folder) if path.endswith(SUFFIX)}
@@ -122,16 +156,17 @@ class Store:
         part.replace(here)
 
 
-def find_checkpoint(task: Task) -> Path | None:
+def find_checkpoint(task: Task) -> str | None:
     """Return the checkpoint that a task makes, with its snapshots beside it; None without one."""
-    return next((Path(task.folder) / path for path in task.outputs if path.endswith(".pt")), None)
+    return next((path for path in task.outputs if path.endswith(".pt")), None)
 
 
 def list_snapshots(task: Task) -> list[Path]:
     checkpoint = find_checkpoint(task)
     if checkpoint is None:
         return []
-    return list(checkpoint.parent.glob(f"{checkpoint.stem}.*{SUFFIX}"))
+    path = Path(task.folder) / checkpoint
+    return list(path.parent.glob(f"{path.stem}.*{SUFFIX}"))
 
 
 def digest_file(path: Path) -> str:

@@ -1,19 +1,23 @@
 """Tasks: what a run of DVC is for a machine."""
 
+import json
 import math
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deeplab_bench.results.files import ProfileFiles
+from deeplab_bench.runtime.source import DESCRIBED, describe_source
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.cluster import SHARED
 from deeplab_bench.settings.sweep import SweepParams
 from pipelines.stages import STAGES
 from pipelines.sweep import node
 from pipelines.sweep.run_costs import RunCosts
-from pipelines.sweep.store import Store, digest_file
+from pipelines.sweep.store import Store, StoreError, digest_file
 from pipelines.sweep.task import Ended, Needs, Task, get_profile
 
 MIB_PER_GIB = 1024
@@ -65,6 +69,7 @@ class StoreTasks(Tasks):
     ) -> None:
         super().__init__(params, code, costs)
         self.config, self.store = config, Store(config)
+        self.source = json.dumps(describe_source())
 
     def make(self, run: Any, needs: Needs) -> Task:
         task = super().make(run, needs)
@@ -72,17 +77,22 @@ class StoreTasks(Tasks):
             return replace(task, here=True)
         here = Path(task.folder)
         data = [path for path in task.inputs if path.startswith(DATA)]
+        pins = ProfileFiles(get_profile(task.name)).process_settings  # no dependency of a stage
+        shipped = [*(path for path in task.inputs if path not in data), str(pins)]
         return replace(
             task,
             folder=self.params.cluster.folder or task.folder,
             store=self.config,
             inputs=tuple(data),
             data={path: digest_file(here / path) for path in data if (here / path).is_file()},
-            shipped=self.store.offer(here, [path for path in task.inputs if path not in data]),
+            shipped=self.store.offer(here, shipped),
+            environment={DESCRIBED: self.source},  # as git's folder is not shipped
         )
 
     def collect(self, task: Task, ended: Ended) -> None:
         self.store.fetch(Path.cwd(), ended.files)
+        with suppress(StoreError):
+            self.store.remove_snapshots(task)
 
 
 def open_tasks(params: SweepParams, code: str | None, costs: RunCosts, is_cluster: bool) -> Tasks:
