@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from deeplab_bench.report.phrases import (
     count_images,
+    count_models,
     count_seeds,
     describe_absent_classes,
     describe_boundary_band,
     describe_brackets,
-    describe_commit,
     describe_data,
     describe_deviation,
     describe_environments,
@@ -25,6 +25,7 @@ from deeplab_bench.report.phrases import (
     describe_sizes,
     is_grouped,
     join_sentences,
+    list_commits,
     make_sentence,
 )
 from deeplab_bench.report.results import LABEL_FILES, Results
@@ -116,7 +117,7 @@ def describe_accuracy(results: Results) -> Caption:
 
 def describe_per_class(results: Results) -> Caption:
     text = join_sentences(
-        f"IoU in percent {describe_data(results)}, mean over seeds.",
+        f"IoU of each class in percent {describe_data(results)}, mean over seeds.",
         describe_absent_classes(results),
         describe_models_of_others(results),
     )
@@ -127,8 +128,8 @@ def describe_inference(results: Results) -> Caption:
     scope = describe_scope(results)
     brackets = f"; in brackets: 95 % interval over {scope}" if scope else ""
     text = join_sentences(
-        f"mIoU in percent {describe_data(results)}, of the checkpoints of the accuracy "
-        f"table{brackets}.",
+        f"mIoU in percent by way of inference {describe_data(results)}, of the checkpoints of the "
+        f"accuracy table{brackets}.",
         "Gain: points more than one pass at the training's output stride and scale 1.",
     )
     return Caption(text, ("Way of inference", "Gain", *list_interval(results), *list_bold(results)))
@@ -138,7 +139,7 @@ def describe_speed(results: Results) -> Caption:
     passes = min(c.latency_ms.samples for s in results.speeds for c in s.output_strides)
     crf_machines = describe_environments(timing.environment for timing in results.crf_timings)
     text = join_sentences(
-        f"Cost of one image, from at least {passes} timed forward passes.",
+        f"Cost of one image, n ≥ {passes} timed forward passes of {count_models(results)}.",
         "The first row of a model is at the output stride of its training, the others at other "
         "output strides.",
         *describe_hardware(results),
@@ -152,7 +153,8 @@ def describe_speed(results: Results) -> Caption:
 def describe_training_speed(results: Results) -> Caption:
     steps = min(s.training.step_ms.samples for s in results.speeds if s.training)
     text = join_sentences(
-        f"Cost of one training step: median [quartiles] of at least {steps} timed steps.",
+        f"Cost of one training step: median [quartiles], n ≥ {steps} timed steps of "
+        f"{count_models(results)}.",
         *describe_hardware(results),
     )
     terms = ("Training step", "Reference network", "Throughput", "Peak memory")
@@ -206,7 +208,8 @@ def describe_crf(results: Results) -> Caption:
     machines = describe_environments(timing.environment for timing in results.crf_timings)
     text = join_sentences(
         f"mIoU in percent {describe_data(results)}{describe_deviation(results)}, after each "
-        f"iteration; 0 is the network alone; {describe_interval_over_seeds(results)}.",
+        "iteration of the fully connected CRF; 0 is the network alone; "
+        f"{describe_interval_over_seeds(results)}.",
         f"{describe_boundary_band(results.crf_runs[0].distance_share)}; w1/sigma_alpha/sigma_beta/"
         f"w2/sigma_gamma: {describe_parameters(results)}.",
         f"Up to {seconds:.3g} s per image in one process on {machines}.",
@@ -359,9 +362,8 @@ def list_bold(results: Results) -> tuple[str, ...]:
 def describe_commits(table: str, results: Results) -> str:
     """Name the commits at which the values of a table were made."""
     stages = STAGES[table]
-    commits = list(dict.fromkeys(map(describe_commit, results.find_sources(stages))))
     verb = "Trained" if set(stages) <= {"train", LABEL_FILES} else "Made"
-    return f"{verb} at {' and '.join(commits)}."
+    return f"{verb} at {list_commits(results.find_sources(stages))}."
 
 
 def _format_parameters(run: CRFRecord) -> str:

@@ -73,7 +73,7 @@ def format_entry(kind: str, key: str, **fields: Any) -> str:
 
 
 def describe(results: Results, model: str, suite: Any) -> str:
-    """Describe how the model was trained and scored, and its mIoU."""
+    """Describe in a sentence how the model was trained and scored, and its mIoU."""
     row = summarise_miou(results).loc[model]
     scope = phrases.describe_scope(results)
     interval = f", 95 % interval {row.ci95_low:.2f} to {row.ci95_high:.2f} over {scope}"
@@ -87,11 +87,11 @@ def describe(results: Results, model: str, suite: Any) -> str:
         if run.model == model
         for source in (timing.sources or {"train": NO_SOURCE}).values()
     ]
-    commits = " and ".join(dict.fromkeys(map(phrases.describe_commit, sources)))
+    commits = phrases.list_commits(dict.fromkeys(sources))
     marks = [MARKS[name].meaning for name, found in results.warnings.items() if model in found]
-    caution = f" The suite marks it: {', '.join(marks)}." if marks else ""
+    caution = f", and is marked as {phrases.join_words(marks)}" if marks else ""
     return escape(
-        f"{model} was trained and scored by deeplab-bench {suite['version']} under the profile "
-        f"{results.profile}: {data}. Its mIoU is {row['mean']:.2f} % ({over}"
-        f"{interval if scope else ''}; {commits}).{caution}"
+        f"{model}, trained and scored by deeplab-bench {suite['version']} under the profile "
+        f"{results.profile} on {data}, has an mIoU of {row['mean']:.2f} % ({over}"
+        f"{interval if scope else ''}; {commits}){caution}."
     )

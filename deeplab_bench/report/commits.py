@@ -22,6 +22,13 @@ def is_edited(path: Path) -> bool:
 
 
 @cache
+def find_day(commit: str) -> str | None:
+    """Find the day of a commit, as in 2017-06-17; None if the repository does not have it."""
+    found = ask_git("log", "-1", "--no-show-signature", "--format=%cs", commit)
+    return None if found is None else found.strip()
+
+
+@cache
 def find_committed(path: str, sha256: str) -> str | None:
     """Find the text that a file had in some commit, by its digest; None if no commit has it."""
     for commit in (ask_git("log", "--format=%H", "--", path) or "").split():

@@ -13,7 +13,7 @@ from deeplab_bench.report.formats import (
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import is_significant
 
-SMALLEST_P = 0.0001
+SMALLEST_P = 0.001
 
 
 def render(results: Results) -> dict[str, str]:
@@ -43,4 +43,4 @@ def decide(p_holm: float) -> str:
 def format_p(p: float) -> str:
     if pd.isna(p):
         return ""
-    return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.4f}"
+    return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.3f}"

@@ -1,4 +1,4 @@
-"""Findings: what the decided comparisons of a profile say, a sentence each."""
+"""Findings: what the results of a profile say, a sentence each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,22 +8,27 @@ import pandas as pd
 
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.paper import build_paper
-from deeplab_bench.report.phrases import count_images, count_seeds
+from deeplab_bench.report.phrases import count_images, count_seeds, join_words
+from deeplab_bench.report.receptive_field import covers_image
 from deeplab_bench.report.results import Results
+from deeplab_bench.report.speed_tables import format_size
 from deeplab_bench.report.statistics import is_significant
-from deeplab_bench.report.summaries import summarise_miou
+from deeplab_bench.report.summaries import average_classes, summarise_miou
 from deeplab_bench.report.tables import build_protocol_audit, collect_crf
+from deeplab_bench.report.tradeoff import find_pareto_front
 
 
 def list_findings(results: Results) -> dict[str, str]:
     """List the findings in Markdown, by what they are about.
 
-    Only decided comparisons of models are called differences.
+    A comparison of models is decided or it is none; the others are measured numbers.
     """
     finders = {
         "best": find_best,
         "lowest": find_lowest,
         "ties": find_ties,
+        "classes": find_classes,
+        "cost": find_cost,
         "orderings": find_orderings,
         "crf": find_crf,
         "fields": find_fields,
@@ -116,14 +121,58 @@ def find_crf(results: Results) -> str:
 
 
 def find_fields(results: Results) -> str:
-    """Name the model whose theoretical field promises most beside what it uses."""
-    known = [run for run in results.fields if run.theoretical.size_px is not None]
-    if not known:
+    """Count the theoretical fields that cover the image, and say how much trained models use."""
+    if not results.fields:
         return ""
-    run = max(known, key=lambda run: (run.theoretical.size_px or 0) / run.effective.after.half_px)
+    size = f"the whole image ({format_size(results.fields[0].image_size)} px)"
+    halves = {run.model: run.effective.after.half_px for run in results.fields}
+    least, most = min(halves, key=halves.__getitem__), max(halves, key=halves.__getitem__)
+    covering, count = sum(map(covers_image, results.fields)), len(results.fields)
+    if count == 1:
+        can = f"In theory {name(results, least)} sees {'' if covering else 'less than '}{size}"
+        return f"{can}; after training, half of the gradient lies in its middle {halves[least]} px."
+    who = f"all {count}" if covering == count else f"{covering} of {count}"
     return (
-        f"{name(results, run.model)} can see {run.theoretical.size_px} px in theory; half of what "
-        f"it uses after training lies within {run.effective.after.half_px:.0f} px."
+        f"In theory {who} models see {size}; after training, half of the gradient lies in its "
+        f"middle {halves[least]} px ({name(results, least)}) to {halves[most]} px "
+        f"({name(results, most)})."
+    )
+
+
+def find_classes(results: Results) -> str:
+    """Name the class on which the models differ most, with the lowest and the highest model."""
+    if len(results.models) == 1:
+        return ""
+    means = average_classes(results, results.scores())
+    spread = means.max() - means.min()
+    if spread.isna().all():
+        return ""
+    widest = str(spread.idxmax())
+    iou = means[widest]
+    low, high = str(iou.idxmin()), str(iou.idxmax())
+    return (
+        f"The models differ most on the class `{widest}`: {name(results, low)} has the lowest IoU, "
+        f"{iou[low]:.1f} %, {name(results, high)} the highest, {iou[high]:.1f} %."
+    )
+
+
+def find_cost(results: Results) -> str:
+    """Name the models that no other one beats in both mIoU and latency, on the first hardware."""
+    if len(results.models) == 1 or not results.speeds:
+        return ""
+    hardware = results.speeds[0].hardware
+    means = summarise_miou(results)["mean"]
+    points = {
+        speed.model: (speed.trained.latency_ms.p50, float(means[speed.model]))
+        for speed in results.speeds
+        if speed.hardware == hardware
+    }
+    front = find_pareto_front(points.values())
+    unbeaten = sorted((m for m in points if points[m] in front), key=points.__getitem__)
+    listed = [f"{name(results, m)} ({points[m][0]:.1f} ms, {points[m][1]:.1f} %)" for m in unbeaten]
+    return (
+        f"On {hardware}, no model beats {join_words(listed)} in both latency and mIoU (median of "
+        f"one image of {format_size(results.speeds[0].input_size)} px)."
     )
 
 
@@ -161,8 +210,3 @@ def name(results: Results, model: str) -> str:
 
 def join(results: Results, models: Sequence[str]) -> str:
     return join_words([name(results, model) for model in models])
-
-
-def join_words(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

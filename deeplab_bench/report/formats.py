@@ -88,6 +88,15 @@ DECIMALS = {
     "p_value": 5,
     "p_holm": 5,
 }
+# In Markdown and LaTeX, which have fewer digits than CSV.
+SHOWN_DECIMALS = DECIMALS | {
+    "peak_memory_mib": 0,
+    "images_per_second": 1,
+    "effective_before_px": 0,
+    "effective_after_px": 0,
+    "field_share": 1,
+    "effective_share": 1,
+}
 # What ends a cell, is emphasis, code or a link, or begins an HTML tag.
 MARKDOWN = re.compile(
     r"[\\`*|]|\[(?=[^\]]*\]\()|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
@@ -136,19 +145,19 @@ def render_formats(
     for column in named:
         text[column] = [marks.add_to(name) for name in text[column]]
     marked = replace(table, text=text)
-    commits, label = describe_commits(name, results), f"tab:{results.profile}-{name}"
+    commits = describe_commits(name, results)
     return {
         f"tables/{name}.csv": format_csv(table.data),
         f"tables/{name}.md": format_markdown(marked, marks, commits),
-        f"tables/{name}.tex": format_latex(marked, name, label, marks, commits),
+        f"tables/{name}.tex": format_latex(marked, name, results.profile, marks, commits),
     }
 
 
-def format_cells(data: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
-    """Format values with ``decimals``, or the column's ``DECIMALS``; NaN becomes empty text."""
+def format_cells(data: pd.DataFrame, decimals: Mapping[str, int] = DECIMALS) -> pd.DataFrame:
+    """Format values with the ``decimals`` of their column, or two; NaN becomes empty text."""
     text = data.astype(str).where(data.notna(), "")
     for column in data.select_dtypes("float"):
-        digits = DECIMALS.get(str(column), decimals)
+        digits = decimals.get(str(column), 2)
         text[column] = [f"{x:.{digits}f}" if pd.notna(x) else "" for x in data[column]]
     return text
 
@@ -188,10 +197,9 @@ def find_best(
     """Find the best cells of each column, compared as printed; none if there is one row."""
     best = mark_none(data, shown)
     for column in shown if len(data) > 1 else ():
-        if column in highest:
-            best[column] = data[column].round(2) == data[column].round(2).max()
-        elif column in LOWEST:
-            best[column] = data[column].round(2) == data[column].round(2).min()
+        if column in highest or column in LOWEST:
+            values = data[column].round(SHOWN_DECIMALS.get(column, 2))
+            best[column] = values == (values.max() if column in highest else values.min())
     return best
 
 
@@ -224,11 +232,12 @@ def escape_markdown(text: str) -> str:
 
 
 def format_latex(
-    table: Table, name: str, label: str, marks: Marks | None = None, commits: str = ""
+    table: Table, name: str, profile: str, marks: Marks | None = None, commits: str = ""
 ) -> str:
     """Format the columns of the table for which a page is wide enough, see ``latex``.
 
     The caption has two sentences: what the table shows, and the commits. All else is in the note.
+    The title is for the list of tables alone: the caption says the same.
     """
     first, others = table.caption.on_paper
     text, bold, names = latex.select_columns(name, table.text, table.bold, table.classes)
@@ -239,8 +248,8 @@ def format_latex(
         kept.list_headings(HEADINGS | latex.SHORT),
         kept.list_alignments(),
         table.title,
-        join_sentences(f"{table.title}: {first}", commits),
-        label,
+        join_sentences(f"{first.removesuffix('.')}; profile {profile}.", commits),
+        f"tab:{profile}-{name}",
         join_sentences(others, *(marks.list_reasons() if marks else [])),
         size="scriptsize" if name in latex.SMALLER else "footnotesize",
         breaks_over_pages=name.endswith("comparisons"),

@@ -20,76 +20,91 @@ from deeplab_bench.writing import write_bytes
 PAGE_ROOT = "../../"  # from the folder of the page
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 README_PROFILES = ("quick", "voc_animals")
+# The figure of a table: the heading of its section, its file, what it shows.
+FIGURES = {
+    "comparisons": (
+        "Comparisons of every two models",
+        "comparisons",
+        "difference of mIoU between every two models",
+    ),
+    "per_class": ("Accuracy by class", "per_class", "IoU by class"),
+    "object_size": (
+        "Accuracy by size of the objects",
+        "object_size",
+        "mIoU for small, medium and large objects",
+    ),
+    "boundaries": (
+        "Accuracy near boundaries",
+        "boundaries",
+        "mIoU by width of the band, and boundary IoU",
+    ),
+    "receptive_field": (
+        "Receptive field",
+        "receptive_field",
+        "receptive fields before and after training",
+    ),
+    "speed": ("Accuracy and cost", "latency", "mIoU over latency"),
+}
+OTHERS = {  # tables that the page links to: their names, and what they have
+    "paper": ("Beside the papers", "our runs and the published rows that the models cite"),
+    "inference": ("Ways of inference", "mIoU at several scales and with flipped images"),
+    "crf": ("Fully connected CRF", "mIoU after each iteration"),
+    "protocol_audit": ("Scoring variants", "mIoU by the rules of scoring in published code"),
+    "label_files": ("Models of others beside ours", "differences of mIoU"),
+    "training_speed": ("Speed of training", "the cost of one step"),
+}
 
 
 def render(results: Results, files: Mapping[str, str], findings: Mapping[str, str]) -> str:
-    """Return the page in Markdown: findings, the tables in ``files``, links to the figures."""
-    notes = get_notes_file(results.profile)
+    """Return the page in Markdown: findings, figures, and links to the tables in ``files``."""
     blocks = [
         f"# Results: {results.profile}",
         summarise(results),
         find_marks(results).format_alert(),
         "\n".join(f"- {finding}" for finding in findings.values()),
-        notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         f"All terms are explained in the [glossary]({PAGE_ROOT}{GLOSSARY}).",
-        *show_table("Accuracy", "accuracy", files, show_figure("miou", "mean mIoU by model")),
-        *show_table(
-            "Comparisons of every two models",
-            "comparisons",
-            files,
-            show_figure("comparisons", "difference of mIoU between every two models"),
-        ),
-        *show_table("Beside the papers", "paper", files),
-        *show_table(
-            "Accuracy by class", "per_class", files, show_figure("per_class", "IoU by class")
-        ),
-        *show_table(
-            "Accuracy by size of the objects",
-            "object_size",
-            files,
-            show_figure("object_size", "mIoU for small, medium and large objects"),
-        ),
-        *show_table(
-            "Accuracy near boundaries",
-            "boundaries",
-            files,
-            show_figure("boundaries", "mIoU by width of the band, and boundary IoU"),
-        ),
-        *show_context_radius(results),
-        *show_table(
-            "Receptive field",
-            "receptive_field",
-            files,
-            show_figure("receptive_field", "receptive fields before and after training"),
-        ),
-        *show_atrous(),
-        *show_table("Ways of inference", "inference", files),
-        *show_table("Fully connected CRF", "crf", files),
-        *(show_crf_panel(results, model) for model in results.params.run.crf),
-        *show_table("Scoring variants", "protocol_audit", files),
-        *show_table("Models of others beside ours", "label_files", files),
-        *show_table(
-            "Speed",
-            "speed",
-            files,
-            *(show_figure(name, f"mIoU over {name}") for name in ("latency", "flops", "memory")),
-        ),
-        *show_table("Speed of training", "training_speed", files),
+        *show_notes(results),
+        "## Accuracy",
+        show_figure("miou", "mean mIoU by model"),
+        show_table(files.get("tables/accuracy.md", "")),
+        *show_figures(results, files),
         "## Training",
         show_figure("training_curves", "training loss by model"),
         describe_schedule(results),
         "## Samples",
         show_samples(results),
-        "## Files and regeneration",
-        describe_files(results),
+        "## More",
+        list_more(results, files),
     ]
     return "\n\n".join(block.strip() for block in blocks if block.strip()) + "\n"
 
 
-def show_table(heading: str, name: str, files: Mapping[str, str], *images: str) -> list[str]:
-    """Return a section with a table and its figures; empty if there is no such table."""
-    table = files.get(f"tables/{name}.md")
-    return [f"## {heading}", *images, table.replace(ROOT, PAGE_ROOT)] if table else []
+def show_notes(results: Results) -> list[str]:
+    """Return the first paragraph of the notes, and a link to all of them."""
+    path = get_notes_file(results.profile)
+    if not path.is_file():
+        return []
+    first, _, others = path.read_text(encoding="utf-8").strip().partition("\n\n")
+    link = f"[All notes](../notes/{path.name}), written by hand."
+    return [first, link] if others else [first]
+
+
+def show_table(table: str) -> str:
+    """Return a table of its own file for the page, without the alert: the page begins with it."""
+    shown = [line for line in table.splitlines() if not line.startswith(">")]
+    return "\n".join(shown).replace(ROOT, PAGE_ROOT)
+
+
+def show_figures(results: Results, files: Mapping[str, str]) -> list[str]:
+    """Return a section for each table that has a figure: the figure, and a link to the table."""
+    blocks = []
+    for name, (heading, figure, description) in FIGURES.items():
+        if f"tables/{name}.md" in files:
+            link = f"[Table](tables/{name}.md)"
+            blocks += [f"## {heading}", show_figure(figure, description), link]
+        if name == "boundaries":
+            blocks += show_context_radius(results)
+    return blocks
 
 
 def show_figure(name: str, description: str, suffix: str = "svg") -> str:
@@ -113,18 +128,6 @@ def show_context_radius(results: Results) -> list[str]:
         return []
     image = show_figure("context_radius", "pixel accuracy by context radius")
     return ["## Accuracy by context radius", image, caption.format_markdown(PAGE_ROOT)]
-
-
-def show_atrous() -> list[str]:
-    image = show_figure("atrous", "a 3x3 kernel at three rates, and its valid weights by rate")
-    caption = captions.describe_atrous().format_markdown(PAGE_ROOT)
-    return ["## Atrous convolution", image, caption]
-
-
-def show_crf_panel(results: Results, model: str) -> str:
-    if results.generated:
-        return show_figure(f"crf_{model}", f"{model} before and after the CRF's iterations", "png")
-    return f"Photographs are not published: `{name_crf_panel(results, model)}` exists locally."
 
 
 def describe_schedule(results: Results) -> str:
@@ -208,14 +211,29 @@ def show_samples(results: Results) -> str:
     return f"Photographs are not published: `{name_panel(results)}` exists locally."
 
 
-def describe_files(results: Results) -> str:
-    return (
-        f"```sh\nmake repro PROFILE={results.profile}\n```\n\n"
-        "runs what is missing or out of date and writes this page, and `report.html`: the same "
-        "with interactive charts, in one file that is not in git. Tables are in [tables](tables) "
-        "as CSV, Markdown and LaTeX, figures in [plots](plots) as SVG and PNG, the scores of each "
-        "run in [runs](runs), its times in [timings](timings)."
-    )
+def list_more(results: Results, files: Mapping[str, str]) -> str:
+    """List links to what the page does not show, and say how it is made."""
+    profile = results.profile
+    lines = [
+        f"[{title}](tables/{name}.md): {what}"
+        for name, (title, what) in OTHERS.items()
+        if f"tables/{name}.md" in files
+    ]
+    if results.speeds:
+        lines.append("Accuracy over [FLOPs](plots/flops.svg) and over [memory](plots/memory.svg)")
+    for model in results.params.run.crf:
+        panel = name_crf_panel(results, model)
+        shown = f"[Images]({panel})" if results.generated else f"`{panel}` (not published): images"
+        lines.append(f"{shown} of `{model}` before and after iterations of the CRF")
+    lines += [
+        f"[Atrous convolution](plots/atrous.svg). {captions.describe_atrous().text}",
+        "All [tables](tables) as CSV, Markdown and LaTeX, all [figures](plots) as SVG and PNG, the "
+        "[scores](runs) and [times](timings) of each run",
+        f"`make repro PROFILE={profile}` runs what is missing or out of date, and writes this "
+        f"page and `results/{profile}/report.html`, one file that is not in git: every finding "
+        "with an interactive chart and its table, the notes and the glossary",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def count(number: int, noun: str) -> str:

@@ -1,8 +1,9 @@
 """Phrases that say what results are of: images and seeds, intervals, machines, commits."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from deeplab_bench.report.commits import find_day
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import RESAMPLES
 from deeplab_bench.results.records import SIZES, Environment, Source
@@ -24,6 +25,10 @@ def count_images(results: Results) -> str:
 
 def count_seeds(results: Results) -> str:
     return "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+
+
+def count_models(results: Results) -> str:
+    return "one model" if len(results.models) == 1 else f"each of {len(results.models)} models"
 
 
 def describe_models_of_others(results: Results) -> str:
@@ -122,9 +127,39 @@ def _describe_environment(found: Environment) -> str:
 def describe_commit(source: Source) -> str:
     if source.commit is None:
         return "an unknown commit"
-    date = f" of {source.date}" if source.date else ""
     edits = " with uncommitted changes" if source.dirty else ""
-    return f"commit {source.commit[:COMMIT_DIGITS]}{date}{edits}"
+    return f"commit {name_commit(source)}{edits}"
+
+
+def list_commits(sources: Iterable[Source]) -> str:
+    """List each commit once: those without changes, those with, and unknown ones."""
+    found = list(sources)
+    edited = dict.fromkeys(name_commit(s) for s in found if s.commit and s.dirty)
+    clean = dict.fromkeys(name_commit(s) for s in found if s.commit and not s.dirty)
+    parts = [
+        join_commits([name for name in clean if name not in edited]),
+        f"{join_commits(list(edited))} with uncommitted changes" if edited else "",
+        "an unknown commit" if any(s.commit is None for s in found) else "",
+    ]
+    return ", and ".join(filter(None, parts))
+
+
+def join_commits(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f"{'commit' if len(names) == 1 else 'commits'} {join_words(names)}"
+
+
+def name_commit(source: Source) -> str:
+    """Return the first digits of a known commit, and its day if that is known."""
+    commit = str(source.commit)
+    date = source.date or find_day(commit)
+    return commit[:COMMIT_DIGITS] + (f" of {date}" if date else "")
+
+
+def join_words(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def join_sentences(*sentences: str) -> str:

@@ -47,6 +47,7 @@ from deeplab_bench.report.summaries import (
 from deeplab_bench.results.records import SIZES
 
 PANEL_COLUMNS = 4
+BACKGROUND = "background"
 
 
 def render(results: Results) -> dict[str, bytes]:
@@ -150,10 +151,14 @@ def label_sizes(results: Results) -> list[str]:
 
 
 def draw_per_class(results: Results) -> Figure:
+    """Draw the IoU by class; that of the background is high for all, and is left out."""
     scores = results.all_scores()
     means = average_classes(results, scores).loc[order_by_miou(scores)[::-1]]
     means.index = pd.Index(label_models(results, means.index))
     means = means.set_axis(label_classes(results.runs[0].classes), axis="columns")
+    few = means.drop(columns=BACKGROUND, errors="ignore")
+    without = f", without {BACKGROUND}" if 0 < few.shape[1] < means.shape[1] else ""
+    means = few if without else means
     figure = make_figure(2.6 + 0.58 * means.shape[1], 1.6 + 0.34 * len(means))
     axes = figure.subplots()
     axes.set_facecolor("0.85")
@@ -172,7 +177,7 @@ def draw_per_class(results: Results) -> Figure:
         slant_labels(axes)
     absent = "grey: in neither ground truth nor prediction" if means.isna().any(axis=None) else ""
     label = (absent + explain_marks(find_marks(results))).strip()
-    axes.set(title=f"{results.profile}: IoU by class", xlabel=label, ylabel="")
+    axes.set(title=f"{results.profile}: IoU by class{without}", xlabel=label, ylabel="")
     return figure
 
 

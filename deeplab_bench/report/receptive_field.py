@@ -17,12 +17,19 @@ from PIL import Image
 
 from deeplab_bench.report import captions, figures
 from deeplab_bench.report.figures import choose_look, make_figure
-from deeplab_bench.report.formats import Table, format_cells, mark_none, render_formats
+from deeplab_bench.report.formats import (
+    SHOWN_DECIMALS,
+    Table,
+    format_cells,
+    mark_none,
+    render_formats,
+)
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.samples import read_strip
+from deeplab_bench.report.speed_tables import format_size
 from deeplab_bench.results.files import ProfileFiles
-from deeplab_bench.results.records import ReceptiveFieldRecord
+from deeplab_bench.results.records import Effective, ReceptiveFieldRecord
 
 COLUMNS = 8
 ROWS = ("on an image", "before training", "after training")
@@ -68,7 +75,7 @@ def reduce_colours(png: bytes, colours: int) -> bytes:
 def build_receptive_field(results: Results) -> Table:
     rows = [describe_field(run) for run in results.fields]
     data = pd.DataFrame(rows).astype({"field_px": float})
-    text = format_cells(data)
+    text = format_cells(data, SHOWN_DECIMALS)
     text["field_px"] = text["field_px"].where(data["field_px"].notna(), "whole image")
     title = f"Receptive fields on the profile {results.profile}"
     best = mark_none(data, text.columns)
@@ -97,7 +104,7 @@ def draw_receptive_field(results: Results) -> Figure:
     columns = min(len(results.fields), COLUMNS)
     blocks = math.ceil(len(results.fields) / COLUMNS)
     height, width = results.fields[0].image_size
-    figure = make_figure(0.8 + 1.25 * columns, 1.0 + 3 * blocks * (0.3 + 1.2 * height / width))
+    figure = make_figure(0.8 + 1.25 * columns, 1.0 + 3 * blocks * (0.45 + 1.2 * height / width))
     panels = figure.subplots(len(ROWS) * blocks, columns, squeeze=False)
     background = choose_background(results)
     for axes in panels.flat:
@@ -114,7 +121,9 @@ def draw_receptive_field(results: Results) -> Figure:
         if column == 0:
             for axes, label in zip(column_of_panels, ROWS, strict=False):
                 axes.set_ylabel(label)
-    figure.suptitle(f"{results.profile}: receptive field of the middle pixel", ha="left", x=0.01)
+    size = format_size(results.fields[0].image_size)
+    title = f"{results.profile}: receptive field of the middle pixel, input of {size} px"
+    figure.suptitle(title, ha="left", x=0.01)
     lines = explain_lines(marks)
     figure.legend(handles=lines, loc="outside lower center", ncols=1 if columns < 5 else len(lines))
     return figure
@@ -129,17 +138,38 @@ def draw_model(
     on_image, before, after = panels[: len(ROWS)]
     on_image.imshow(background, interpolation="none")
     draw_fields(on_image, run, choose_look(results, run.model)[0])
-    theory = run.theoretical.size_px
-    size = "whole image" if theory is None else f"{theory} px"
-    on_image.set_xlabel(f"in theory: {size}", fontsize=7.5)
+    on_image.set_xlabel(describe_theory(run), fontsize=7.5)
     gradients = read_gradient_maps(results, run)
     measured = (run.effective.before, run.effective.after)
     for axes, pixels, field in zip((before, after), gradients, measured, strict=True):
         axes.imshow(pixels, cmap="cividis", vmin=0, vmax=1, interpolation="none")
-        sizes = f"effective {field.size_px:.0f} px\nhalf within {field.half_px:.0f} px"
-        axes.set_xlabel(sizes, fontsize=7.5)
+        axes.set_xlabel(describe_effective(run, field), fontsize=7.5)
     for axes in (on_image, before, after):
         axes.set_visible(True)
+
+
+def describe_theory(run: ReceptiveFieldRecord) -> str:
+    side = find_side(run)
+    if covers_image(run):
+        return "in theory:\nwhole picture" + (f" ({side} px)" if side else "")
+    return f"in theory:\n{run.theoretical.size_px} px"
+
+
+def describe_effective(run: ReceptiveFieldRecord, field: Effective) -> str:
+    side = find_side(run)
+    of = f" of {side} px" if side else " px"
+    return f"effective: {field.size_px:.0f}{of}\nhalf of the gradient:\nmiddle {field.half_px}{of}"
+
+
+def find_side(run: ReceptiveFieldRecord) -> int | None:
+    """Return the side of a square image; for others, the figure's title has both."""
+    height, width = run.image_size
+    return width if height == width else None
+
+
+def covers_image(run: ReceptiveFieldRecord) -> bool:
+    """Return whether the theoretical field covers the whole image."""
+    return run.theoretical.share == 1
 
 
 def draw_fields(axes: Axes, run: ReceptiveFieldRecord, colour: str) -> None:

@@ -4,7 +4,7 @@ All pixels of small images are drawn, but only some rows and columns of large ph
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,9 @@ def name_crf_panel(results: Results, model: str) -> str:
 
 
 def draw_crf_panel(results: Results, model: str) -> Figure:
-    """Draw a model's labels, score maps and belief maps after iterations of the CRF.
+    """Draw a model's labels and belief maps: of the network, and after iterations of the CRF.
+
+    The first and the last pictured iteration are drawn, not those between.
 
     Raises:
         ReportError: a strip is missing, or has another size than the others.
@@ -57,9 +59,10 @@ def draw_crf_panel(results: Results, model: str) -> Figure:
     marks = find_marks(results).select([model])
     title = (
         f"fully connected CRF on {marks.add_to(model)}, seed {run.seed}; "
-        "scores and beliefs of each image's main class"
+        "beliefs of each image's main class"
     )
-    return stack_strips(results, read_crf_strips(results, run), title, marks)
+    strips = read_crf_strips(results, run, {*run.pictured[:2], run.pictured[-1]})
+    return stack_strips(results, strips, title, marks)
 
 
 def stack_strips(
@@ -90,16 +93,20 @@ def read_strips(results: Results) -> dict[str, Image.Image]:
     return strips | {marks.add_to(run.model): read_strip(run.samples(PLAIN), size) for run in runs}
 
 
-def read_crf_strips(results: Results, run: CRFRecord) -> dict[str, Image.Image]:
+def read_crf_strips(
+    results: Results, run: CRFRecord, iterations: Collection[int] | None = None
+) -> dict[str, Image.Image]:
+    """Read images, ground truth, labels and beliefs after these iterations, or after all."""
     strips = read_given_strips(results.profile)
     width, height = strips["input"].size
     files = RunFiles(results.profile, run.model, run.seed).crf_samples
-    for what, path in files.items():
-        stack = read_strip(path, (width, height * len(run.pictured)))
+    for what in ("labels", "beliefs"):
+        stack = read_strip(files[what], (width, height * len(run.pictured)))
         for row, iteration in enumerate(run.pictured):
-            after = f"iteration {iteration}" if iteration else "network"
-            box = (0, row * height, width, (row + 1) * height)
-            strips[f"{what}, {after}"] = stack.crop(box)
+            if iterations is None or iteration in iterations:
+                after = f"iteration {iteration}" if iteration else "network"
+                box = (0, row * height, width, (row + 1) * height)
+                strips[f"{what}, {after}"] = stack.crop(box)
     return strips
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import Caption
 from deeplab_bench.report.formats import (
+    SHOWN_DECIMALS,
     Table,
     find_best,
     format_cells,
@@ -93,7 +94,7 @@ def build_table(
     title: str, data: pd.DataFrame, with_quartiles: Collection[str], caption: Caption
 ) -> Table:
     """Put the quartiles of some columns in brackets, and find the best per hardware."""
-    text = format_cells(data)
+    text = format_cells(data, SHOWN_DECIMALS)
     for column in with_quartiles:
         text = put_in_brackets(text, column, f"{column}_p25", f"{column}_p75")
     groups = [part for _, part in data.groupby("hardware", sort=False)]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -27,7 +28,7 @@ from deeplab_bench.report.speed_tables import format_size
 from deeplab_bench.report.summaries import summarise_miou
 from deeplab_bench.results.records import Cost, SpeedRecord
 
-MOST_LABELS = 14
+MOST_LABELS = 5  # beside their points; the names of more models are in a legend
 # Positions of a label: offset to the right and up in points, then its alignment.
 POSITIONS = (
     (7, 0, "left", "center"),
@@ -92,7 +93,7 @@ def draw_tradeoff(results: Results, expense: Expense) -> Figure:
     summary, marks = summarise_miou(results), find_marks(results)
     many = len(results.models) > MOST_LABELS
     columns = count_legend_columns(results) if many else 0
-    figure = make_figure(1.6 + 3.8 * len(hardware) + 1.9 * columns, 5.4 if many else 4.2)
+    figure = make_figure(1.6 + 3.8 * len(hardware) + 1.9 * columns, 5.4 if columns > 1 else 4.2)
     panels = figure.subplots(1, len(hardware), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, hardware, strict=True):
         speeds = {speed.model: speed for speed in results.speeds if speed.hardware == name}
@@ -103,13 +104,18 @@ def draw_tradeoff(results: Results, expense: Expense) -> Figure:
     figure.suptitle(f"{results.profile}: accuracy and {expense.name}", ha="left", x=0.01)
     figure.supxlabel(label_cost(results, expense) + explain_marks(marks), fontsize=9)
     if many:
-        lines, names = panels[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside right upper", ncols=columns)
+        figure.legend(handles=list_points(panels[0]), loc="outside right upper", ncols=columns)
         return figure
     figure.draw_without_rendering()
     for axes in panels:
         place_labels(axes)
     return figure
+
+
+def list_points(axes: Axes) -> list[Line2D]:
+    """List the points, which have labels, from the highest mIoU to the lowest."""
+    points = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    return sorted(points, key=lambda point: -np.asarray(point.get_ydata())[0])
 
 
 def title_panel(hardware: str, speeds: Mapping[str, SpeedRecord], expense: Expense) -> str:
@@ -162,9 +168,8 @@ def find_pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float
 
 def place_labels(axes: Axes) -> None:
     """Write each point's label beside it, where it covers least. The figure must be drawn."""
-    points = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     taken = [line.get_window_extent().padded(1) for line in axes.lines]
-    for point in points:
+    for point in list_points(axes):
         x, y = np.asarray(point.get_xydata())[0]
         label = axes.annotate(
             str(point.get_label()), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8

@@ -10,7 +10,7 @@ import pytest
 from test_report import declare, edit, write_results
 
 from deeplab_bench.evaluation.measures.variants import VARIANTS
-from deeplab_bench.report import captions, page
+from deeplab_bench.report import captions
 from deeplab_bench.report.captions import Caption, make_anchor
 from deeplab_bench.report.loading import load_results
 from deeplab_bench.results.files import RunFiles
@@ -153,9 +153,3 @@ def test_links_lead_to_the_glossary() -> None:
     assert longer.text == "Some text. More. Most."
     assert longer.on_paper == ("Short, 4.5 %.", "More. Most.")
     assert Caption("Some text.").format_markdown("../../") == "Some text."
-
-
-def test_the_page_has_the_figure_of_atrous_convolution() -> None:
-    heading, image, caption = page.show_atrous()
-    assert (heading, "](plots/atrous.svg)" in image) == ("## Atrous convolution", True)
-    assert "Figure 4" in caption

@@ -57,7 +57,7 @@ def test_many_classes_are_rows(tmp_path: Path) -> None:
     bold = table.bold.copy()
     bold.loc[1, "class_3"] = True
     table = Table(table.title, data, data, bold, table.caption, tuple(classes))
-    text = format_latex(table, "per_class", "tab:x")
+    text = format_latex(table, "per_class", "quick")
     rows = [line for line in text.splitlines() if line.startswith(r"class\_")]
     assert len(rows) == 21
     assert rows[3].count("&") == 6
@@ -81,7 +81,7 @@ def test_special_characters_and_marks_compile(tmp_path: Path) -> None:
         "† ◊ § ¶ ‡",
         "≤ √ → ±",
     ]
-    text = format_latex(build(pd.DataFrame({"model": names, "x": names})), "x", "tab:x")
+    text = format_latex(build(pd.DataFrame({"model": names, "x": names})), "x", "quick")
     compile_text(text, tmp_path)
 
 
@@ -92,5 +92,5 @@ def test_a_minus_is_no_hyphen() -> None:
 
 def test_long_tables_break_over_pages(tmp_path: Path) -> None:
     data = pd.DataFrame({"model": ["aspp"] * 120, "other": ["fcn"] * 120})
-    text = format_latex(build(data), "comparisons", "tab:x")
+    text = format_latex(build(data), "comparisons", "quick")
     assert re.search(r"Output written on page.pdf \([3-9] pages", compile_text(text, tmp_path))

@@ -494,17 +494,16 @@ def neighbours_of(found: Results) -> list[tuple[str, str, str]]:
 
 def test_nothing_cited_leaves_no_table() -> None:
     assert paper.render(results({"a": [60.0, 61.0]}, {})) == {}
-    assert page.show_table("Beside the papers", "paper", {}) == []
 
 
 def test_files_in_every_format() -> None:
-    files = paper.render(results({"a_b": [60.0, 61.0]}, {"a_b": cite(2)}, iterations=10))
+    found = results({"a_b": [60.0, 61.0]}, {"a_b": cite(2)}, iterations=10)
+    files = paper.render(found)
     assert set(files) == {f"tables/paper.{suffix}" for suffix in ("csv", "md", "tex")}
     header = "model,paper,row,published,miou_mean,ci95_low,ci95_high,difference,verdict,reason"
     assert files["tables/paper.csv"].splitlines()[0] == header
     assert re.search(r"\| +62\.00 \| +60\.50 \| +54\.15 to 66\.85 \|", files["tables/paper.md"])
     assert "DeepLabv3: A title, 2017, arXiv 1706.05587." in files["tables/paper.md"]
     assert r"a\_b" in files["tables/paper.tex"]
-    (heading, table) = page.show_table("Beside the papers", "paper", files)
-    assert heading == "## Beside the papers"
-    assert table == files["tables/paper.md"].replace("../../../", "../../")
+    assert "- [Beside the papers](tables/paper.md): " in page.list_more(found, files)
+    assert "tables/paper.md" not in page.list_more(found, {})

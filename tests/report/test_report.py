@@ -392,16 +392,15 @@ def test_tables_name_the_commits_and_csv_files_do_not() -> None:
         for name in ("accuracy", "per_class", "object_size", "boundaries", "protocol_audit")
         for form in ("md", "tex")
     }
-    trained = "commit cccccccccccc and commit cccccccccccc with uncommitted changes and an unknown"
-    assert f"Trained at {trained} commit." in new["tables/protocol_audit.md"]
-    day = "commit 0123456789ab of 2017-06-17"
-    scored = f"{day} and {day} with uncommitted changes"
-    assert f"Made at {trained} commit and {scored}." in new["tables/per_class.md"]
+    edited, unknown = "with uncommitted changes", ", and an unknown commit."
+    assert f"Trained at commit cccccccccccc {edited}{unknown}" in new["tables/protocol_audit.md"]
+    made = f"commits cccccccccccc and 0123456789ab of 2017-06-17 {edited}{unknown}"
+    assert f"Made at {made}" in new["tables/per_class.md"]
     assert "Made at an unknown commit." in new["tables/speed.md"]
     (caption,) = re.findall(r"\\caption\[.*?\]\{(.*)\}\\label", new["tables/per_class.tex"])
     assert caption == (
-        "IoU by class on the profile quick: IoU in percent on 4 validation images, n = 3 seeds, "
-        f"mean over seeds. Made at {trained} commit and {scored}."
+        "IoU of each class in percent on 4 validation images, n = 3 seeds, mean over seeds; "
+        f"profile quick. Made at {made}"
     )
 
 
@@ -815,7 +814,7 @@ class TestCRF:
         report(declare(crf=["aspp"]))
         assert (folder / "plots" / "crf_aspp.png").is_file()
         text = (folder / "README.md").read_text(encoding="utf-8")
-        assert "](plots/crf_aspp.png)" in text and "## Fully connected CRF" in text
+        assert "](plots/crf_aspp.png)" in text and "- [Fully connected CRF](tables/crf.md)" in text
         assert "image_pyramid" not in (folder / "tables" / "crf.csv").read_text(encoding="utf-8")
 
     def test_is_left_out_where_no_model_has_one(self) -> None:
@@ -854,7 +853,7 @@ class TestCRF:
 
     def test_a_missing_picture_is_named(self) -> None:
         write_results(declare(crf=["aspp"]))
-        path = RunFiles("quick", "aspp", 0).crf_samples["scores"]
+        path = RunFiles("quick", "aspp", 0).crf_samples["beliefs"]
         path.unlink()
         with pytest.raises(UserError, match=rf"^{re.escape(str(path))} is missing"):
             write_report(declare(crf=["aspp"]), "quick")
@@ -947,7 +946,8 @@ class TestAudit:
     @pytest.mark.usefixtures("_without_figures")
     def test_it_is_on_the_page(self, folder: Path) -> None:
         report(declare(audit=["aspp"]))
-        assert "## Scoring variants" in (folder / "README.md").read_text(encoding="utf-8")
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "- [Scoring variants](tables/protocol_audit.md)" in text
 
     def test_results_of_other_settings_are_refused(self) -> None:
         write_results(declare(audit=["aspp"]))
@@ -956,17 +956,21 @@ class TestAudit:
             load_results(declare(audit=["aspp"]), "quick")
 
 
-def test_the_page_shows_tables_figures_and_notes(folder: Path) -> None:
-    write_results(declare())
-    write_bytes(get_notes_file("quick"), b"By hand.\n")
-    write_report(declare(), "quick")
+def test_the_page_has_one_table_and_links_to_the_others(folder: Path) -> None:
+    """Follow every link of the page and of the tables."""
+    write_results(declare(crf=["aspp"], audit=["aspp"]))
+    write_bytes(get_notes_file("quick"), b"By hand.\n\nMore of it.\n")
+    write_report(declare(crf=["aspp"], audit=["aspp"]), "quick")
     text = (folder / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)", text)
-    assert "../../docs/glossary.md" in links
-    for name in ("accuracy", "comparisons", "per_class", "speed", "training_speed"):
-        table = (folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip()
-        assert table.replace("](../../../docs/", "](../../docs/") in text
+    assert {"../../docs/glossary.md", "../notes/quick.md"} <= set(links)
+    accuracy = (folder / "tables" / "accuracy.md").read_text(encoding="utf-8").strip()
+    assert accuracy.replace("](../../../docs/", "](../../docs/") in text
+    for path in sorted((folder / "tables").glob("*.md")):
+        table = path.read_text(encoding="utf-8").strip()
+        assert path.stem == "accuracy" or f"tables/{path.name}" in links
         links += [f"tables/{link}" for link in re.findall(r"\]\(([^)#]+)", table)]
+    assert "More of it." not in text
     glossary = folder.parents[1] / captions.GLOSSARY
     glossary.parent.mkdir()
     glossary.touch()
