@@ -1,51 +1,104 @@
 """Interactive charts. Each is the HTML of one element, which needs plotly.js on the page."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
 
-from deeplab_bench.report.figures import choose_look
-from deeplab_bench.report.marks import find_marks
+from deeplab_bench.report.formats import TRIMAPS
+from deeplab_bench.report.paper import build_paper
+from deeplab_bench.report.plots import collect_fits, label_sizes
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import is_significant
 from deeplab_bench.report.summaries import (
     average_classes,
+    average_near_boundaries,
     collect_losses,
     order_by_miou,
+    summarise,
     summarise_all_miou,
     summarise_miou,
 )
-from deeplab_bench.report.tradeoff import EXPENSES
+from deeplab_bench.report.tradeoff import Expense
+from deeplab_bench.report.web.figures import (
+    AXES_PX,
+    GREY,
+    OUTLINE,
+    ROW_PX,
+    colour,
+    colours,
+    fade,
+    finish,
+    label,
+)
+from deeplab_bench.results.records import SIZES
 
-ROW_PX, AXES_PX = 34, 110
+Positions = NDArray[np.float64]
 BACKGROUND = "background"
-OUTLINE = {"color": "#888", "width": 1}
+PANEL_COLUMNS, PANEL_PX = 4, 200
+# Where a name may stand beside its point: to the right or left, and above or below.
+SIDES = {
+    "middle right": (1, 0),
+    "middle left": (-1, 0),
+    "top right": (1, 1),
+    "bottom right": (1, -1),
+    "top left": (-1, 1),
+    "bottom left": (-1, -1),
+}
+LETTER, LINE = 0.009, 0.06  # the size of a letter of a name, as shares of the axes
 
 
 def draw_miou(results: Results) -> Markup:
     """Draw mean mIoU with its interval, the highest on top."""
     summary = summarise_all_miou(results).loc[order_by_miou(results.all_scores())]
-    mean = summary["mean"]
-    figure = go.Figure(
-        go.Scatter(
-            x=mean,
-            y=label(results, summary.index),
-            mode="markers",
-            marker={"color": colours(results, summary.index), "size": 11, "line": OUTLINE},
-            error_x={
-                "type": "data",
-                "array": summary["ci95_high"] - mean,
-                "arrayminus": mean - summary["ci95_low"],
-                "color": "#888",
-            },
-            hovertemplate="%{y}: %{x:.1f} %<extra></extra>",
-        )
-    )
+    figure = go.Figure(make_dots(results, summary))
     return finish(figure, "miou", AXES_PX + ROW_PX * len(summary), xaxis={"title": "mIoU (%)"})
+
+
+def draw_object_size(results: Results) -> Markup:
+    """Draw mean mIoU with its interval over seeds, a panel for each size of the objects."""
+    scores = results.all_scores()
+    order = order_by_miou(scores)
+    figure = make_subplots(
+        1,
+        len(SIZES),
+        shared_xaxes="all",
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=label_sizes(results),
+    )
+    for column, size in enumerate(SIZES, start=1):
+        summary = summarise(scores, f"miou_{size}").loc[order]
+        figure.add_trace(make_dots(results, summary), row=1, col=column)
+    figure.update_annotations(font_size=13)
+    figure.update_xaxes(title="mIoU (%)")
+    height = AXES_PX + ROW_PX * len(order)
+    return finish(figure, "object_size", height, least_width=640, showlegend=False)
+
+
+def make_dots(results: Results, summary: pd.DataFrame) -> go.Scatter:
+    mean = summary["mean"]
+    return go.Scatter(
+        x=mean,
+        y=label(results, summary.index),
+        mode="markers",
+        marker={"color": colours(results, summary.index), "size": 11, "line": OUTLINE},
+        error_x=make_error(mean, summary),
+        hovertemplate="%{y}: %{x:.1f} %<extra></extra>",
+    )
+
+
+def make_error(mean: "pd.Series[float]", ends: pd.DataFrame) -> dict[str, Any]:
+    """Return the line from ``ci95_low`` to ``ci95_high``."""
+    above, below = ends["ci95_high"] - mean, mean - ends["ci95_low"]
+    lengths = {"array": above.tolist(), "arrayminus": below.tolist()}
+    return {"type": "data", **lengths, "color": GREY}
 
 
 def draw_comparisons(results: Results) -> Markup:
@@ -60,7 +113,7 @@ def draw_comparisons(results: Results) -> Markup:
             place = order.index(str(first)), order.index(str(other))
             ends = sorted((sign * row.ci95_low, sign * row.ci95_high))
             values[place] = sign * row.difference
-            texts[place] = f"{values[place]:+.1f}" + "*" * is_significant(row.p_holm)
+            texts[place] = format_change(values[place]) + "*" * is_significant(row.p_holm)
             hover[place] = f"{first} minus {other}: {values[place]:+.2f} points<br>"
             hover[place] += f"{ends[0]:.2f} to {ends[1]:.2f}, p (Holm) {row.p_holm:.4f}"
     largest = float(np.nanmax(np.abs(values))) or 1.0
@@ -73,14 +126,27 @@ def draw_comparisons(results: Results) -> Markup:
             texttemplate="%{text}",
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
+            hoverongaps=False,
             colorscale="RdBu",
             zmin=-largest,
             zmax=largest,
             colorbar={"title": "points"},
         )
     )
-    height = 2 * AXES_PX + ROW_PX * len(order)
-    return finish(figure, "comparisons", height, yaxis={"autorange": "reversed"})
+    return finish(
+        figure,
+        "comparisons",
+        2 * AXES_PX + ROW_PX * len(order),
+        least_width=240 + 60 * len(order),
+        xaxis={"showgrid": False},
+        yaxis={"autorange": "reversed", "showgrid": False},
+    )
+
+
+def format_change(points: float) -> str:
+    """Format a difference with its sign; one that is printed as zero has none."""
+    text = f"{points:+.1f}"
+    return "0.0" if float(text) == 0 else text
 
 
 def draw_per_class(results: Results) -> Markup:
@@ -99,89 +165,261 @@ def draw_per_class(results: Results) -> Markup:
             colorbar={"title": "IoU (%)"},
         )
     )
-    height = AXES_PX + ROW_PX * len(means)
-    return finish(figure, "per_class", height, yaxis={"autorange": "reversed"})
+    return finish(
+        figure,
+        "per_class",
+        AXES_PX + ROW_PX * len(means),
+        least_width=140 + 50 * len(means.columns),
+        yaxis={"autorange": "reversed"},
+    )
 
 
-def draw_tradeoff(results: Results) -> Markup:
-    """Draw mIoU over the median latency on the first hardware."""
-    latency, miou = EXPENSES[0], summarise_miou(results)["mean"]
-    hardware = results.params.run.hardware[0]
-    speeds = {speed.model: speed for speed in results.speeds if speed.hardware == hardware}
+def draw_paper(results: Results) -> Markup:
+    """Draw each published value or difference, and ours with its interval."""
+    data = build_paper(results).data
+    theirs, ours, title = (
+        ("published", "miou_mean", "mIoU (%)")
+        if "published" in data
+        else ("published_difference", "difference", "Difference of mIoU (points)")
+    )
+    names = label(results, data["model"])
+    if "other" in data:
+        others = label(results, data["other"])
+        names = [f"{first}<br>over {other}" for first, other in zip(names, others, strict=True)]
+    rows = list(range(len(data)))
     figure = go.Figure()
-    for model, speed in speeds.items():
-        figure.add_scatter(
-            x=[latency.range_of(speed.trained)[0]],
-            y=[miou[model]],
-            name=label(results, [model])[0],
-            mode="markers",
-            marker={"color": colours(results, [model])[0], "size": 13, "line": OUTLINE},
-            hovertemplate="%{x:.3g} ms, %{y:.1f} %<extra>" + model + "</extra>",
+    figure.add_scatter(
+        x=[end for pair in zip(data[theirs], data[ours], strict=True) for end in (*pair, None)],
+        y=[place for row in rows for place in (row, row, None)],
+        mode="lines",
+        line={"color": GREY, "width": 3},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.add_scatter(
+        x=data[theirs],
+        y=rows,
+        name="published",
+        mode="markers",
+        marker={"symbol": "diamond", "color": "#D55E00", "size": 12, "line": OUTLINE},
+        hovertemplate="published: %{x:.2f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=data[ours],
+        y=rows,
+        name="ours, with 95 % interval" if data["ci95_low"].notna().any() else "ours",
+        mode="markers",
+        marker={"color": "#0072B2", "size": 12, "line": OUTLINE},
+        error_x=make_error(data[ours], data),
+        hovertemplate="ours: %{x:.2f}<extra></extra>",
+    )
+    if theirs == "published_difference":
+        figure.add_vline(0, line_color=GREY, line_dash="dot")
+    places = {"tickvals": rows, "ticktext": names, "range": [len(data) - 0.5, -0.5]}
+    height = 1.5 * AXES_PX + 1.5 * ROW_PX * len(data)
+    return finish(figure, "paper", int(height), xaxis={"title": title}, yaxis=places)
+
+
+def draw_tradeoff(results: Results, expense: Expense, hardware: str) -> Markup:
+    """Draw mIoU with its interval over a cost on a hardware, with the models' names."""
+    speeds = [speed for speed in results.speeds if speed.hardware == hardware]
+    models = [speed.model for speed in speeds]
+    summary = summarise_miou(results).loc[models]
+    cost, highest = np.transpose([expense.range_of(speed.trained) for speed in speeds])
+    names = label(results, models)
+    reach = [cost.min() - 0.1 * np.ptp(highest), highest.max() + 0.1 * np.ptp(highest)]
+    figure = go.Figure(
+        go.Scatter(
+            x=cost,
+            y=summary["mean"],
+            mode="markers+text",
+            marker={"color": colours(results, models), "size": 13, "line": OUTLINE},
+            error_x={"type": "data", "array": highest - cost, "arrayminus": 0 * cost, "width": 0},
+            error_y=make_error(summary["mean"], summary),
+            text=[f" {name} " for name in names],
+            textposition=place_names(names, cost, highest, summary),
+            cliponaxis=False,
+            hovertemplate="%{text}: %{x:.3g}, %{y:.1f} %<extra></extra>",
         )
-    axes: dict[str, Any] = {"xaxis": {"title": f"{latency.label}, {hardware}"}}
-    return finish(figure, "tradeoff", 420, **axes, yaxis={"title": "mIoU (%)"})
+    )
+    figure.update_traces(error_x_color=GREY)
+    title = expense.label + (f", {hardware}" if expense.depends_on_hardware else "")
+    return finish(
+        figure,
+        f"{expense.key}-{hardware}",
+        440,
+        least_width=720,
+        xaxis={"title": title, "range": reach if reach[0] < reach[1] else None},
+        yaxis={"title": "mIoU (%)"},
+    )
+
+
+def place_names(
+    names: Sequence[str], cost: Positions, highest: Positions, summary: pd.DataFrame
+) -> list[str]:
+    """Choose the side of each point on which its name covers least of lines and other names.
+
+    All positions are shares of the axes.
+    """
+    span = 1.2 * (highest.max() - cost.min()) or 1.0
+    x, reach = (cost - cost.min()) / span, (highest - cost) / 2 / span
+    mean = summary["mean"]
+    low, high = (summary[end].fillna(mean) for end in ("ci95_low", "ci95_high"))
+    height = 1.1 * (high.max() - low.min()) or 1.0
+    y, bars = (mean - low.min()) / height, (high - low) / 2 / height + 0.02
+    points = list(zip(x, y, strict=True))
+    taken = [(u, v, 0.01, half) for (u, v), half in zip(points, bars, strict=True)]
+    taken += [(u + half, v, half, 0.01) for (u, v), half in zip(points, reach, strict=True)]
+    chosen = []
+    for name, (u, v) in zip(names, points, strict=True):
+        width = LETTER * (len(name) + 2) / 2
+        boxes = {
+            side: (u + right * (0.01 + width), v + up * LINE, width, LINE / 2)
+            for side, (right, up) in SIDES.items()
+        }
+        best = min(boxes, key=lambda side: sum(overlap(boxes[side], each) for each in taken))
+        taken.append(boxes[best])
+        chosen.append(best)
+    return chosen
+
+
+def overlap(first: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether two boxes overlap: centre, and half of the sides."""
+    near = [abs(first[axis] - other[axis]) < first[axis + 2] + other[axis + 2] for axis in (0, 1)]
+    return all(near)
 
 
 def draw_curves(results: Results) -> Markup:
-    """Draw the mean training loss over the seeds; a click on a name hides its curve."""
-    curves = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"].mean()
-    figure = draw_lines(results, curves, "iteration %{x}: %{y:.3f}", "lines", width=1.5)
-    axes: dict[str, Any] = {"xaxis": {"title": "Iteration"}}
-    return finish(figure, "curves", 420, **axes, yaxis={"title": "Cross-entropy", "type": "log"})
+    """Draw a panel for each model: its mean loss and range over seeds, the others' in grey."""
+    losses = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"]
+    bands = losses.agg(["mean", "min", "max"])
+    fits = collect_fits(results)
+    columns = min(len(results.models), PANEL_COLUMNS)
+    rows = math.ceil(len(results.models) / columns)
+    figure = make_subplots(
+        rows,
+        columns,
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=0.02,
+        vertical_spacing=0.25 / rows,
+        subplot_titles=label(results, results.models),
+    )
+    figure.update_annotations(font_size=13)
+    ends = bands.groupby("model", sort=False).tail(1) * np.nan  # between two curves is no line
+    others = pd.concat([bands, ends]).reset_index().sort_values("model", kind="stable")
+    for index, model in enumerate(results.models):
+        row, column = divmod(index, columns)
+        place, band = {"row": row + 1, "col": column + 1}, bands.loc[model]
+        own = colour(results, model)
+        silent = {"hoverinfo": "skip", "mode": "lines", **place}
+        figure.add_scatter(
+            x=others["iteration"],
+            y=others["mean"],
+            line={"color": GREY, "width": 0.5},
+            opacity=0.6,
+            **silent,
+        )
+        figure.add_scatter(x=band.index, y=band["min"], line={"width": 0}, **silent)
+        figure.add_scatter(
+            x=band.index,
+            y=band["max"],
+            line={"width": 0},
+            fill="tonexty",
+            fillcolor=fade(own),
+            **silent,
+        )
+        figure.add_scatter(
+            x=band.index,
+            y=band["mean"],
+            mode="lines",
+            line={"color": own, "width": 2},
+            hovertemplate="iteration %{x}: %{y:.3f}<extra></extra>",
+            **place,
+        )
+        figure.add_annotation(
+            text=fits[model].replace("\n", "<br>"),
+            xref="x domain",
+            yref="y domain",
+            x=0.98,
+            y=0.98,
+            xanchor="right",
+            yanchor="top",
+            align="right",
+            showarrow=False,
+            font_size=11,
+            **place,
+        )
+    ticks = [digit * 10**power for power in range(-4, 3) for digit in (1, 2, 5)]
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    figure.update_yaxes(title="Cross-entropy", col=1)
+    figure.update_xaxes(title="Iteration", row=rows)
+    height = AXES_PX + PANEL_PX * rows
+    return finish(figure, "curves", height, least_width=180 * columns, showlegend=False)
+
+
+def draw_boundaries(results: Results) -> Markup:
+    """Draw mIoU by the width of the band along boundaries, and boundary IoU on the right."""
+    scored = [(average_near_boundaries(results.scores()), "", "solid", "network")]
+    if results.crf_runs:
+        refined = average_near_boundaries(results.refined_scores())
+        scored.append((refined, " + CRF", "dot", "+ CRF"))
+    lines = [
+        (str(model), suffix, dash, place, row)
+        for means, suffix, dash, place in scored
+        for model, row in means.iterrows()
+    ]
+    figure = make_subplots(
+        1, 2, shared_yaxes=True, column_widths=[0.8, 0.2], horizontal_spacing=0.03
+    )
+    widths = list(TRIMAPS.values())
+    for model, suffix, dash, place, (*within, contours) in lines:
+        name = label(results, [model])[0] + suffix
+        style = {"color": colour(results, model)}
+        figure.add_scatter(
+            x=widths,
+            y=within,
+            name=name,
+            legendgroup=name,
+            mode="lines+markers",
+            line={**style, "dash": dash},
+            hovertemplate=f"within %{{x}} px: %{{y:.1f}} %<extra>{name}</extra>",
+            row=1,
+            col=1,
+        )
+        figure.add_scatter(
+            x=[place],
+            y=[contours],
+            legendgroup=name,
+            showlegend=False,
+            mode="markers",
+            marker={**style, "size": 9, "line": OUTLINE},
+            hovertemplate=f"boundary IoU: %{{y:.1f}} %<extra>{name}</extra>",
+            row=1,
+            col=2,
+        )
+    title = "Width of the band on either side of a boundary (px)"
+    figure.update_xaxes(title=title, type="log", tickvals=widths, col=1)
+    figure.update_xaxes(title="Boundary IoU", col=2)
+    figure.update_yaxes(title="mIoU, boundary IoU (%)", col=1)
+    return finish(figure, "boundaries", 480, least_width=560)
 
 
 def draw_context_radius(results: Results) -> Markup:
     """Draw the accuracy of pixels by the context that they need."""
     scores = results.radius_scores().groupby(["model", "largest_px"], sort=False)["accuracy"]
     accuracy = scores.mean()
-    figure = draw_lines(results, accuracy, "up to %{x} px: %{y:.1f} %", "lines+markers")
-    ticks = [int(radius) for radius in accuracy.index.unique("largest_px")]
-    axis = {"title": "Context radius, up to (px)", "type": "log", "tickvals": ticks}
-    return finish(figure, "context_radius", 420, xaxis=axis, yaxis={"title": "Pixel accuracy (%)"})
-
-
-def draw_lines(
-    results: Results, curves: "pd.Series[float]", hover: str, mode: str, width: float = 2
-) -> go.Figure:
-    """Draw a line for each model; ``curves`` are indexed by ``model``, then by the position."""
     figure = go.Figure()
     for model in results.models:
-        curve = curves.xs(model, level="model")
+        curve = accuracy.xs(model, level="model")
         figure.add_scatter(
             x=curve.index,
             y=curve,
             name=label(results, [model])[0],
-            mode=mode,
-            line={"color": colours(results, [model])[0], "width": width},
-            hovertemplate=f"{hover}<extra>{model}</extra>",
+            mode="lines+markers",
+            line={"color": colour(results, model)},
+            hovertemplate=f"up to %{{x}} px: %{{y:.1f}} %<extra>{model}</extra>",
         )
-    return figure
-
-
-def finish(figure: go.Figure, name: str, height: int, **layout: Mapping[str, Any]) -> Markup:
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 10, "r": 10, "t": 20, "b": 10},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "y": -0.25},
-        **layout,
-    )
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
-    config = {"responsive": True, "displayModeBar": False}
-    return Markup(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, div_id=f"chart-{name}", config=config
-        )
-    )
-
-
-def label(results: Results, models: Any) -> list[str]:
-    marks = find_marks(results)
-    return [marks.add_to(str(model)) for model in models]
-
-
-def colours(results: Results, models: Any) -> list[str]:
-    return [choose_look(results, str(model))[0] for model in models]
+    ticks = [int(radius) for radius in accuracy.index.unique("largest_px")]
+    axis = {"title": "Context radius, up to (px)", "type": "log", "tickvals": ticks}
+    return finish(figure, "context_radius", 440, xaxis=axis, yaxis={"title": "Pixel accuracy (%)"})

@@ -1,8 +1,8 @@
-"""The sections of the page, and the template around them."""
+"""The sections of the page, and the templates around them."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -11,12 +11,30 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from deeplab_bench.report import page
-from deeplab_bench.report.captions import GLOSSARY, describe_context_radius, make_anchor
-from deeplab_bench.report.formats import ROOT
+from deeplab_bench.report.captions import (
+    GLOSSARY,
+    describe_atrous,
+    describe_context_radius,
+    make_anchor,
+)
+from deeplab_bench.report.formats import ROOT, render_formats
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.results import Results
+from deeplab_bench.report.statistics import SIGNIFICANT
+from deeplab_bench.report.tables import build_accuracy
+from deeplab_bench.report.tradeoff import EXPENSES, Expense
 from deeplab_bench.report.web import charts
-from deeplab_bench.report.web.pictures import Slider, build_iterations, build_samples, encode_png
+from deeplab_bench.report.web.figures import scroll_sideways
+from deeplab_bench.report.web.pictures import (
+    MENDED,
+    SPOILT,
+    build_iterations,
+    build_samples,
+    encode_given,
+    encode_png,
+    list_colours,
+)
+from deeplab_bench.report.web.provenance import describe_provenance, shorten_machines
 from deeplab_bench.results.files import get_notes_file
 from deeplab_bench.results.records import CRFRecord
 
@@ -24,6 +42,8 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 ENVIRONMENT = Environment(
     loader=PackageLoader("deeplab_bench.report.web", ""), autoescape=True, trim_blocks=True
 )
+FIGURE_PX = 640
+FIRST_COLUMNS = ("model", "miou_mean", "interval", "rank")  # of the accuracy; for narrow screens
 
 
 @dataclass(frozen=True)
@@ -33,14 +53,13 @@ class Section:
     heading: str
     finding: str = ""
     content: list[Markup] = field(default_factory=list)
-    sliders: list[Slider] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
         return "section-" + make_anchor(self.heading)
 
     def __bool__(self) -> bool:
-        return bool(self.finding or self.content or self.sliders)
+        return bool(self.finding or self.content)
 
 
 def render(
@@ -50,7 +69,8 @@ def render(
     findings: Mapping[str, str],
 ) -> str:
     """Return the page as HTML: findings, the tables in ``texts``, the figures in ``images``."""
-    sections = list_sections(results, texts, images, findings)
+    shown = {name: shorten_machines(text, results) for name, text in texts.items()}
+    sections = list_sections(results, shown, images, findings)
     alert = find_marks(results).format_alert().replace("[!CAUTION]", "**Caution**")
     return ENVIRONMENT.get_template("page.html.jinja").render(
         title=f"deeplab-bench: {results.profile}",
@@ -68,63 +88,160 @@ def list_sections(
     images: Mapping[str, bytes],
     findings: Mapping[str, str],
 ) -> list[Section]:
-    several = len(results.models) > 1
-    ties = [charts.draw_comparisons(results)] if several else []
-    cost = [charts.draw_tradeoff(results)] if results.speeds else []
     notes = get_notes_file(results.profile)
+    differences = (findings.get("lowest", ""), findings.get("ties", ""))
     return [
         Section(
             "Accuracy",
             findings.get("best", ""),
-            [charts.draw_miou(results), *show_table(texts, "accuracy")],
+            [charts.draw_miou(results), *show_accuracy(results)],
         ),
         Section(
             "Classes",
-            findings.get("lowest", ""),
+            findings.get("classes", ""),
             [charts.draw_per_class(results), *fold("Table", show_table(texts, "per_class"))],
         ),
         Section(
-            "Differences",
-            findings.get("ties", ""),
-            [*ties, *fold("Table", show_table(texts, "comparisons"))],
+            "Object size",
+            "",
+            [charts.draw_object_size(results), *fold("Table", show_table(texts, "object_size"))],
         ),
-        Section("Beside the papers", findings.get("orderings", ""), show_table(texts, "paper")),
-        Section("Accuracy and cost", "", [*cost, *fold("Table", show_table(texts, "speed"))]),
-        Section("Context", findings.get("fields", ""), show_context(results, texts, images)),
         Section(
-            "Fully connected CRF",
-            findings.get("crf", ""),
-            fold("Table", show_table(texts, "crf")),
-            [build_iterations(results, run) for run in first_crf_runs(results)],
+            "Boundaries",
+            "",
+            [charts.draw_boundaries(results), *fold("Table", show_table(texts, "boundaries"))],
         ),
+        Section("Differences", "\n\n".join(differences), show_differences(results, texts)),
+        Section("Beside the papers", findings.get("orderings", ""), show_paper(results, texts)),
+        Section("Accuracy and cost", findings.get("cost", ""), show_cost(results, texts)),
+        Section("Context", findings.get("fields", ""), show_context(results, texts, images)),
+        Section("Atrous convolution", "", show_atrous(images)),
+        Section("Ways of inference", "", show_table(texts, "inference")),
+        Section("Fully connected CRF", findings.get("crf", ""), show_crf(results, texts)),
         Section("Rules of scoring", findings.get("audit", ""), show_table(texts, "protocol_audit")),
         Section("Models of others", "", show_table(texts, "label_files")),
+        Section("Samples", "", show_samples(results)),
         Section(
-            "Samples",
-            sliders=[build_samples(results)] if results.has_samples else [],
+            "Training",
+            "",
+            [
+                charts.draw_curves(results),
+                convert(
+                    "Coloured: mean over the seeds, and from the lowest to the highest. Grey: the "
+                    "other models. The loss on validation images is not recorded."
+                ),
+                *fold("Speed of training", show_table(texts, "training_speed")),
+            ],
         ),
-        Section("Training", "", [charts.draw_curves(results)]),
         Section(
-            "Notes", "", [convert(notes.read_text(encoding="utf-8"))] if notes.is_file() else []
+            "Notes",
+            "",
+            fold("Notes by hand", [convert(notes.read_text(encoding="utf-8"))])
+            if notes.is_file()
+            else [],
         ),
-        Section("Provenance", "", [convert(page.describe_schedule(results))]),
-        Section("Glossary", "", show_glossary()),
+        Section(
+            "Provenance",
+            "",
+            [
+                convert("### Schedule\n\n" + page.describe_schedule(results)),
+                convert(describe_provenance(results)),
+            ],
+        ),
+        Section("Glossary", "", fold("All terms", show_glossary())),
     ]
+
+
+def show_accuracy(results: Results) -> list[Markup]:
+    """Show the table of accuracy with the columns first that a narrow screen has to show."""
+    table = build_accuracy(results)
+    columns = list(dict.fromkeys([*FIRST_COLUMNS, *table.text]))
+    arranged = replace(table, text=table.text[columns], bold=table.bold[columns])
+    texts = render_formats(arranged, "accuracy", results)
+    return show_table({k: shorten_machines(text, results) for k, text in texts.items()}, "accuracy")
+
+
+def show_differences(results: Results, texts: Mapping[str, str]) -> list[Markup]:
+    if len(results.models) == 1:
+        return []
+    meaning = (
+        f"Points of mIoU, the row's model minus the column's. A star: the two models differ, "
+        f"p < {SIGNIFICANT} after Holm's correction for all pairs."
+    )
+    return [
+        charts.draw_comparisons(results),
+        convert(meaning),
+        *fold("Table", show_table(texts, "comparisons")),
+    ]
+
+
+def show_paper(results: Results, texts: Mapping[str, str]) -> list[Markup]:
+    table = show_table(texts, "paper")
+    return [charts.draw_paper(results), *table] if table else []
+
+
+def show_cost(results: Results, texts: Mapping[str, str]) -> list[Markup]:
+    """Show accuracy over latency; the other costs are folded."""
+    if not results.speeds:
+        return []
+    first, *others = EXPENSES
+    folded = [chart for expense in others for chart in draw_expense(results, expense)]
+    return [
+        *draw_expense(results, first),
+        convert(
+            "Symbol: median. Horizontal line: to the 90th percentile. Vertical line: 95 % interval."
+        ),
+        *fold(" and ".join(each.name for each in others), folded),
+        *fold("Table", show_table(texts, "speed")),
+    ]
+
+
+def draw_expense(results: Results, expense: Expense) -> list[Markup]:
+    hardware = results.params.run.hardware[: None if expense.depends_on_hardware else 1]
+    return [charts.draw_tradeoff(results, expense, name) for name in hardware]
 
 
 def show_context(
     results: Results, texts: Mapping[str, str], images: Mapping[str, bytes]
 ) -> list[Markup]:
-    """Show receptive fields, and the accuracy of pixels by the context that they need."""
-    content = []
-    figure = images.get("plots/receptive_field.png")
-    if figure is not None:
-        source = encode_png(figure)
-        content.append(Markup('<img alt="receptive fields by model" src="{}">').format(source))
+    """Show receptive fields beside the accuracy of pixels by the context that they need."""
+    parts = []
+    if "plots/receptive_field.png" in images:
+        parts.append(show_figure(images, "receptive_field", "receptive fields by model"))
     caption = describe_context_radius(results)
     if caption is not None:
-        content += [charts.draw_context_radius(results), convert(caption.text)]
-    return [*content, *fold("Table", show_table(texts, "receptive_field"))]
+        parts.append(charts.draw_context_radius(results) + convert(caption.text))
+    sides = [Markup("<div>{}</div>").format(part) for part in parts]
+    both = [Markup('<div class="beside">{}</div>').format(Markup("").join(sides))] if sides else []
+    return [*both, *fold("Table", show_table(texts, "receptive_field"))]
+
+
+def show_atrous(images: Mapping[str, bytes]) -> list[Markup]:
+    if "plots/atrous.png" not in images:
+        return []
+    what = "a 3x3 kernel at three rates, and its valid weights by rate"
+    return [show_figure(images, "atrous", what), convert(describe_atrous().format_markdown(ROOT))]
+
+
+def show_figure(images: Mapping[str, bytes], name: str, what: str) -> Markup:
+    """Show a figure, framed, because it is white in the dark, too."""
+    source = encode_png(images[f"plots/{name}.png"])
+    image = Markup('<img class="framed" alt="{}" src="{}">').format(what, source)
+    return scroll_sideways(image, FIGURE_PX)
+
+
+def show_crf(results: Results, texts: Mapping[str, str]) -> list[Markup]:
+    """Show the table, and what the iterations change on the first images."""
+    table = fold("Table", show_table(texts, "crf"))
+    runs = first_crf_runs(results)
+    if not runs:
+        return table
+    changes = {"mended by the CRF": f"rgb{MENDED}", "spoilt": f"rgb{SPOILT}"}
+    sliders = [
+        ENVIRONMENT.get_template("slider.html.jinja").render(slider=build_iterations(results, run))
+        for run in runs
+    ]
+    return [show_given(results, changes), *map(Markup, sliders), *table]
 
 
 def first_crf_runs(results: Results) -> list[CRFRecord]:
@@ -133,11 +250,26 @@ def first_crf_runs(results: Results) -> list[CRFRecord]:
     return [runs[model] for model in results.models if model in runs]
 
 
+def show_samples(results: Results) -> list[Markup]:
+    if not results.has_samples:
+        return []
+    slider = ENVIRONMENT.get_template("slider.html.jinja").render(slider=build_samples(results))
+    return [show_given(results, {}), Markup(slider)]
+
+
+def show_given(results: Results, more_colours: Mapping[str, str]) -> Markup:
+    """Show the images and the ground truth, with the meaning of the colours."""
+    colours = {**list_colours(results), **more_colours}
+    template = ENVIRONMENT.get_template("given.html.jinja")
+    return Markup(template.render(pictures=encode_given(results), colours=colours))
+
+
 def show_table(texts: Mapping[str, str], name: str) -> list[Markup]:
     """Show a table and its caption, without the alert: the page begins with it."""
     text = texts.get(f"tables/{name}.md", "")
     shown = [line for line in text.splitlines() if not line.startswith(">")]
-    return [convert("\n".join(shown))] if text else []
+    table = Markup('<div class="data">{}</div>').format(convert("\n".join(shown)))
+    return [table] if text else []
 
 
 def fold(title: str, content: list[Markup]) -> list[Markup]:
@@ -148,8 +280,12 @@ def fold(title: str, content: list[Markup]) -> list[Markup]:
 
 
 def show_glossary() -> list[Markup]:
+    """Show the glossary without its title, its headings below that of the section."""
     path = Path(GLOSSARY)
-    return [convert(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    if not path.is_file():
+        return []
+    _, _, terms = path.read_text(encoding="utf-8").partition("\n")
+    return [convert(re.sub("^#", "##", terms, flags=re.MULTILINE))]
 
 
 def convert(text: str) -> Markup:
