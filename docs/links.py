@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: paths in place of links to files outside of docs/, and a page of the notebook."""
+"""Hooks of mkdocs: paths in place of links to files outside of docs/; a page of the notebook."""
 
 import json
 import re

@@ -1,22 +1,30 @@
-"""Tests that the documents' commands can be run as they stand, and that links lead somewhere."""
+"""Tests that the documents' commands and code run, and that links lead somewhere."""
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from miniature import OTHER_LOCALE, ROOT, Repository
+from PIL import Image
+from torch import nn
 
 from deeplab_bench.command_line import build_parser
+from deeplab_bench.data.packed import load_split
+from deeplab_bench.data.pixels import write_label
 from deeplab_bench.report.captions import make_anchor
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/notes/*.md")])
 FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`((?:deeplab-bench|make|mkdocs|python|dvc|tensorboard) [^`\n]+)`")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # What stands for a word of the user.
 PLACEHOLDER = re.compile(r"<[^>]+>|\bCOMMAND\b|…")
 
@@ -96,3 +104,123 @@ def test_the_site_is_built_and_loads_nothing(tmp_path: Path) -> None:
             r'<(?:script|link|img)[^>]*(?:src|href)="(http[^"]*)"', page.read_text()
         )
         assert loaded == [], page
+
+
+MANUAL = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+# What the texts name only in passing, and what reads results.
+MORE = (
+    "deeplab-bench --help",
+    "deeplab-bench table",
+    "deeplab-bench trace results/quick/tables/accuracy.csv aspp miou_mean",
+    "dvc plots show",
+    "make cite MODEL=aspp",
+    "make dag",
+)
+MAKES_RESULTS = "make repro", "make repro PROFILE=voc2012 STUDY=multi_grid"
+EXCEPTIONS = {
+    "make test": "runs this test",
+    "make repro PROFILE=voc2012": "is the first again, with nothing to do",
+    "make verify": "trains anew, as in tests/pipelines/test_verify.py",
+    "make verify PROFILE=camvid": "trains anew, as in tests/pipelines/test_verify.py",
+    "deeplab-bench verify quick --models aspp,psp --seed 1": "trains anew, as the one before",
+    "make submit MODEL=deeplabv3_trainval IMAGES=…": "needs VOC's test images",
+    "make submit MODEL=deeplabv3_trainval SEED=0 INFERENCE=os8_ms_flip "
+    "IMAGES=/path/to/VOCdevkit": "needs VOC's test images",
+    "ray start --head --port 6379": "starts a server; tests/pipelines/test_ray.py does so",
+    "ray start --address 10.0.0.1:6379": "needs a second machine",
+    "tensorboard --logdir logs/live": "serves pages until it is ended",
+    "python -m studies.sweep_scale 100 1000 10000": "runs for an hour",
+}
+CODE_TESTED_ELSEWHERE = {"networks.md"}  # tests/models/test_networks_of_others.py trains with it
+STUDY = """\
+studies:
+  multi_grid:
+    paper: A, Table 1
+    question: Which?
+    hours: 1
+    models: &multi_grid [fcn, aspp, wide]
+"""
+WIDE = "  wide: {extends: aspp, atrous_rates: [2, 4]}\n"
+
+
+def list_fenced_lines() -> list[str]:
+    """List all lines of shell in the manual, without their comments."""
+    blocks = [block for path in MANUAL for block in FENCED.findall(path.read_text("utf-8"))]
+    lines = [re.sub(r"\s+# .*", "", line) for block in blocks for line in block.splitlines()]
+    return list(dict.fromkeys(filter(None, lines)))
+
+
+def build_repository(root: Path) -> Repository:
+    """Make a repository that has what `make` and the commands of the manual need."""
+    repository = Repository(root)
+    for name in ("Makefile", "README.md", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, root)
+    shutil.copytree(ROOT / ".dvc" / "plots", root / ".dvc" / "plots")
+    (root / ".venv" / "bin").mkdir(parents=True)
+    command = root / ".venv" / "bin" / "deeplab-bench"
+    command.write_text('#!/bin/sh\nexec python -m deeplab_bench "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    (root / ".venv" / "installed").touch()
+    repository.edit("hardware: [cpu]", "hardware: []")
+    params = repository.params.read_text("utf-8").replace("miniature", "quick")
+    repository.params.write_text(STUDY + params + WIDE, "utf-8")
+    repository.commit()
+    return repository
+
+
+def add_files_of_users(root: Path) -> None:
+    """Write the photographs, the label PNGs, the checkpoint and the curve that the manual names."""
+    split = load_split(root / "data" / "quick", "val")
+    (root / "more").mkdir()
+    (root / "a_folder").mkdir()
+    for path in (root / "photo.jpg", root / "more" / "other.jpg"):
+        Image.fromarray(split.image(0)).save(path)
+    for index, name in enumerate(split.names):
+        write_label(root / "a_folder" / f"{name}.png", np.zeros_like(split.label(index)))
+    shutil.copy(root / "checkpoints" / "quick" / "aspp-0.pt", root)
+    curve = root / "logs" / "live" / "voc2012" / "aspp-0" / "plots/metrics/val/miou.tsv"
+    curve.parent.mkdir(parents=True)
+    curve.write_text("step\tmiou\n0\t0.1\n1\t0.2\n", encoding="utf-8")
+
+
+def execute(repository: Repository, command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command on the profile that is there, by the programs of the repository."""
+    command = re.sub(r"\bvoc2012(?!/)", "quick", command)
+    settings = f'PATH="$PWD/.venv/bin:$PATH"; unset {" ".join(OTHER_LOCALE)}'
+    return repository.run("sh", "-c", f"{settings}; {command}")
+
+
+@pytest.mark.timeout(900)
+def test_the_manual_runs(tmp_path: Path) -> None:
+    """Run each command of the manual, and its Python, in a repository with a tiny profile."""
+    lines = list_fenced_lines()
+    assert {*EXCEPTIONS, *MAKES_RESULTS} <= set(lines)
+    repository = build_repository(tmp_path)
+    for command in MAKES_RESULTS:
+        done = execute(repository, command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        repository.commit()
+        repository.run("git", "tag", "v0.2.0")  # stays at the first
+    add_files_of_users(tmp_path)
+    said = {}
+    for command in [*lines, *MORE]:
+        if command not in EXCEPTIONS and command not in MAKES_RESULTS:
+            done = execute(repository, command)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            said[command] = done.stdout
+    for path in MANUAL:
+        for code in PYTHON.findall(path.read_text("utf-8")):
+            if path.name not in CODE_TESTED_ELSEWHERE:
+                repository.python("-c", code)
+    assert "models.wide" in said["dvc params diff v0.2.0"]
+    assert "wide" in said["dvc metrics diff v0.2.0"]
+    assert "wide" in said["make compare A=v0.2.0 B=HEAD"]
+    assert (tmp_path / "dvc_plots" / "index.html").is_file()
+
+
+def test_the_architecture_of_the_manual_is_one() -> None:
+    (code,) = PYTHON.findall((ROOT / "docs" / "adding.md").read_text("utf-8"))
+    found: dict[str, type[nn.Module]] = {}
+    exec(code, found)
+    network = found["Plain"](num_classes=3, backbone="resnet18", width=0.25, output_stride=16)
+    assert network.eval()(torch.zeros(1, 3, 33, 49)).shape == (1, 3, 33, 49)
