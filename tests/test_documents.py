@@ -195,13 +195,14 @@ def test_the_manual_runs(tmp_path: Path) -> None:
     """Run each command of the manual, and its Python, in a repository with a tiny profile."""
     lines = list_fenced_lines()
     assert {*EXCEPTIONS, *MAKES_RESULTS} <= set(lines)
-    repository = build_repository(tmp_path)
+    root = tmp_path / "repository"
+    repository = build_repository(root)
     for command in MAKES_RESULTS:
         done = execute(repository, command)
         assert done.returncode == 0, done.stdout + done.stderr
         repository.commit()
         repository.run("git", "tag", "v0.2.0")  # stays at the first
-    add_files_of_users(tmp_path)
+    add_files_of_users(root)
     said = {}
     for command in [*lines, *MORE]:
         if command not in EXCEPTIONS and command not in MAKES_RESULTS:
@@ -215,7 +216,14 @@ def test_the_manual_runs(tmp_path: Path) -> None:
     assert "models.wide" in said["dvc params diff v0.2.0"]
     assert "wide" in said["dvc metrics diff v0.2.0"]
     assert "wide" in said["make compare A=v0.2.0 B=HEAD"]
-    assert (tmp_path / "dvc_plots" / "index.html").is_file()
+    assert (root / "dvc_plots" / "index.html").is_file()
+
+    # What docs/troubleshooting.md says of DVC in a fresh clone.
+    execute(repository, "git clone --quiet . ../clone")
+    done = execute(repository, "cd ../clone && dvc repro --dry")
+    assert "failed to reproduce 'prepare@quick': [Errno 2] No such file" in done.stderr
+    done = execute(repository, "cd ../clone && dvc pull")
+    assert "Is your cache up to date?" in done.stderr
 
 
 def test_the_architecture_of_the_manual_is_one() -> None:
