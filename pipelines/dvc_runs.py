@@ -4,12 +4,13 @@ DVC is imported in the functions, as the stages run without it.
 """
 
 import errno
+import hashlib
 import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 from deeplab_bench.errors import UserError
 from deeplab_bench.writing import describe_lack_of_room, write_bytes
 from pipelines.sweep.node import put_python_first
+from pipelines.sweep.store import digest_file
 from pipelines.sweep.task import get_profile
 
 LOCK_FILE = Path("dvc.lock")
@@ -132,6 +134,29 @@ def prepare(run: Any) -> bool:
             run.save_deps()
             return False
         return True
+
+
+def digest_inputs(run: Any) -> str:
+    """Compute a digest of the command of a run and of its dependencies, as DVC has them.
+
+    Raises:
+        DVCError: params.yaml lacks a parameter.
+    """
+    with say_errors_of_dvc():
+        hashes = {
+            dependency.def_path: dependency.get_hash().value if dependency.exists else None
+            for dependency in run.deps
+        }
+    content = json.dumps([run.addressing, run.cmd, hashes], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def has_outputs(run: Any, digests: Mapping[str, str]) -> bool:
+    """Tell whether the outputs of a run are files that all have the given digests."""
+    paths = [output.def_path for output in run.outs]
+    return all(
+        Path(path).is_file() and digest_file(Path(path)) == digests.get(path) for path in paths
+    )
 
 
 def take_outputs(run: Any) -> None:

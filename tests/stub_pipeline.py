@@ -55,7 +55,8 @@ class StubTasks:
         return Needs()
 
     def make(self, run: Any, needs: Needs) -> Task:
-        return Task(run.addressing, ("sh", "-c", f"exec {run.cmd}"), str(Path.cwd()), None)
+        command, outputs = ("sh", "-c", f"exec {run.cmd}"), tuple(out.def_path for out in run.outs)
+        return Task(run.addressing, command, str(Path.cwd()), None, outputs=outputs)
 
     def collect(self, task: Task, ended: Ended) -> None:
         """Leave the outputs where they are: in the folder of the driver."""

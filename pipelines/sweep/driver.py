@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,8 @@ from pipelines.dvc_runs import (
     ROOM_BYTES,
     DVCError,
     count_output_bytes,
+    digest_inputs,
+    has_outputs,
     list_recorded_runs,
     locked_repository,
     prepare,
@@ -97,6 +100,7 @@ class Driver:
         self.ready = deque(run for run in repo.index.stages if not needs[run])
         self.stale: list[Any] = []
         self.begun: dict[str, tuple[Any, Task]] = {}
+        self.left: dict[str, Ended] = {}  # by digest, what an earlier driver has not recorded
         self.losses: Counter[str] = Counter()
         self.unrecorded: list[Any] = []
         self.unrecorded_seconds = 0.0  # of work
@@ -106,6 +110,7 @@ class Driver:
     def run(self) -> bool:
         """Run all, and return whether all ended well."""
         try:
+            self.left = {ended.digest: ended for ended in self.engine.take_over()}
             while (self.ready or self.stale or self.begun) and self.end.number is None:
                 self.check_ready_runs()
                 self.begin_stale_runs()
@@ -143,15 +148,21 @@ class Driver:
             try:
                 needs = self.tasks.find_needs(run)
                 self.engine.check(needs)
-                if self.with_room(partial(prepare, run)):
-                    self.finish(run)
+                ended = self.find_left(run)
+                if ended or self.with_room(partial(prepare, run)):
+                    self.finish(run, ended)
                     continue
-                task = self.tasks.make(run, needs)
+                task = replace(self.tasks.make(run, needs), digest=digest_inputs(run))
             except UserError as error:
                 self.board.fail(run.addressing, str(error))
                 continue
             get_log(task).unlink(missing_ok=True)
             self.submit(run, task)
+
+    def find_left(self, run: Any) -> Ended | None:
+        """Find what an earlier driver has left of a run; None if anything has changed since."""
+        ended = self.left.get(digest_inputs(run)) if self.left else None
+        return ended if ended and has_outputs(run, ended.files) else None
 
     def submit(self, run: Any, task: Task) -> None:
         try:

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from deeplab_bench.errors import UserError
-from pipelines.sweep.task import Event, Needs, Task
+from pipelines.sweep.task import Ended, Event, Needs, Task
 
 ASK_FOR_ROOM = "make room on the disk, and the sweep goes on; what is done is not lost"
 
@@ -14,6 +14,13 @@ class EngineError(UserError):
 
 class Engine(Protocol):
     """Runs tasks where there is room for them."""
+
+    def take_over(self) -> list[Ended]:
+        """End the tasks of a driver that was killed, and return the ends of those that are done.
+
+        Raises:
+            EngineError: the engine cannot begin.
+        """
 
     def check(self, needs: Needs) -> None:
         """Check that there are machines that are large enough for a task.

@@ -8,17 +8,13 @@ import hashlib
 import io
 import math
 import os
-import pwd
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from submitit import SlurmExecutor
 from submitit.core.utils import JobPaths
@@ -29,12 +25,12 @@ from pipelines.stages import STAGES
 from pipelines.sweep import node
 from pipelines.sweep.engine import ASK_FOR_ROOM, EngineError
 from pipelines.sweep.node import LOG_BYTES
-from pipelines.sweep.slurm_job import Job, get_report_of_member, read_report
-from pipelines.sweep.slurm_options import read_options
-from pipelines.sweep.task import Ended, Event, Needs, Queued, Task
+from pipelines.sweep.slurm_job import Job, clear_reports, get_report_of_member, read_report
+from pipelines.sweep.slurm_options import WARNING_SECONDS, make_parameters, read_options
+from pipelines.sweep.slurm_queue import OVER, Queue, State, join_lines
+from pipelines.sweep.task import Ended, Event, Needs, Queued, Task, get_profile
 
 FOLDER = Path("logs") / "slurm"
-PROGRAMS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 POLL_SECONDS = 0.5
 ASK_SECONDS = 3.0  # between questions to Slurm, which has others to serve
 RETRY_SECONDS = 30.0
@@ -42,41 +38,12 @@ NO_ANSWER = ("Unable to contact", "timed out", "temporarily", "Zero Bytes", "sta
 LIMIT = "accounting/QOS policy"  # which other jobs of the sweep may have used up
 RESULT_SECONDS = 60.0  # until a shared disk shows every machine what a job wrote at its end
 MEMBER_SECONDS = 60.0  # until the first machine of a job tells why another has failed
-END_SECONDS = node.END_SECONDS + 30
-SIGNAL_SECONDS = 10.0
-KILL_SECONDS = 60.0
 MOST_IN_ARRAY = 1000  # Slurm's default limit
 # A training goes on where it was, and so may need its time limit any number of times. Any other
 # stage begins anew, and would again not end.
 RESTARTS_FROM_ZERO = 2
-WARNING_SECONDS = 90  # before the time limit: the time that a stage has to end, and some more
 CLOCK_SECONDS = 30  # Slurm looks at time limits as often as that
-HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
-QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", *HELD)
-OVER = (
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "TIMEOUT",
-)
-# Reasons of waiting that nothing but a change of the job or of the cluster ends.
-FOR_EVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit")
-# Reasons of waiting that an administrator ends, if anybody.
-HOLDS = ("JobHeldAdmin", "JobHoldMaxRequeue", "requeued held", "requeued in held state")
 GONE = "GONE"  # Slurm remembers a job for some minutes alone
-
-
-class State(NamedTuple):
-    """What Slurm says of a job."""
-
-    name: str
-    machine: str = ""
-    reason: str = ""
 
 
 @dataclass
@@ -110,29 +77,41 @@ class SlurmEngine:
                 f"cluster.files is {cluster.files!r}, but Slurm needs {SHARED!r}: every machine "
                 "must see this folder under the same path"
             )
-        missing = [program for program in PROGRAMS if shutil.which(program) is None]
-        if missing:
-            raise EngineError(
-                f"Slurm's program {missing[0]} is not on the PATH: run this on a login node"
-            )
         self.options = read_options(cluster.slurm)
         self.most = most
         folder = hashlib.sha256(str(Path.cwd()).encode()).hexdigest()
-        self.name = f"deeplab-bench-{folder[:8]}"
-        answer = ask("squeue", *self._select())
-        if answer.returncode:
-            raise EngineError(f"Slurm does not answer: {join_lines(answer.stderr)}")
+        self.queue = Queue(f"deeplab-bench-{folder[:8]}")
         self.waiting: list[Task] = []
         self.submitted: dict[str, Submitted] = {}
-        self.refusing: set[str] = set()  # machines that lack what tasks need
+        self.jobs: set[str] = set()  # all that were submitted as they should
+        # Machines that lack what tasks need, by profile: one may have the data of another alone.
+        self.refusing: dict[str, set[str]] = {}
         self.has_begun = False
-        self.has_accounting = shutil.which("sacct") is not None
         self.asked_at = self.retry_at = -math.inf
         self.said = ""  # why tasks that could be submitted wait
+        self.reasons: set[str] = set()  # why jobs wait
+
+    def take_over(self) -> list[Ended]:
+        """End the jobs of a killed driver, and return what has ended well.
+
+        Nobody else's are in the queue: the driver has DVC's lock.
+        """
+        left = self.queue.list_left()
+        if left is None:
+            raise EngineError("Slurm does not answer any longer: begin again when it does")
+        self.has_begun = True
+        if left:
+            print(
+                f"warning: {len(left)} jobs of a sweep whose driver was killed are still in the "
+                "queue; they are asked to end first",
+                file=sys.stderr,
+            )
+            self.queue.end_all()
+        return clear_reports(FOLDER)
 
     def check(self, needs: Needs) -> None:
         """Check that a time limit leaves time for work; Slurm itself checks the rest."""
-        limit = self.make_parameters(needs)["time"]
+        limit = make_parameters(self.options, needs)["time"]
         warned = self.options.get("signal_delay_s", WARNING_SECONDS) + CLOCK_SECONDS
         if isinstance(limit, int) and 60 * limit <= warned:
             hours = f"resources.hours {needs.hours}"
@@ -161,71 +140,55 @@ class SlurmEngine:
         self.waiting.clear()
         if not self.has_begun:
             return []
-        self._end_all()
+        self.queue.end_all()
         events = [read_report(one.report, one.job) for one in self.submitted.values()]
         self.submitted.clear()
         return [event for event in events if isinstance(event, Ended)]
 
     def close(self) -> None:
         if self.has_begun:
-            self._cancel()
-
-    def _begin(self) -> None:
-        """Make room in the queue and on the disk. Nobody else does: the driver has DVC's lock."""
-        left = self._list_left()
-        if left is None:
-            self._retry(f"warning: squeue fails; it is tried again every {RETRY_SECONDS:.0f} s")
-            return
-        self.has_begun = True
-        if left:
-            print(
-                f"warning: {len(left)} jobs of a sweep whose driver was killed are still in the "
-                "queue; they are asked to end first",
-                file=sys.stderr,
-            )
-            self._end_all()
-        shutil.rmtree(FOLDER, ignore_errors=True)
+            self.queue.cancel_all()
 
     def _submit_waiting(self) -> list[Event]:
         """Submit all that waits, and return the ends of what Slurm refuses."""
-        if not self.has_begun:
-            self._begin()
-        if not self.has_begun:
+        if self.retry_at > -math.inf and self._cancel_half_submitted() != []:
             return []
-        if self.retry_at > -math.inf:
-            self._cancel_half_submitted()
-        alike: dict[tuple[Needs, int | None], list[Task]] = {}
+        alike: dict[tuple[Needs, int | None, frozenset[str]], list[Task]] = {}
         for task in self.waiting:
             needs = replace(task.needs, expected_memory_mib=None)  # which Slurm is not told
-            alike.setdefault((needs, count_restarts(task)), []).append(task)
+            excluded = frozenset(self.refusing.get(get_profile(task.name), ()))
+            alike.setdefault((needs, count_restarts(task), excluded), []).append(task)
         refused: list[Event] = []
-        for (needs, restarts), tasks in alike.items():
+        for (needs, restarts, excluded), tasks in alike.items():
+            executor = self.make_executor(needs, excluded)
             for first in range(0, len(tasks), MOST_IN_ARRAY):
-                refused += self._submit_array(needs, restarts, tasks[first : first + MOST_IN_ARRAY])
+                part = tasks[first : first + MOST_IN_ARRAY]
+                refused += self._submit_array(executor, restarts, part)
         return refused
 
     def _submit_array(
-        self, needs: Needs, restarts: int | None, tasks: Sequence[Task]
+        self, executor: SlurmExecutor, restarts: int | None, tasks: Sequence[Task]
     ) -> Sequence[Event]:
-        executor = self.make_executor(needs)
         try:
+            for task in tasks:
+                get_report(task).unlink(missing_ok=True)  # of an earlier sweep
             with redirect_stderr(io.StringIO()), executor.batch():  # the error has what is said
                 jobs = [
                     executor.submit(Job(task, str(get_report(task).absolute()), restarts))
                     for task in tasks
                 ]
         except (OSError, RuntimeError) as error:
-            self._cancel_half_submitted()
-            return self._take_failure(needs, tasks, error)
+            if self._cancel_half_submitted() is None:
+                return []
+            return self._take_failure(tasks, error)
         self.said = ""
         for task, job in zip(tasks, jobs, strict=True):
             self.waiting.remove(task)
+            self.jobs.add(job.job_id)
             self.submitted[task.name] = Submitted(task, job.job_id)
         return []
 
-    def _take_failure(
-        self, needs: Needs, tasks: Sequence[Task], error: Exception
-    ) -> Sequence[Event]:
+    def _take_failure(self, tasks: Sequence[Task], error: Exception) -> Sequence[Event]:
         """Take that a submission has failed: leave the tasks for later, or return their ends."""
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             self._retry(f"error: {os.strerror(error.errno)}: {ASK_FOR_ROOM}")
@@ -243,7 +206,7 @@ class SlurmEngine:
         if LIMIT in said and len(tasks) > 1:
             said += f"; {len(tasks)} jobs were submitted at once: JOBS=n submits n at most"
         self.waiting = [task for task in self.waiting if task not in tasks]
-        said = f"Slurm refuses a job with {needs}: {said}"
+        said = f"Slurm refuses a job with {tasks[0].needs}: {said}"
         return [Ended(task.name, "", 1, 0.0, said) for task in tasks]
 
     def _retry(self, why: str) -> None:
@@ -253,86 +216,78 @@ class SlurmEngine:
             self.said = why
             print(why, file=sys.stderr)
 
-    def _cancel_half_submitted(self) -> None:
-        """Cancel jobs that Slurm has got, but whose submission has failed after that."""
-        known = {one.job for one in self.submitted.values()}
-        for job in self._list_left() or ():
-            if job not in known:
-                ask("scancel", job)
+    def _cancel_half_submitted(self) -> list[str] | None:
+        """Cancel jobs that Slurm has got, but whose submission has failed after that.
 
-    def make_executor(self, needs: Needs) -> SlurmExecutor:
+        Returns those that were still there, or None if Slurm does not answer. In both cases what
+        waits is to wait longer: two jobs must not do one task.
+        """
+        left = self.queue.list_left()
+        if left is None:
+            self._retry(f"warning: squeue fails; it is tried again every {RETRY_SECONDS:.0f} s")
+            return None
+        half_submitted = [job for job in left if job not in self.jobs]
+        for job in half_submitted:
+            self.queue.cancel(job)
+            self.retry_at = time.monotonic() + ASK_SECONDS
+        return half_submitted
+
+    def make_executor(self, needs: Needs, excluded: Collection[str] = ()) -> SlurmExecutor:
         executor = SlurmExecutor(FOLDER)
-        executor.update_parameters(**self.make_parameters(needs))
+        executor.update_parameters(
+            job_name=self.queue.name,
+            array_parallelism=MOST_IN_ARRAY,
+            **make_parameters(self.options, needs, excluded),
+        )
         return executor
-
-    def make_parameters(self, needs: Needs) -> dict[str, Any]:
-        """Return what submitit and ``sbatch`` are told of tasks with these needs."""
-        known = SlurmExecutor._valid_parameters()
-        further = {key: value for key, value in self.options.items() if key not in known}
-        parameters = {"time": None, "signal_delay_s": WARNING_SECONDS} | {
-            key: value for key, value in self.options.items() if key in known
-        }
-        parameters |= {
-            "job_name": self.name,
-            "nodes": needs.nodes,
-            "ntasks_per_node": 1,
-            "cpus_per_task": needs.node_cpus,
-            # srun does not ask sbatch. With a number, a step has no other core of its job.
-            "srun_args": ["--cpu-bind=none"]
-            if needs.alone
-            else [f"--cpus-per-task={needs.node_cpus}"],
-            "array_parallelism": MOST_IN_ARRAY,
-            "stderr_to_stdout": True,
-            "additional_parameters": {"requeue": True} | further,
-        }
-        if needs.gpus:
-            parameters["gpus_per_node"] = needs.node_gpus
-        if needs.memory_mib is not None:
-            parameters["mem"] = f"{needs.memory_mib}M"
-        if needs.hours is not None:
-            parameters["time"] = math.ceil(60 * needs.hours)
-        if needs.alone:
-            parameters["exclusive"] = True
-        if self.refusing:
-            own = [str(self.options["exclude"])] if "exclude" in self.options else []
-            parameters["exclude"] = ",".join([*own, *sorted(self.refusing)])
-        return parameters
 
     def _look(self) -> list[Event]:
         """Return what is new of all tasks."""
-        states = self._ask_states()
+        states = self.queue.ask_states()
         if states is None:  # Slurm's controller does not answer; the jobs go on
             return []
-        states |= self._ask_accounting(
-            [j.job for j in self.submitted.values() if j.job not in states]
+        states |= self.queue.ask_accounting(
+            [one.job for one in self.submitted.values() if one.job not in states]
         )
+        self._tell_reasons(states)
         events = []
         for one in list(self.submitted.values()):
-            state = states.get(one.job, State(GONE))
-            event = self._look_at(one, state)
+            event = self._look_at(one, states.get(one.job, State(GONE)))
             if event is not None and event != one.told:
                 one.told = event
                 events.append(event)
             if isinstance(event, Ended):
                 del self.submitted[one.task.name]
                 if event.refused:
-                    self.refusing.add(event.node)
-                if event.status is None:  # no part of the job may go on beside its successor
-                    ask("scancel", one.job)
+                    self.refusing.setdefault(get_profile(event.name), set()).add(event.node)
+                if event.status != 0:  # no part of the job may go on, or begin again
+                    self.queue.cancel(one.job)
         return events
 
+    def _tell_reasons(self, states: Mapping[str, State]) -> None:
+        """Say why jobs wait, once for each reason, if it is for more than their turn."""
+        examples: dict[str, Submitted] = {}
+        for one in self.submitted.values():
+            state = states.get(one.job, State(GONE))
+            if state.unusual_reason and not state.is_held and not state.waits_for_ever:
+                examples.setdefault(state.unusual_reason, one)
+        for reason, one in examples.items():
+            if reason not in self.reasons:
+                said = f"warning: {one.task.name}: its job {one.job} waits, as Slurm says: {reason}"
+                print(said, file=sys.stderr)
+        self.reasons = set(examples)
+
     def _look_at(self, one: Submitted, state: State) -> Event | None:
-        if state.name in QUEUED and is_held(state):
+        if state.is_held:
             said = f"Slurm holds its job {one.job} ({state.name}: {state.reason})"
             return Ended(one.task.name, "", None, 0.0, said)
-        if state.name in QUEUED and state.reason in FOR_EVER:
-            ask("scancel", one.job)
+        if state.waits_for_ever:
             said = (
                 f"it needs {one.task.needs}, and its job would wait for ever ({state.reason}): "
                 "change profile.<name>.resources or cluster.slurm in params.yaml"
             )
             return Ended(one.task.name, "", 1, 0.0, said)
-        if state.name in QUEUED:
+        if state.waits:
             forget_failures(one)
             return Queued(one.task.name) if one.told else None
         event = read_reports(one)
@@ -343,69 +298,7 @@ class SlurmEngine:
         one.gone_since = one.gone_since or time.monotonic()
         if state.name in ("COMPLETED", GONE) and time.monotonic() - one.gone_since < RESULT_SECONDS:
             return None
-        ask("scancel", one.job)  # Slurm must not start it again beside its successor
         return describe_loss(one, state)
-
-    def _ask_states(self) -> dict[str, State] | None:
-        """Ask Slurm for the states of all jobs; None if it does not answer."""
-        done = ask(
-            "squeue",
-            *self._select(),
-            "--array",
-            "--noheader",
-            "--states=all",
-            "--format=%i|%T|%N|%r",
-        )
-        if done.returncode:
-            return None
-        rows = [line.split("|") for line in done.stdout.splitlines()]
-        return {job: State(*state) for job, *state in rows}
-
-    def _ask_accounting(self, jobs: Sequence[str]) -> dict[str, State]:
-        """Ask for jobs that have left Slurm's memory. Not every cluster keeps account."""
-        if not jobs or not self.has_accounting:
-            return {}
-        form = ("--allocations", "--noheader", "--parsable2", "--format=JobID,State,NodeList")
-        done = ask("sacct", *form, f"--jobs={','.join(jobs)}")
-        self.has_accounting = done.returncode == 0
-        if not self.has_accounting:
-            return {}
-        rows = [line.split("|") for line in done.stdout.splitlines()]
-        return {job: State(name.split(" ")[0], machine) for job, name, machine in rows}
-
-    def _list_left(self) -> list[str] | None:
-        """List the jobs that are not over; None if Slurm does not answer."""
-        states = self._ask_states()
-        if states is None:
-            return None
-        return [job for job, state in states.items() if state.name not in OVER]
-
-    def _end_all(self) -> None:
-        """Cancel what waits, and let what runs save its state and end."""
-        deadline = time.monotonic() + END_SECONDS
-        signal_at = -math.inf
-        while self._list_left() != [] and time.monotonic() < deadline:
-            ask("scancel", *self._select(), "--state=PENDING")
-            if time.monotonic() > signal_at:  # again, for a job that had not yet begun to listen
-                signal_at = time.monotonic() + SIGNAL_SECONDS
-                ask(
-                    "scancel", *self._select(), "--state=RUNNING", f"--signal={signal.SIGTERM.name}"
-                )
-            time.sleep(POLL_SECONDS)
-        self._cancel()
-        deadline = time.monotonic() + KILL_SECONDS
-        while self._list_left() != [] and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-
-    def _cancel(self) -> None:
-        ask("scancel", *self._select())
-
-    def _select(self) -> tuple[str, ...]:
-        return f"--user={pwd.getpwuid(os.geteuid()).pw_name}", f"--name={self.name}"
-
-
-def ask(*command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, input="", capture_output=True, text=True, check=False)
 
 
 def read_reports(one: Submitted) -> Event | None:
@@ -439,12 +332,6 @@ def count_restarts(task: Task) -> int | None:
     return None if stage is not None and stage.resumes else RESTARTS_FROM_ZERO
 
 
-def is_held(state: State) -> bool:
-    """Tell whether Slurm holds a job that waits, of its own accord."""
-    reason = state.reason.replace("_", " ")
-    return state.name in HELD or any(hold in reason for hold in HOLDS)
-
-
 def explain(ended: Ended) -> Ended:
     """Say what to do about a task that was killed, perhaps since memory ran out."""
     if ended.status != -signal.SIGKILL:
@@ -474,12 +361,3 @@ def describe_loss(one: Submitted, state: State) -> Ended:
 def say_how_to_give_memory(run: str) -> str:
     profile = run.partition("@")[2].partition("-")[0]
     return f"raise profile.{profile}.resources.memory_gib"
-
-
-def join_lines(message: str) -> str:
-    """Join what a program of Slurm says to one line."""
-    lines = [
-        line.removeprefix("sbatch: ").removeprefix("error: ")
-        for line in message.strip().splitlines()
-    ]
-    return "; ".join(lines)

@@ -17,6 +17,7 @@ from submitit import JobEnvironment
 
 from deeplab_bench.writing import DISK_FULL
 from pipelines.sweep import node
+from pipelines.sweep.store import digest_file
 from pipelines.sweep.task import Ended, Progress, Running, Task
 from pipelines.sweep.torchrun import add_torchrun
 
@@ -57,14 +58,18 @@ class Job:
         signal.pthread_sigmask(signal.SIG_BLOCK, [warning])
         machine = os.environ["SLURMD_NODENAME"]  # which it may not know itself by
         report, job, reported = Path(self.report), environment.job_id, -math.inf
-        for event in node.run(task, should_end=lambda: bool(asked)):
+        gpus = None if task.needs.gpus else ""  # not every cluster hides those of others
+        for event in node.run(task, gpus, should_end=lambda: bool(asked)):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [warning])
             if isinstance(event, Ended):
-                ended = replace(event, name=self.task.name, node=machine)
+                ended = replace(event, name=self.task.name, node=machine, digest=self.task.digest)
                 if rank > 0:
                     if ended.status != 0 and not asked:
                         write_end(get_report_of_member(report, rank), job, ended, asked)
-                elif ended.status == 0 or not asked:
+                elif ended.status == 0:
+                    files = digest_outputs(self.task)
+                    write_end(report, job, replace(ended, files=files), asked)
+                elif not asked:
                     write_end(report, job, ended, asked)
                 elif warning in asked:
                     self.requeue(job, ended, asked)
@@ -98,6 +103,14 @@ def find_endpoint(task: Task) -> str | None:
         return None
     port = FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % PORTS
     return f"{os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
+
+
+def digest_outputs(task: Task) -> dict[str, str]:
+    """Compute the digests of the files that a task has made, by path."""
+    if task.is_shared:  # another machine of the job may have written them
+        node.wait_for_files(Path(task.folder), task.outputs)
+    files = {path: Path(task.folder) / path for path in task.outputs}
+    return {name: digest_file(path) for name, path in files.items() if path.is_file()}
 
 
 def get_report_of_member(report: Path, rank: int) -> Path:
@@ -139,16 +152,34 @@ def write_report(report: Path, job: str, event: Running | Ended) -> None:
     partial.replace(report)
 
 
-def read_report(report: Path, job: str) -> Running | Ended | None:
-    """Read the newest event of a job; None if there is none, or only of an earlier job."""
+def read_report(report: Path, job: str | None = None) -> Running | Ended | None:
+    """Read the newest event of a job; None if there is none, or only of another job.
+
+    Without ``job``, any job will do.
+    """
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
-    except OSError:
+    except (OSError, ValueError):
         return None
-    if content["job"] != job:
+    if job not in (None, content["job"]):
         return None
     event = content["event"]
     if content["ended"]:
         return Ended(**event)
     progress = event.pop("progress")
     return Running(**event, progress=progress and Progress(**progress))
+
+
+def clear_reports(folder: Path) -> list[Ended]:
+    """Empty the folder of reports, except for those of tasks that have ended well.
+
+    Returns these ends.
+    """
+    ends = []
+    for path in folder.glob("*"):
+        event = read_report(path) if path.suffix == ".json" else None
+        if isinstance(event, Ended) and event.status == 0:
+            ends.append(event)
+        else:
+            path.unlink(missing_ok=True)
+    return ends

@@ -1,12 +1,16 @@
-"""The options of ``sbatch`` that ``cluster.slurm`` has in params.yaml."""
+"""The options of ``sbatch``: those that ``cluster.slurm`` has in params.yaml, and the engine's."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from submitit import SlurmExecutor
 
 from pipelines.sweep.engine import EngineError
+from pipelines.sweep.task import Needs
 
+UNLIMITED = ("INFINITE", "UNLIMITED")
+WARNING_SECONDS = 90  # before the time limit: the time that a stage has to end, and some more
 OWN = {  # options that the engine sets, whatever the profile's resources are
     "additional_parameters",
     "array",
@@ -14,6 +18,7 @@ OWN = {  # options that the engine sets, whatever the profile's resources are
     "chdir",
     "cpus_per_task",
     "error",
+    "gpus_per_node",
     "job_name",
     "nodes",
     "ntasks",
@@ -56,9 +61,68 @@ def read_option(key: str, value: Any) -> Any:
             f"cluster.slurm.{key} is {value!r}, but must be text, a number, true or a list"
         )
     if key == "signal_delay_s":
-        if not isinstance(value, int) or value is True:
-            raise EngineError(f"cluster.slurm.{key} is {value!r}, but must be a number of seconds")
+        if not isinstance(value, int) or value is True or value < 1:
+            raise EngineError(
+                f"cluster.slurm.{key} is {value!r}, but must be a number of seconds, 1 or more"
+            )
         return value
+    if key == "time":
+        return read_time(value)
     if key in ("setup", "teardown"):
         return [str(part) for part in parts]
     return ",".join(map(str, parts)) if isinstance(value, list) else value
+
+
+def read_time(value: Any) -> int | str:
+    """Read a time limit in minutes, which ``sbatch`` rounds up, too; or one that is no limit.
+
+    Raises:
+        EngineError: ``sbatch`` does not know such a time.
+    """
+    if str(value).upper() in UNLIMITED:
+        return str(value).upper()
+    days, dash, clock = str(value).rpartition("-")
+    parts = clock.split(":")
+    if len(parts) > 3 or not all(part.isdecimal() for part in [*parts, days if dash else "0"]):
+        raise EngineError(
+            f"cluster.slurm.time is {value!r}, but must be minutes, 'minutes:seconds', "
+            "'hours:minutes:seconds', 'days-hours:minutes:seconds' or 'UNLIMITED'"
+        )
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    seconds = sum(int(part) * unit for part, unit in zip(parts, units, strict=False))
+    return math.ceil((86400 * int(days or 0) + seconds) / 60)
+
+
+def make_parameters(
+    options: Mapping[str, Any], needs: Needs, excluded: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what submitit and ``sbatch`` are told of tasks with these needs.
+
+    ``excluded`` are machines that the tasks do not get.
+    """
+    known = SlurmExecutor._valid_parameters()
+    further = {key: value for key, value in options.items() if key not in known}
+    parameters = {"time": None, "signal_delay_s": WARNING_SECONDS} | {
+        key: value for key, value in options.items() if key in known
+    }
+    parameters |= {
+        "nodes": needs.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": needs.node_cpus,
+        # srun does not ask sbatch. With a number, a step has no other core of its job.
+        "srun_args": ["--cpu-bind=none"] if needs.alone else [f"--cpus-per-task={needs.node_cpus}"],
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True} | further,
+    }
+    if needs.gpus:
+        parameters["gpus_per_node"] = needs.node_gpus
+    if needs.memory_mib is not None:
+        parameters["mem"] = f"{needs.memory_mib}M"
+    if needs.hours is not None:
+        parameters["time"] = math.ceil(60 * needs.hours)
+    if needs.alone:
+        parameters["exclusive"] = True
+    if excluded:
+        own = [str(options["exclude"])] if "exclude" in options else []
+        parameters["exclude"] = ",".join([*own, *sorted(excluded)])
+    return parameters

@@ -53,6 +53,7 @@ class Task:
     machine. ``code`` is the digest that the machine's code must have, or None if it is the driver's
     own code. ``inputs`` and ``outputs`` are paths in the folder. If it ``is_shared``, other
     machines write into the folder, too. A task that is ``here`` runs on the machine of the driver.
+    ``digest`` is of the command and the inputs, as DVC has them.
 
     If the machines share no folder, ``store`` is what DVC's configuration says of the remote
     between them, ``shipped`` has the digests of the inputs in it by path, and ``data`` those of
@@ -68,6 +69,7 @@ class Task:
     needs: Needs = Needs()
     is_shared: bool = False
     here: bool = False
+    digest: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     store: Mapping[str, Any] | None = None
     shipped: Mapping[str, str] = field(default_factory=dict)
@@ -109,7 +111,8 @@ class Ended:
     ``status`` is its exit status. It is None if the machine was lost or has refused the task,
     which another machine may still do. ``said`` is why, or the end of its log. ``memory_mib`` is
     the most memory that its processes had at once, if this was measured. ``files`` has the digests
-    of its outputs by path, if they are in a store.
+    of its outputs by path, if they are in a store, or a later sweep may take them over; it does so
+    if the task has the same ``digest``.
     """
 
     name: str
@@ -120,6 +123,7 @@ class Ended:
     refused: bool = False
     memory_mib: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
 
 
 Event = Queued | Running | Ended

@@ -35,16 +35,21 @@ MpiDefault=none
 JobRequeue=1
 KillWait=5
 SchedulerParameters=sched_interval=1,bf_interval=1
-NodeName=n1 NodeHostname=localhost Port={ports[1]} CPUs=2 RealMemory=1000
-NodeName=n2 NodeHostname=localhost Port={ports[2]} CPUs=2 RealMemory=1000
+GresTypes=gpu
+NodeName=n1 NodeHostname=localhost Port={ports[1]} CPUs=2 RealMemory=1000 Gres=gpu:1
+NodeName=n2 NodeHostname=localhost Port={ports[2]} CPUs=2 RealMemory=1000 Gres=gpu:1
 PartitionName=all Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 DAEMONS = ("munged", "slurmctld", "slurmd")
 START_SECONDS = 30
 
 
+class NotInstalledError(Exception):
+    """Slurm is not installed here."""
+
+
 class SlurmError(Exception):
-    """Slurm cannot be started here; the message says why."""
+    """Slurm does not start; the message says why."""
 
 
 class Machines:
@@ -72,18 +77,20 @@ def pretend_slurm(folder: Path) -> Iterator[Machines]:
     """Run Slurm during the block; this process and its children then use it.
 
     Raises:
-        SlurmError: it is not installed, or does not start.
+        NotInstalledError: it is not installed.
+        SlurmError: it does not start.
     """
     path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"
     daemons = [shutil.which(name, path=path) for name in DAEMONS]
     if None in daemons:
-        raise SlurmError(f"{DAEMONS[daemons.index(None)]} is not installed")
+        raise NotInstalledError(f"{DAEMONS[daemons.index(None)]} is not installed")
     munged, controller, program = map(str, daemons)
     (folder / "state").mkdir()
     configuration = folder / "slurm.conf"
     ports, user = find_free_ports(3), pwd.getpwuid(os.geteuid()).pw_name
     text = CONFIGURATION.format(folder=folder, ports=ports, user=user)
     configuration.write_text(text, encoding="utf-8")
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n", encoding="utf-8")
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slurm
 from miniature import Repository
-from slurm import Machines, SlurmError, pretend_slurm
+from slurm import Machines, NotInstalledError, SlurmError, pretend_slurm
 from stub_pipeline import TRAIN, dvc, get_environment, make_project, wait_for
 from submitit.core import utils
 
 from deeplab_bench.settings.cluster import Cluster
 from pipelines.sweep import slurm_engine, slurm_job
 from pipelines.sweep.engine import EngineError
-from pipelines.sweep.slurm_engine import PROGRAMS, SlurmEngine
+from pipelines.sweep.slurm_engine import SlurmEngine
+from pipelines.sweep.slurm_options import read_options
+from pipelines.sweep.slurm_queue import PROGRAMS
 from pipelines.sweep.task import Ended, Event, Needs, Queued, Running, Task
 
 SWEEP = """\
@@ -58,6 +61,14 @@ from pipelines import download, prepare, pretrain, resolve
 for stage in (resolve, download, prepare, pretrain):
     stage.main("miniature")
 """
+# A training that waits for a file or a signal, and ends well.
+WAIT = """\
+trap asked=1 TERM
+echo $1 >> starts
+until [ -e "go-$1" ] || [ -n "$asked" ]; do sleep 0.1; done
+echo $1 > $1
+echo $1 > weights-$1
+"""
 # Python imports it in a job. There, a disk may be full, or the second machine may refuse its task.
 IN_A_JOB = """\
 import errno, os
@@ -76,6 +87,7 @@ if "SLURM_PROCID" in os.environ:
         node.find_problem = lambda task: "has other code"
 """
 NO_ANSWER = "Batch job submission failed: Unable to contact slurm controller (connect failure)"
+TIMED_OUT = "Batch job submission failed: Socket timed out on send/recv operation"
 LIMIT = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, ...)"
 SMALL = Needs()
 STEPS = 100
@@ -90,7 +102,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     try:
         with pretend_slurm(tmp_path_factory.mktemp("slurm")) as machines:
             yield machines
-    except SlurmError as error:
+    except NotInstalledError as error:
         pytest.skip(str(error))
 
 
@@ -104,6 +116,7 @@ def engine(
     for name, value in get_environment().items():
         monkeypatch.setenv(name, value)
     engine = SlurmEngine(Cluster(), None)
+    assert engine.take_over() == []
     yield engine
     engine.stop()
     engine.close()
@@ -266,7 +279,7 @@ def test_what_has_no_snapshots_begins_anew_some_times(engine: SlurmEngine) -> No
     wait_for_event(engine, lambda event: isinstance(event, Queued))
     for start in range(2, 5):
         poll_until(engine, lambda start=start: count_starts() == start)  # type: ignore[misc]
-        subprocess.run(["scancel", "--signal=USR2", f"--name={engine.name}"], check=True)
+        subprocess.run(["scancel", "--signal=USR2", f"--name={engine.queue.name}"], check=True)
     ended = wait_for_end(engine)
     assert (ended.status, count_starts()) == (1, 4)
     assert "has not ended within its time limit, 3 times" in ended.said
@@ -325,7 +338,7 @@ def test_a_second_machine_that_refuses_is_named_and_left_out(engine: SlurmEngine
     ended = wait_for_end(engine)
     assert (ended.name, ended.status, ended.refused) == ("train@toy-fcn-0", None, True)
     assert ended.said.endswith(" has other code")
-    assert engine.refusing == {ended.node}
+    assert engine.refusing == {"toy": {ended.node}}
     assert ended.node in ("n1", "n2")
     wait_for_empty_queue()
 
@@ -396,6 +409,19 @@ def test_a_stage_that_measures_its_machine_has_all_its_cores(engine: SlurmEngine
     assert Path("cores").read_text(encoding="utf-8") == "2\n"
 
 
+def test_a_job_sees_the_gpus_that_it_asks_for(
+    engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm hides none here, as on clusters without constraints of devices."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    for gpus in (0, 1):
+        script = f'echo "[$CUDA_VISIBLE_DEVICES]" > {gpus}'
+        engine.submit(make_task("train@toy-fcn-0", script, Needs(gpus=gpus)))
+        assert wait_for_end(engine).status == 0
+    assert Path("0").read_text(encoding="utf-8") == "[]\n"
+    assert Path("1").read_text(encoding="utf-8") == "[0]\n"
+
+
 def test_a_full_disk_does_not_end_the_submission(
     engine: SlurmEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,7 +459,7 @@ def test_a_job_that_dies_without_a_report_was_lost(engine: SlurmEngine) -> None:
 def test_a_job_that_a_user_cancels_is_a_failure(engine: SlurmEngine) -> None:
     engine.submit(make_task("train@toy-fcn-0", "sleep 60"))
     poll_until(engine, lambda: count_starts() == 1)
-    subprocess.run(["scancel", f"--name={engine.name}"], check=True)
+    subprocess.run(["scancel", f"--name={engine.queue.name}"], check=True)
     ended = wait_for_end(engine)
     assert ended.status == 1
     assert "was cancelled" in ended.said
@@ -468,10 +494,43 @@ def test_jobs_of_a_killed_driver_are_ended_first(
     engine.submit(make_task("train@toy-fcn-0", "sleep 60 & wait", before=before))
     poll_until(engine, lambda: count_starts() == 1)
     second = SlurmEngine(Cluster(), None)
+    assert second.take_over() == []
     second.submit(make_task("train@toy-fcn-0", "true"))
     assert wait_for_end(second).status == 0
     assert Path("saved").exists()
     assert "1 jobs of a sweep whose driver was killed" in capsys.readouterr().err
+
+
+def test_what_ends_well_without_its_driver_is_not_done_again(
+    machines: Machines, tmp_path: Path
+) -> None:
+    make_project(tmp_path)
+    (tmp_path / "train.sh").write_text(WAIT, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-c", SWEEP, "slurm"], cwd=tmp_path, env=get_environment()
+    ) as process:
+        for model in ("a", "b", "c"):
+            wait_for(tmp_path / STARTS, having=model)
+        process.kill()
+    for model in ("a", "b"):
+        (tmp_path / f"go-{model}").touch()
+        wait_for(tmp_path / "logs" / "slurm" / f"train@{model}.json", having='"ended": true')
+    done = sweep(tmp_path, "slurm")  # which asks c to end
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 jobs of a sweep whose driver was killed" in done.stderr
+    assert sorted((tmp_path / STARTS).read_text(encoding="utf-8").split()) == ["a", "b", "c"]
+    assert dvc(tmp_path, "status") == "Data and pipelines are up to date.\n"
+
+
+def test_reports_of_what_has_ended_well_are_kept(tmp_path: Path) -> None:
+    ends = {"a": Ended("a", "n1", 0, 1.0, digest="so it is"), "b": Ended("b", "n1", 1, 1.0)}
+    for name, ended in ends.items():
+        slurm_job.write_report(tmp_path / f"{name}.json", "1", ended)
+    slurm_job.write_report(tmp_path / "c.json", "1", Running("c", "n1"))
+    (tmp_path / "d.json").touch()
+    (tmp_path / "1_log.out").touch()
+    assert slurm_job.clear_reports(tmp_path) == [ends["a"]]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
 def test_tasks_with_the_same_needs_are_one_array(engine: SlurmEngine) -> None:
@@ -543,9 +602,73 @@ def test_a_controller_that_does_not_answer_is_waited_for(
 
 
 @pytest.mark.usefixtures("_programs")
+def test_a_job_that_slurm_may_have_got_does_not_run_beside_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slurm_engine, "ASK_SECONDS", 0.0)
+    engine = SlurmEngine(Cluster(), None)
+    task = make_task("train@toy-fcn-0", "true")
+    engine.submit(task)
+    pretend("sbatch", f"echo 'sbatch: error: {TIMED_OUT}' >&2; exit 1")
+    assert engine.poll() == []
+    pretend("sbatch", "echo Submitted batch job 8")
+    pretend("squeue", "exit 1")
+    assert engine.poll() == []
+    pretend("squeue", "echo '7|RUNNING|n1|None'")
+    pretend("scancel", "echo $@ >> cancelled")
+    assert engine.poll() == []
+    assert engine.waiting == [task]
+    assert Path("cancelled").read_text(encoding="utf-8") == "7\n"
+    pretend("squeue", "echo '7|CANCELLED|n1|None'")
+    engine.poll()
+    assert [one.job for one in engine.submitted.values()] == ["8"]
+
+
+@pytest.mark.usefixtures("_programs")
+def test_a_lost_job_is_cancelled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_engine, "ASK_SECONDS", 0.0)
+    engine = SlurmEngine(Cluster(), None)
+    engine.submit(make_task("train@toy-fcn-0", "true"))
+    pretend("sbatch", "echo Submitted batch job 7")
+    pretend("squeue", "echo '7|NODE_FAIL|n1|None'")
+    pretend("scancel", "echo $@ >> cancelled")
+    assert wait_for_end(engine).status is None
+    assert Path("cancelled").read_text(encoding="utf-8") == "7\n"
+
+
+@pytest.mark.usefixtures("_programs")
+def test_a_machine_that_refuses_a_profile_gets_others() -> None:
+    engine = SlurmEngine(Cluster(), None)
+    engine.refusing = {"toy": {"n1"}}
+    pretend("sbatch", '/bin/cat "$1" >> submitted; echo Submitted batch job 7')
+    engine.submit(make_task("train@quick-fcn-0", "true"))
+    engine.poll()
+    assert "exclude" not in Path("submitted").read_text(encoding="utf-8")
+    engine.submit(make_task("train@toy-fcn-0", "true"))
+    engine.poll()
+    assert "#SBATCH --exclude=n1\n" in Path("submitted").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("_programs")
+def test_unusual_reasons_of_waiting_are_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_engine, "ASK_SECONDS", 0.0)
+    engine = SlurmEngine(Cluster(), None)
+    engine.submit(make_task("train@toy-fcn-0", "true"))
+    pretend("sbatch", "echo Submitted batch job 7")
+    for reason in ("Priority", "PartitionDown", "PartitionDown", "Resources"):
+        pretend("squeue", f"echo '7|PENDING||{reason}'")
+        assert engine.poll() == []
+    assert capsys.readouterr().err == (
+        "warning: train@toy-fcn-0: its job 7 waits, as Slurm says: PartitionDown\n"
+    )
+
+
+@pytest.mark.usefixtures("_programs")
 def test_a_limit_of_jobs_is_waited_for_only_behind_own_jobs() -> None:
     engine = SlurmEngine(Cluster(), None)
-    engine.has_accounting = False
+    engine.queue.has_accounting = False
     engine.submit(make_task("resolve", "true"))
     pretend("sbatch", "echo Submitted batch job 7")
     assert engine.poll() == []
@@ -605,6 +728,18 @@ def test_a_submission_that_fails_otherwise_is_told() -> None:
     assert ended.said.startswith("Slurm refuses a job with 1 core: [Errno 2] ")
 
 
+@pytest.mark.usefixtures("_programs")
+def test_a_slurm_that_does_not_start_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would else go unseen that these tests do not run."""
+    monkeypatch.setattr(slurm, "START_SECONDS", 0)
+    for name in (*slurm.DAEMONS, "munge"):
+        pretend(name, "exit 1")
+    with pytest.raises(SlurmError, match="munge fails"), pretend_slurm(tmp_path):
+        pass
+
+
 def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="Slurm's program sbatch is not on the PATH"):
@@ -626,6 +761,16 @@ def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.Mo
             "cluster.slurm.signal_delay_s is '2 min', but must be a number of seconds",
         ),
         (
+            Cluster(slurm={"signal_delay_s": 0}),
+            "cluster.slurm.signal_delay_s is 0, but must be a number of seconds, 1 or more",
+        ),
+        (
+            Cluster(slurm={"gpus_per_node": "a100:1"}),
+            "cluster.slurm.gpus_per_node is set by the sweep itself",
+        ),
+        (Cluster(slurm={"time": "1.5"}), "cluster.slurm.time is '1.5', but must be minutes, "),
+        (Cluster(slurm={"time": "-5"}), "cluster.slurm.time is '-5', but must be minutes, "),
+        (
             Cluster(slurm={"gres": {"gpu": 1}}),
             "cluster.slurm.gres is {'gpu': 1}, but must be text, a number, true or a list",
         ),
@@ -637,12 +782,28 @@ def test_settings_that_slurm_cannot_have_are_named(cluster: Cluster, said: str) 
         SlurmEngine(cluster, None)
 
 
+@pytest.mark.parametrize(
+    ("given", "minutes"),
+    [
+        (90, 90),
+        ("1:30", 2),
+        ("4:00:00", 240),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("2-00:00:30", 2881),
+        ("unlimited", "UNLIMITED"),
+    ],
+)
+def test_time_limits_are_read_as_slurm_reads_them(given: int | str, minutes: int | str) -> None:
+    assert read_options({"time": given}) == {"time": minutes}
+
+
 @pytest.mark.usefixtures("_programs")
 def test_a_time_limit_without_time_for_work_is_named() -> None:
     with pytest.raises(EngineError, match=r"^resources.hours 0.03 is too short"):
         SlurmEngine(Cluster(), None).check(Needs(hours=0.03))
     with pytest.raises(EngineError, match=r"^cluster.slurm.time 1 is too short"):
-        SlurmEngine(Cluster(slurm={"time": 1}), None).check(Needs())
+        SlurmEngine(Cluster(slurm={"time": "0:30"}), None).check(Needs())
 
 
 @pytest.mark.usefixtures("_programs")
@@ -677,8 +838,7 @@ def test_needs_become_options_of_sbatch() -> None:
 def test_options_of_sbatch_may_be_lists() -> None:
     options = {"exclude": ["n1", "n2"], "setup": "module load cuda", "exclusive": False}
     engine = SlurmEngine(Cluster(slurm=options), None)
-    engine.refusing.add("n3")
-    text = engine.make_executor(Needs())._make_submission_file_text("true", "")
+    text = engine.make_executor(Needs(), {"n3"})._make_submission_file_text("true", "")
     assert "#SBATCH --exclude=n1,n2,n3\n" in text
     assert "\nmodule load cuda\n" in text
     assert "exclusive" not in text
