@@ -245,11 +245,11 @@ def test_a_training_goes_on_after_its_time_limit(
     # Slurm itself lets it go on: when it warns it.
     os.kill(int(STARTS.read_text(encoding="utf-8")), signal.SIGSTOP)
     assert max(list_steps(log)) < STEPS
-    subprocess.run(["sh", "-c", train], cwd=undisturbed, check=True, capture_output=True)
     poll_until(engine, lambda: END in log.read_text(encoding="utf-8"), seconds=120)
     # Once is enough: a slow machine would come to the limit again.
     longer = ["scontrol", "update", f"jobid={engine.submitted[TRAINING].job}", "timelimit=60"]
     subprocess.run(longer, check=True)
+    subprocess.run(["sh", "-c", train], cwd=undisturbed, check=True, capture_output=True)
     ended = wait_for_end(engine, seconds=240)
     assert (ended.status, count_starts()) == (0, 2), ended.said
     done, _, continued = log.read_text(encoding="utf-8").partition(END)
