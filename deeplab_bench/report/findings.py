@@ -124,18 +124,19 @@ def find_fields(results: Results) -> str:
     """Count the theoretical fields that cover the image, and say how much trained models use."""
     if not results.fields:
         return ""
-    size = f"the whole image ({format_size(results.fields[0].image_size)} px)"
     halves = {run.model: run.effective.after.half_px for run in results.fields}
     least, most = min(halves, key=halves.__getitem__), max(halves, key=halves.__getitem__)
+    span = f"{halves[least]} px"
+    if halves[least] < halves[most]:
+        span = f"{span} ({name(results, least)}) to {halves[most]} px ({name(results, most)})"
     covering, count = sum(map(covers_image, results.fields)), len(results.fields)
     if count == 1:
-        can = f"In theory {name(results, least)} sees {'' if covering else 'less than '}{size}"
-        return f"{can}; after training, half of the gradient lies in its middle {halves[least]} px."
-    who = f"all {count}" if covering == count else f"{covering} of {count}"
+        who = f"{name(results, least)} {'sees' if covering else 'does not see'}"
+    else:
+        who = f"{'all' if covering == count else f'{covering} of'} {count} models see"
     return (
-        f"In theory {who} models see {size}; after training, half of the gradient lies in its "
-        f"middle {halves[least]} px ({name(results, least)}) to {halves[most]} px "
-        f"({name(results, most)})."
+        f"In theory {who} the whole image ({format_size(results.fields[0].image_size)} px); "
+        f"after training, half of the gradient lies in its middle {span}."
     )
 
 
@@ -145,7 +146,7 @@ def find_classes(results: Results) -> str:
         return ""
     means = average_classes(results, results.scores())
     spread = means.max() - means.min()
-    if spread.isna().all():
+    if not spread.max() > 0:
         return ""
     widest = str(spread.idxmax())
     iou = means[widest]

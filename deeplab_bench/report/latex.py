@@ -1,4 +1,7 @@
-"""Tables in LaTeX. They need the package booktabs, and fit the text of the class ``article``."""
+"""Tables in LaTeX. They need the package booktabs, and fit the text of the class ``article``.
+
+Under ``[twocolumn]`` a ``table*`` is as wide as both columns; in one column it is a ``table``.
+"""
 
 import re
 from collections.abc import Sequence
@@ -109,12 +112,12 @@ def format_table(
         ]
     else:
         lines = [
-            f"% \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering{small}\n{named}",
+            f"% \\usepackage{{booktabs}}\n\\begin{{table*}}\n\\centering{small}\n{named}",
             f"\\begin{{tabular}}{{{''.join(sides)}}}\n\\toprule\n{head}\n\\midrule",
             *rows,
             "\\bottomrule\n\\end{tabular}",
             *([f"\\par\\smallskip\n{MINIPAGE}{escape(note)}\\end{{minipage}}"] if note else []),
-            "\\end{table}",
+            "\\end{table*}",
         ]
     return "\n".join(lines) + "\n"
 

@@ -73,8 +73,15 @@ def test_pairs_with_their_verdicts() -> None:
     assert data.loc[("psp", "fcn"), "difference"] == pytest.approx(30, abs=0.5)
     assert (data["ci95_low"] < data["difference"]).all()
     assert (data["p_holm"] >= data["p_value"]).all()
-    assert table.text["p_value"].str.fullmatch(r"0\.\d{4}|< 0\.0001").all()
+    assert table.text["p_value"].str.fullmatch(r"0\.\d{3}|< 0\.001").all()
     assert "all 3 pairs" in table.caption.text and "40 validation images" in table.caption.text
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(0.0004, "< 0.001"), (0.001, "0.001"), (0.0126, "0.013"), (math.nan, "")]
+)
+def test_p_has_three_decimals(p: float, shown: str) -> None:
+    assert comparisons.format_p(p) == shown
 
 
 def test_the_interval_is_of_both_sources() -> None:
@@ -196,6 +203,7 @@ def test_the_figure_has_each_difference_with_both_signs() -> None:
 
 def test_findings_are_the_decided_comparisons() -> None:
     findings = list_findings(results())
+    assert [*findings] == ["best", "lowest", "ties"]
     best, lowest, ties = findings.values()
     assert re.fullmatch(
         r"`aspp` has the highest mIoU, [\d.]+ % \(95 % interval [\d.]+ to [\d.]+\); `fcn` is "
@@ -220,6 +228,23 @@ def test_one_seed_finds_no_difference() -> None:
     assert ties == "Which models differ cannot be told from one seed."
     (alone,) = list_findings(results(models=("fcn",))).values()
     assert alone.startswith("`fcn` has the highest mIoU")
+
+
+@pytest.mark.parametrize("models", [MODELS, ("fcn",)])
+def test_the_class_on_which_models_differ_most(models: tuple[str, ...]) -> None:
+    found = results(models=models)
+    shares = {"fcn": 0.2, "psp": 0.7, "aspp": 0.5}
+    first, *_, last = found.runs[0].classes
+    runs = [
+        each.model_copy(update={"iou": each.iou | {first: 0.9, last: shares[each.model]}})
+        for each in found.runs
+    ]
+    said = list_findings(replace(found, runs=runs)).get("classes")
+    expected = (
+        f"The models differ most on the class `{last}`: `fcn` has the lowest IoU, 20.0 %, `psp` "
+        "the highest, 70.0 %."
+    )
+    assert said == (expected if len(models) > 1 else None)
 
 
 # Implausible runs

@@ -14,7 +14,7 @@ from deeplab_bench.report.captions import Caption
 from deeplab_bench.report.formats import Table, format_latex
 
 PDFLATEX = shutil.which("pdflatex")
-PAGE = r"""\documentclass{article}
+PAGE = r"""\documentclass[%s]{article}
 \usepackage{booktabs,longtable}
 \begin{document}
 %s
@@ -28,11 +28,11 @@ def build(data: pd.DataFrame) -> Table:
     return Table("A title", data, data, bold, Caption("n = 1, -2 to 3 points."))
 
 
-def compile_text(text: str, folder: Path) -> str:
+def compile_text(text: str, folder: Path, options: str = "") -> str:
     """Compile tables twice, as references need it, and return the log; errors fail."""
     if PDFLATEX is None:
         pytest.skip("LaTeX is not installed")
-    (folder / "page.tex").write_text(PAGE % text, encoding="utf-8")
+    (folder / "page.tex").write_text(PAGE % (options, text), encoding="utf-8")
     command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     for _ in range(2):
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
@@ -64,6 +64,13 @@ def test_many_classes_are_rows(tmp_path: Path) -> None:
     assert rows[3].split(" & ")[2] == r"\textbf{12.34}"
     assert sum("textbf" in row for row in rows) == 1
     assert re.findall(r"Overfull.*", compile_text(text, tmp_path)) == []
+
+
+def test_wide_tables_span_two_columns(tmp_path: Path) -> None:
+    wide = build(pd.DataFrame([["12.34 ± 0.56"] * 6], columns=list("abcdef")))
+    text = format_latex(wide, "x", "quick")
+    for options in ("", "twocolumn"):
+        assert re.findall(r"Overfull.*", compile_text(text, tmp_path, options)) == []
 
 
 def test_special_characters_and_marks_compile(tmp_path: Path) -> None:

@@ -52,9 +52,7 @@ def test_csv_keeps_its_cells() -> None:
 
 def test_latex_has_no_bare_special_character() -> None:
     body = (
-        format_latex(build_table(), "names", "quick")
-        .split(r"\midrule")[1]
-        .split(r"\bottomrule")[0]
+        format_latex(build_table(), "names", "quick").split(r"\midrule")[1].split(r"\bottomrule")[0]
     )
     rows = body.strip().splitlines()
     assert len(rows) == len(NAMES)

@@ -27,6 +27,7 @@ from deeplab_bench.report import (
     page,
     plots,
     receptive_field,
+    samples,
     speed_tables,
     tables,
     tradeoff,
@@ -394,13 +395,13 @@ def test_tables_name_the_commits_and_csv_files_do_not() -> None:
     }
     edited, unknown = "with uncommitted changes", ", and an unknown commit."
     assert f"Trained at commit cccccccccccc {edited}{unknown}" in new["tables/protocol_audit.md"]
-    made = f"commits cccccccccccc and 0123456789ab of 2017-06-17 {edited}{unknown}"
-    assert f"Made at {made}" in new["tables/per_class.md"]
+    both = f"commits cccccccccccc and 0123456789ab of 2017-06-17 {edited}{unknown}"
+    assert f"Made at {both}" in new["tables/per_class.md"]
     assert "Made at an unknown commit." in new["tables/speed.md"]
     (caption,) = re.findall(r"\\caption\[.*?\]\{(.*)\}\\label", new["tables/per_class.tex"])
     assert caption == (
         "IoU of each class in percent on 4 validation images, n = 3 seeds, mean over seeds; "
-        f"profile quick. Made at {made}"
+        f"profile quick. Made at {both}"
     )
 
 
@@ -449,6 +450,16 @@ def test_relative_times_show_their_quartiles() -> None:
     assert relative == [0.25, 0.62, 2.5]
     assert "| **0.62 [0.25, 2.50]** |" in files["tables/speed.md"]
     assert "| **50.00 [45.00, 60.00]** |" in files["tables/training_speed.md"]
+
+
+def test_readers_see_fewer_digits_than_programs() -> None:
+    files = made(declare())
+    header, first = files["tables/speed.csv"].splitlines()[:2]
+    values = dict(zip(header.split(","), first.split(","), strict=True))
+    assert (values["peak_memory_mib"], values["images_per_second"]) == ("50.00", "300.00")
+    shown = [cell.strip(" *") for cell in files["tables/speed.md"].splitlines()[2].split("|")]
+    assert "50" in shown and "300.0" in shown
+    assert "n ≥ 30 timed forward passes of each of 2 models" in files["tables/speed.md"]
 
 
 def test_seconds_of_the_crf_stand_beside_the_trained_network() -> None:
@@ -654,7 +665,7 @@ def test_the_best_are_bold() -> None:
     bold = re.compile(r"\*\*(.*?)\*\*")
     scores = ["72.00 ± 2.00", "82.00", "52.00", "72.00", "77.00"]
     assert bold.findall(files["tables/accuracy.md"]) == scores
-    best_times = ["5.00", "6.00", "7.50", "0.62 [0.25, 2.50]", "300.00"]
+    best_times = ["5.00", "6.00", "7.50", "0.62 [0.25, 2.50]", "300.0"]
     assert bold.findall(files["tables/speed.md"]) == best_times
 
 
@@ -702,6 +713,48 @@ def test_speed_is_left_out_without_hardware(folder: Path) -> None:
     assert "Speed" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "unbeaten"),
+    [
+        (5.0, 6.0, "`aspp` (5.0 ms, 72.0 %)"),
+        (7.0, 6.0, "`image_pyramid` (6.0 ms, 60.0 %) and `aspp` (7.0 ms, 72.0 %)"),
+    ],
+)
+def test_no_model_beats_those_of_the_front(first: float, second: float, unbeaten: str) -> None:
+    params = declare(hardware=["gpu", "cpu"])
+    write_results(params)
+    for model, latency in (("aspp", first), ("image_pyramid", second)):
+        path = ProfileFiles("quick").speed("gpu", model)
+        costs = json.loads(path.read_text(encoding="utf-8"))["output_strides"]
+        costs[0]["latency_ms"]["p50"] = latency
+        edit(path, output_strides=costs)
+    assert list_findings(load_results(params, "quick"))["cost"] == (
+        f"On gpu, no model beats {unbeaten} in both latency and mIoU (median of one image of "
+        "32x32 px)."
+    )
+    assert "cost" not in list_findings(load_results(declare(hardware=[]), "quick"))
+    assert "cost" not in list_findings(load_results(declare(["aspp"]), "quick"))
+
+
+def test_the_background_is_no_class_of_the_figure() -> None:
+    write_results(declare())
+    axes = plots.draw_per_class(load_results(declare(), "quick")).axes[0]
+    classes = [label.get_text() for label in axes.get_xticklabels()]
+    assert CLASSES[0] == "background" and classes == list(CLASSES[1:])
+    assert axes.get_title().endswith("without background")
+
+
+def test_many_models_are_named_in_a_legend_from_the_highest() -> None:
+    models = ["fcn", "aspp", "psp", "cascade", "deeplabv1", "deeplabv2"]
+    write_results(declare(models))
+    results = load_results(declare(models), "quick")
+    (legend,) = tradeoff.draw_tradeoff(results, tradeoff.EXPENSES[0]).legends
+    means = results.scores().groupby("model")["miou"].mean()
+    named = [text.get_text() for text in legend.get_texts()]
+    assert sorted(named) == sorted(models)
+    assert list(means[named]) == sorted(means, reverse=True)
+
+
 class TestReceptiveField:
     def test_of_every_model(self) -> None:
         write_results(declare())
@@ -718,6 +771,29 @@ class TestReceptiveField:
         assert "whole image" in aspp
         note = files["tables/receptive_field.md"]
         assert "n = 4 validation images" in note and "more than 4.55 %" in note
+
+    def test_what_is_said_of_it(self) -> None:
+        """Check the finding and the figure, with a field that does not cover the image, too."""
+        write_results(declare())
+        results = load_results(declare(), "quick")
+        whole, part = results.fields
+        assert list_findings(results)["fields"] == (
+            "In theory all 2 models see the whole image (32x32 px); after training, half of the "
+            "gradient lies in its middle 11 px."
+        )
+        assert receptive_field.describe_theory(whole) == "in theory:\nwhole picture (32 px)"
+        small = part.theoretical.model_copy(update={"share": 0.5, "size_px": 21})
+        used = part.effective.after.model_copy(update={"half_px": 9})
+        effective = part.effective.model_copy(update={"after": used})
+        part = part.model_copy(update={"theoretical": small, "effective": effective})
+        assert receptive_field.describe_theory(part) == "in theory:\n21 px"
+        assert receptive_field.describe_effective(part, used).endswith("middle 9 of 32 px")
+        assert list_findings(replace(results, fields=[whole, part]))["fields"] == (
+            "In theory 1 of 2 models see the whole image (32x32 px); after training, half of the "
+            "gradient lies in its middle 9 px (`image_pyramid`) to 11 px (`aspp`)."
+        )
+        (title,) = {receptive_field.draw_receptive_field(results).get_suptitle()}
+        assert title.endswith("input of 32x32 px")
 
     def test_photographs_are_not_its_background(self) -> None:
         write_results(declare())
@@ -824,6 +900,16 @@ class TestCRF:
         assert "CRF" not in page.render(
             results, files | receptive_field.render(results), list_findings(results)
         )
+
+    def test_the_panel_has_the_network_the_first_and_the_last_iteration(self) -> None:
+        write_results(declare(crf=["aspp"]))
+        panel = samples.draw_crf_panel(load_results(declare(crf=["aspp"]), "quick"), "aspp")
+        assert [label.get_text() for label in panel.axes[0].get_yticklabels()] == [
+            "input",
+            "ground truth",
+            *(f"labels, {after}" for after in ("network", "iteration 1", "iteration 10")),
+            *(f"beliefs, {after}" for after in ("network", "iteration 1", "iteration 10")),
+        ]
 
     def test_photographs_stay_out_of_the_plots(self, folder: Path) -> None:
         report(declare(data={"dataset": "folder", "root": "somewhere"}, crf=["aspp"]))
