@@ -24,7 +24,7 @@ from deeplab_bench.report.findings import list_findings
 from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.phrases import describe_environments
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.web import charts, page, pictures, provenance
+from deeplab_bench.report.web import charts, page, pictures, provenance, tradeoff, training
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.settings.inference import PLAIN
 
@@ -174,6 +174,18 @@ def test_equal_results_give_equal_bytes(html: str, results: Results) -> None:
     assert render(results) == html
 
 
+def test_one_model_and_seed_without_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = declare(models=["aspp"], seeds=[0], hardware=[])
+    write_results(params)
+    results = load_results(params, "quick")
+    lone = render(results)
+    headings = set(re.findall(r"<h2>(.*?)</h2>", lone))
+    assert {"Accuracy", "Training", "Provenance"} < headings
+    assert not headings & {"Differences", "Accuracy and cost", "Fully connected CRF"}
+    assert "NaN" not in charts.draw_object_size(results)  # one seed has no interval
+
+
 def test_what_the_page_in_markdown_has_is_here_too(html: str) -> None:
     for anchor, chart in (("object-size", "object_size"), ("boundaries", "boundaries")):
         section = find_section(html, anchor)
@@ -185,7 +197,7 @@ def test_what_the_page_in_markdown_has_is_here_too(html: str) -> None:
 
 
 def test_every_model_has_a_panel_of_its_training(results: Results) -> None:
-    chart = str(charts.draw_curves(results))
+    chart = str(training.draw_curves(results))
     assert chart.count("mIoU at the end") == len(results.models)
     assert "validation 72.0 %" in chart and "validation 60.0 %" in chart
     drawn = [decode(encoded) for encoded in re.findall(r'"y":\{[^}]*"bdata":"([^"]*)"', chart)]
@@ -273,7 +285,7 @@ def test_names_do_not_cover_their_neighbours() -> None:
     cost = np.array([1.0, 1.1, 5.0])
     summary = pd.DataFrame({"mean": [70.0, 70.0, 50.0]})
     summary = summary.assign(ci95_low=summary["mean"] - 2, ci95_high=summary["mean"] + 2)
-    sides = charts.place_names(["first", "second", "third"], cost, cost, summary)
+    sides = tradeoff.place_names(["first", "second", "third"], cost, cost, summary)
     assert sides[0] == "middle left"
     assert sides[1:] == ["middle right", "middle right"]
 

@@ -1,31 +1,25 @@
 """Interactive charts. Each is the HTML of one element, which needs plotly.js on the page."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from deeplab_bench.report.formats import TRIMAPS
 from deeplab_bench.report.paper import build_paper
-from deeplab_bench.report.plots import collect_fits, label_sizes
+from deeplab_bench.report.plots import label_sizes
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import is_significant
 from deeplab_bench.report.summaries import (
     average_classes,
     average_near_boundaries,
-    collect_losses,
     order_by_miou,
     summarise,
     summarise_all_miou,
-    summarise_miou,
 )
-from deeplab_bench.report.tradeoff import Expense
 from deeplab_bench.report.web.figures import (
     AXES_PX,
     GREY,
@@ -33,25 +27,13 @@ from deeplab_bench.report.web.figures import (
     ROW_PX,
     colour,
     colours,
-    fade,
     finish,
     label,
+    make_error,
 )
 from deeplab_bench.results.records import SIZES
 
-Positions = NDArray[np.float64]
 BACKGROUND = "background"
-PANEL_COLUMNS, PANEL_PX = 4, 200
-# Where a name may stand beside its point: to the right or left, and above or below.
-SIDES = {
-    "middle right": (1, 0),
-    "middle left": (-1, 0),
-    "top right": (1, 1),
-    "bottom right": (1, -1),
-    "top left": (-1, 1),
-    "bottom left": (-1, -1),
-}
-LETTER, LINE = 0.009, 0.06  # the size of a letter of a name, as shares of the axes
 
 
 def draw_miou(results: Results) -> Markup:
@@ -92,13 +74,6 @@ def make_dots(results: Results, summary: pd.DataFrame) -> go.Scatter:
         error_x=make_error(mean, summary),
         hovertemplate="%{y}: %{x:.1f} %<extra></extra>",
     )
-
-
-def make_error(mean: "pd.Series[float]", ends: pd.DataFrame) -> dict[str, Any]:
-    """Return the line from ``ci95_low`` to ``ci95_high``."""
-    above, below = ends["ci95_high"] - mean, mean - ends["ci95_low"]
-    lengths = {"array": above.tolist(), "arrayminus": below.tolist()}
-    return {"type": "data", **lengths, "color": GREY}
 
 
 def draw_comparisons(results: Results) -> Markup:
@@ -218,144 +193,6 @@ def draw_paper(results: Results) -> Markup:
     places = {"tickvals": rows, "ticktext": names, "range": [len(data) - 0.5, -0.5]}
     height = 1.5 * AXES_PX + 1.5 * ROW_PX * len(data)
     return finish(figure, "paper", int(height), xaxis={"title": title}, yaxis=places)
-
-
-def draw_tradeoff(results: Results, expense: Expense, hardware: str) -> Markup:
-    """Draw mIoU with its interval over a cost on a hardware, with the models' names."""
-    speeds = [speed for speed in results.speeds if speed.hardware == hardware]
-    models = [speed.model for speed in speeds]
-    summary = summarise_miou(results).loc[models]
-    cost, highest = np.transpose([expense.range_of(speed.trained) for speed in speeds])
-    names = label(results, models)
-    reach = [cost.min() - 0.1 * np.ptp(highest), highest.max() + 0.1 * np.ptp(highest)]
-    figure = go.Figure(
-        go.Scatter(
-            x=cost,
-            y=summary["mean"],
-            mode="markers+text",
-            marker={"color": colours(results, models), "size": 13, "line": OUTLINE},
-            error_x={"type": "data", "array": highest - cost, "arrayminus": 0 * cost, "width": 0},
-            error_y=make_error(summary["mean"], summary),
-            text=[f" {name} " for name in names],
-            textposition=place_names(names, cost, highest, summary),
-            cliponaxis=False,
-            hovertemplate="%{text}: %{x:.3g}, %{y:.1f} %<extra></extra>",
-        )
-    )
-    figure.update_traces(error_x_color=GREY)
-    title = expense.label + (f", {hardware}" if expense.depends_on_hardware else "")
-    return finish(
-        figure,
-        f"{expense.key}-{hardware}",
-        440,
-        least_width=720,
-        xaxis={"title": title, "range": reach if reach[0] < reach[1] else None},
-        yaxis={"title": "mIoU (%)"},
-    )
-
-
-def place_names(
-    names: Sequence[str], cost: Positions, highest: Positions, summary: pd.DataFrame
-) -> list[str]:
-    """Choose the side of each point on which its name covers least of lines and other names.
-
-    All positions are shares of the axes.
-    """
-    span = 1.2 * (highest.max() - cost.min()) or 1.0
-    x, reach = (cost - cost.min()) / span, (highest - cost) / 2 / span
-    mean = summary["mean"]
-    low, high = (summary[end].fillna(mean) for end in ("ci95_low", "ci95_high"))
-    height = 1.1 * (high.max() - low.min()) or 1.0
-    y, bars = (mean - low.min()) / height, (high - low) / 2 / height + 0.02
-    points = list(zip(x, y, strict=True))
-    taken = [(u, v, 0.01, half) for (u, v), half in zip(points, bars, strict=True)]
-    taken += [(u + half, v, half, 0.01) for (u, v), half in zip(points, reach, strict=True)]
-    chosen = []
-    for name, (u, v) in zip(names, points, strict=True):
-        width = LETTER * (len(name) + 2) / 2
-        boxes = {
-            side: (u + right * (0.01 + width), v + up * LINE, width, LINE / 2)
-            for side, (right, up) in SIDES.items()
-        }
-        best = min(boxes, key=lambda side: sum(overlap(boxes[side], each) for each in taken))
-        taken.append(boxes[best])
-        chosen.append(best)
-    return chosen
-
-
-def overlap(first: Sequence[float], other: Sequence[float]) -> bool:
-    """Return whether two boxes overlap: centre, and half of the sides."""
-    near = [abs(first[axis] - other[axis]) < first[axis + 2] + other[axis + 2] for axis in (0, 1)]
-    return all(near)
-
-
-def draw_curves(results: Results) -> Markup:
-    """Draw a panel for each model: its mean loss and range over seeds, the others' in grey."""
-    losses = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"]
-    bands = losses.agg(["mean", "min", "max"])
-    fits = collect_fits(results)
-    columns = min(len(results.models), PANEL_COLUMNS)
-    rows = math.ceil(len(results.models) / columns)
-    figure = make_subplots(
-        rows,
-        columns,
-        shared_xaxes="all",
-        shared_yaxes="all",
-        horizontal_spacing=0.02,
-        vertical_spacing=0.25 / rows,
-        subplot_titles=label(results, results.models),
-    )
-    figure.update_annotations(font_size=13)
-    ends = bands.groupby("model", sort=False).tail(1) * np.nan  # between two curves is no line
-    others = pd.concat([bands, ends]).reset_index().sort_values("model", kind="stable")
-    for index, model in enumerate(results.models):
-        row, column = divmod(index, columns)
-        place, band = {"row": row + 1, "col": column + 1}, bands.loc[model]
-        own = colour(results, model)
-        silent = {"hoverinfo": "skip", "mode": "lines", **place}
-        figure.add_scatter(
-            x=others["iteration"],
-            y=others["mean"],
-            line={"color": GREY, "width": 0.5},
-            opacity=0.6,
-            **silent,
-        )
-        figure.add_scatter(x=band.index, y=band["min"], line={"width": 0}, **silent)
-        figure.add_scatter(
-            x=band.index,
-            y=band["max"],
-            line={"width": 0},
-            fill="tonexty",
-            fillcolor=fade(own),
-            **silent,
-        )
-        figure.add_scatter(
-            x=band.index,
-            y=band["mean"],
-            mode="lines",
-            line={"color": own, "width": 2},
-            hovertemplate="iteration %{x}: %{y:.3f}<extra></extra>",
-            **place,
-        )
-        figure.add_annotation(
-            text=fits[model].replace("\n", "<br>"),
-            xref="x domain",
-            yref="y domain",
-            x=0.98,
-            y=0.98,
-            xanchor="right",
-            yanchor="top",
-            align="right",
-            showarrow=False,
-            font_size=11,
-            **place,
-        )
-    ticks = [digit * 10**power for power in range(-4, 3) for digit in (1, 2, 5)]
-    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
-    figure.update_yaxes(title="Cross-entropy", col=1)
-    figure.update_xaxes(title="Iteration", row=rows)
-    height = AXES_PX + PANEL_PX * rows
-    return finish(figure, "curves", height, least_width=180 * columns, showlegend=False)
 
 
 def draw_boundaries(results: Results) -> Markup:

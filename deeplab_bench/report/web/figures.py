@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.colors import hex_to_rgb
@@ -70,3 +71,10 @@ def colours(results: Results, models: Iterable[Any]) -> list[str]:
 def fade(hexadecimal: str) -> str:
     """Return a colour that lets what is behind it shine through."""
     return f"rgba{(*hex_to_rgb(hexadecimal), 0.2)}"
+
+
+def make_error(mean: "pd.Series[float]", ends: pd.DataFrame) -> dict[str, Any]:
+    """Return the line from ``ci95_low`` to ``ci95_high``."""
+    above, below = ends["ci95_high"] - mean, mean - ends["ci95_low"]
+    lengths = {"array": above.tolist(), "arrayminus": below.tolist()}
+    return {"type": "data", **lengths, "color": GREY}

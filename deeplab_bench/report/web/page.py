@@ -23,7 +23,7 @@ from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.tables import build_accuracy
 from deeplab_bench.report.tradeoff import EXPENSES, Expense
-from deeplab_bench.report.web import charts
+from deeplab_bench.report.web import charts, tradeoff, training
 from deeplab_bench.report.web.figures import scroll_sideways
 from deeplab_bench.report.web.pictures import (
     MENDED,
@@ -89,7 +89,7 @@ def list_sections(
     findings: Mapping[str, str],
 ) -> list[Section]:
     notes = get_notes_file(results.profile)
-    differences = (findings.get("lowest", ""), findings.get("ties", ""))
+    differences = filter(None, (findings.get("lowest"), findings.get("ties")))
     return [
         Section(
             "Accuracy",
@@ -125,7 +125,7 @@ def list_sections(
             "Training",
             "",
             [
-                charts.draw_curves(results),
+                training.draw_curves(results),
                 convert(
                     "Coloured: mean over the seeds, and from the lowest to the highest. Grey: the "
                     "other models. The loss on validation images is not recorded."
@@ -198,7 +198,7 @@ def show_cost(results: Results, texts: Mapping[str, str]) -> list[Markup]:
 
 def draw_expense(results: Results, expense: Expense) -> list[Markup]:
     hardware = results.params.run.hardware[: None if expense.depends_on_hardware else 1]
-    return [charts.draw_tradeoff(results, expense, name) for name in hardware]
+    return [tradeoff.draw_tradeoff(results, expense, name) for name in hardware]
 
 
 def show_context(
