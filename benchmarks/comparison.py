@@ -168,7 +168,9 @@ def make_row(
 def make_table(
     benchmark: Benchmark, data: pd.DataFrame, device: torch.device, missing: list[str]
 ) -> Table:
-    text = put_in_brackets(format_cells(data, decimals=3), "ratio", "ratio_p25", "ratio_p75")
+    text = put_in_brackets(
+        format_cells(data, dict.fromkeys(data.columns, 3)), "ratio", "ratio_p25", "ratio_p75"
+    )
     text = text.rename(columns=HEADINGS)
     sentences = (
         benchmark.note,

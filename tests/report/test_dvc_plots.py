@@ -40,9 +40,9 @@ def project(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     plots = (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nplots:\n")[2]
     (tmp_path / "dvc.yaml").write_text(f"plots:\n{plots}", encoding="utf-8")
-    for name in (CURVES, Path("results/quick/plots/miou.png")):
-        (tmp_path / name).parent.mkdir(parents=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    for path in (CURVES, Path("results/quick/plots/miou.png")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        shutil.copy(ROOT / path, tmp_path / path)
     write_curves(tmp_path, loss=1.0)
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "a"]):
         run(tmp_path, "git", *AUTHOR, *command)
