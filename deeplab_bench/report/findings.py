@@ -21,7 +21,7 @@ from deeplab_bench.report.tradeoff import find_pareto_front
 def list_findings(results: Results) -> dict[str, str]:
     """List the findings in Markdown, by what they are about.
 
-    A comparison of models is decided or it is none; the others are measured numbers.
+    Comparisons of mIoU are decided ones; all else is measured.
     """
     finders = {
         "best": find_best,

@@ -132,8 +132,11 @@ def describe_commit(source: Source) -> str:
 
 
 def list_commits(sources: Iterable[Source]) -> str:
-    """List each commit once: those without changes, those with, and unknown ones."""
-    found = list(sources)
+    """List each commit once: those without changes, those with, and unknown ones.
+
+    Git is asked for the day of a commit whose record has none.
+    """
+    found = [add_day(source) for source in sources]
     edited = dict.fromkeys(name_commit(s) for s in found if s.commit and s.dirty)
     clean = dict.fromkeys(name_commit(s) for s in found if s.commit and not s.dirty)
     parts = [
@@ -150,11 +153,16 @@ def join_commits(names: Sequence[str]) -> str:
     return f"{'commit' if len(names) == 1 else 'commits'} {join_words(names)}"
 
 
+def add_day(source: Source) -> Source:
+    if source.commit is None or source.date is not None:
+        return source
+    return source.model_copy(update={"date": find_day(source.commit)})
+
+
 def name_commit(source: Source) -> str:
     """Return the first digits of a known commit, and its day if that is known."""
-    commit = str(source.commit)
-    date = source.date or find_day(commit)
-    return commit[:COMMIT_DIGITS] + (f" of {date}" if date else "")
+    date = f" of {source.date}" if source.date else ""
+    return f"{str(source.commit)[:COMMIT_DIGITS]}{date}"
 
 
 def join_words(words: Sequence[str]) -> str:
