@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from deeplab_bench.report.formats import TRIMAPS
 from deeplab_bench.report.paper import build_paper
-from deeplab_bench.report.plots import label_sizes
+from deeplab_bench.report.plots import BACKGROUND, label_sizes
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import is_significant
 from deeplab_bench.report.summaries import (
@@ -32,8 +32,6 @@ from deeplab_bench.report.web.figures import (
     make_error,
 )
 from deeplab_bench.results.records import SIZES
-
-BACKGROUND = "background"
 
 
 def draw_miou(results: Results) -> Markup:
@@ -128,7 +126,9 @@ def draw_per_class(results: Results) -> Markup:
     """Draw the IoU by class. The background is left out, whose IoU is high for all."""
     scores = results.all_scores()
     means = average_classes(results, scores).loc[order_by_miou(scores)[::-1]]
-    means = means.drop(columns=[name for name in means if name == BACKGROUND and len(means) > 1])
+    few = means.drop(columns=BACKGROUND, errors="ignore")
+    without = f"without {BACKGROUND}" if 0 < few.shape[1] < means.shape[1] else ""
+    means = few if without else means
     figure = go.Figure(
         go.Heatmap(
             z=means.to_numpy(),
@@ -145,6 +145,7 @@ def draw_per_class(results: Results) -> Markup:
         "per_class",
         AXES_PX + ROW_PX * len(means),
         least_width=140 + 50 * len(means.columns),
+        xaxis={"title": without},
         yaxis={"autorange": "reversed"},
     )
 

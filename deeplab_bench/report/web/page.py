@@ -19,6 +19,7 @@ from deeplab_bench.report.captions import (
 )
 from deeplab_bench.report.formats import ROOT, render_formats
 from deeplab_bench.report.marks import find_marks
+from deeplab_bench.report.phrases import join_sentences
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.tables import build_accuracy
@@ -127,8 +128,8 @@ def list_sections(
             [
                 training.draw_curves(results),
                 convert(
-                    "Coloured: mean over the seeds, and from the lowest to the highest. Grey: the "
-                    "other models. The loss on validation images is not recorded."
+                    "In colour: the mean over the seeds, and from the lowest to the highest. Grey: "
+                    "the other models. The loss on validation images is not recorded."
                 ),
                 *fold("Speed of training", show_table(texts, "training_speed")),
             ],
@@ -164,13 +165,17 @@ def show_accuracy(results: Results) -> list[Markup]:
 def show_differences(results: Results, texts: Mapping[str, str]) -> list[Markup]:
     if len(results.models) == 1:
         return []
-    meaning = (
-        f"Points of mIoU, the row's model minus the column's. A star: the two models differ, "
-        f"p < {SIGNIFICANT} after Holm's correction for all pairs."
+    star = (
+        f"A star: the two models differ, p < {SIGNIFICANT} after Holm's correction for all pairs."
     )
     return [
         charts.draw_comparisons(results),
-        convert(meaning),
+        convert(
+            join_sentences(
+                "Points of mIoU, the row's model minus the column's.",
+                "" if results.undecided_because else star,
+            )
+        ),
         *fold("Table", show_table(texts, "comparisons")),
     ]
 

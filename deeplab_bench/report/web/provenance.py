@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
+from deeplab_bench.report.commits import find_day
 from deeplab_bench.report.formats import escape_markdown
 from deeplab_bench.report.phrases import COMMIT_DIGITS, describe_environments
 from deeplab_bench.report.results import LABEL_FILES, Results
@@ -40,7 +41,7 @@ def list_commits(results: Results) -> pd.DataFrame:
         {
             "Stage": stage,
             "Commit": (source.commit or "unknown")[:COMMIT_DIGITS],
-            "Date": source.date or "",
+            "Date": source.date or (source.commit and find_day(source.commit)) or "",
             "Uncommitted changes": YES_OR_NO[source.dirty],
         }
         for stage in STAGES

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.summaries import summarise_miou
-from deeplab_bench.report.tradeoff import MOST_LABELS, Expense
+from deeplab_bench.report.tradeoff import Expense
 from deeplab_bench.report.web.figures import GREY, OUTLINE, colours, finish, label, make_error
 
 Positions = NDArray[np.float64]
+MOST_NAMES = 14  # of more models, a name is shown when its point is touched
 # Where a name may stand beside its point: to the right or left, and above or below.
 SIDES = {
     "middle right": (1, 0),
@@ -38,17 +39,23 @@ def draw_tradeoff(results: Results, expense: Expense, hardware: str) -> Markup:
         go.Scatter(
             x=cost,
             y=summary["mean"],
-            mode="markers+text" if len(models) <= MOST_LABELS else "markers",
+            mode="markers+text" if len(models) <= MOST_NAMES else "markers",
             marker={"color": colours(results, models), "size": 13, "line": OUTLINE},
-            error_x={"type": "data", "array": highest - cost, "arrayminus": 0 * cost, "width": 0},
+            error_x={
+                "type": "data",
+                "array": highest - cost,
+                "arrayminus": 0 * cost,
+                "color": GREY,
+                "width": 0,
+            },
             error_y=make_error(summary["mean"], summary),
             text=[f" {name} " for name in names],
             textposition=place_names(names, cost, highest, summary),
             cliponaxis=False,
-            hovertemplate="%{text}: %{x:.3g}, %{y:.1f} %<extra></extra>",
+            hovertext=names,
+            hovertemplate="%{hovertext}: %{x:.3g}, %{y:.1f} %<extra></extra>",
         )
     )
-    figure.update_traces(error_x_color=GREY)
     title = expense.label + (f", {hardware}" if expense.depends_on_hardware else "")
     return finish(
         figure,
