@@ -151,7 +151,7 @@ def list_fenced_lines() -> list[str]:
 def build_repository(root: Path) -> Repository:
     """Make a repository that has what `make` and the commands of the manual need."""
     repository = Repository(root)
-    for name in ("Makefile", "README.md", "pyproject.toml", "requirements.lock"):
+    for name in ("CITATION.cff", "Makefile", "README.md", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / ".dvc" / "plots", root / ".dvc" / "plots")
     (root / ".venv" / "bin").mkdir(parents=True)
