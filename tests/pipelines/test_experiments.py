@@ -1,11 +1,16 @@
 """Tests of DVC's experiments on a tiny profile: beside the workspace, queued, and killed."""
 
+import os
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 from miniature import Repository
+
+from pipelines.dvc_runs import is_lock_file_whole
 
 BASE_LR = "profile.miniature.training.base_lr"
 EVALUATED = "evaluate@miniature-plain-fcn-0"
@@ -43,9 +48,38 @@ def test_experiments_leave_the_workspace_alone(committed: Repository) -> None:
     assert len(records) == 3
 
 
+def find_processes(folder: Path) -> list[psutil.Process]:
+    """Find those that work in a folder: the workers of DVC's queue are nobody's children."""
+    found = psutil.process_iter(["cwd", "cmdline"])
+    return [p for p in found if p.info["cwd"] and Path(p.info["cwd"]).is_relative_to(folder)]
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_queue_leaves_the_workspace_alone(
+    committed: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(committed.root)
+    committed.dvc("exp", "run", "--queue", "-S", f"{BASE_LR}=0.04", EVALUATED)
+    started = committed.start(sys.executable, "-m", "dvc", "exp", "run", "--run-all")
+    while not any("train" in p.info["cmdline"] for p in find_processes(committed.root)):
+        assert started.poll() is None
+        time.sleep(0.1)
+    while working := [p for p in find_processes(committed.root) if p.pid != os.getpid()]:
+        for process in working:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(working, timeout=60)
+    started.communicate()
+    assert is_lock_file_whole()
+    assert committed.run("git", "status", "--porcelain").stdout == ""
+    assert "up to date" in committed.dvc("status")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, stages outlive a killed DVC")
 @pytest.mark.timeout(600)
-def test_after_a_killed_experiment_everything_is_as_before(committed: Repository) -> None:
+def test_after_a_killed_experiment_everything_is_as_before(
+    committed: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Check that what was committed comes back, though DVC was killed while a stage ran."""
     started = committed.start(sys.executable, "-m", "dvc", "exp", "run", "-S", f"{BASE_LR}=0.03")
     assert started.stdout is not None
@@ -57,6 +91,8 @@ def test_after_a_killed_experiment_everything_is_as_before(committed: Repository
     started.kill()
     started.communicate()
     assert not psutil.wait_procs(family, timeout=60)[1]
+    monkeypatch.chdir(committed.root)
+    assert is_lock_file_whole()
 
     committed.run("git", "checkout", "HEAD", "params.yaml")  # DVC has staged it
     committed.repro()

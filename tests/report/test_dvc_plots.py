@@ -36,8 +36,8 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
     (tmp_path / LIVE.parents[1]).mkdir(parents=True)
-    for name in (".dvcignore", ".gitignore", "logs/live/.gitkeep"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    for copied in (".dvcignore", ".gitignore", "logs/live/.gitkeep"):
+        shutil.copy(ROOT / copied, tmp_path / copied)
     plots = (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nplots:\n")[2]
     (tmp_path / "dvc.yaml").write_text(f"plots:\n{plots}", encoding="utf-8")
     for path in (CURVES, Path("results/quick/plots/miou.png")):
