@@ -54,7 +54,7 @@ def run(
     try:
         store = open_store(task)
         problem = find_problem(task)
-    except OSError as error:  # e.g. its disk is full
+    except (ImportError, OSError) as error:  # the remote's library, or room on the disk
         problem = f"cannot have its files: {describe_machine_error(error) or error}"
     if problem is not None:
         yield Ended(task.name, node, None, 0.0, f"{node} {problem}", refused=True)

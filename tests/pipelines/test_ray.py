@@ -1,24 +1,36 @@
 """Tests of a sweep on a Ray cluster of two machines with a core each, all of them on this one."""
 
+import errno
 import json
+import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
+from miniature import Repository
 from stub_pipeline import dvc, get_environment, list_cache, make_project, wait_for
 
+from deeplab_bench.settings.sweep import SweepParams, SweepProfile, SweepRun
+from pipelines.sweep import node
+from pipelines.sweep import store as store_module
+from pipelines.sweep.run_costs import RunCosts
 from pipelines.sweep.store import Store, StoreError
-from pipelines.sweep.task import Needs, Task
+from pipelines.sweep.task import Ended, Needs, Task
+from pipelines.sweep.tasks import StoreTasks
 from pipelines.sweep.torchrun import add_torchrun
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -61,6 +73,23 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 """
+SWEEP = """\
+import sys
+from deeplab_bench.settings.sweep import load_sweep_params
+from pipelines.repro import open_engine
+from pipelines.sweep.board import Board
+from pipelines.sweep.driver import sweep
+from pipelines.sweep.node import digest_software
+from pipelines.sweep.run_costs import RunCosts
+from pipelines.sweep.tasks import open_tasks
+params = load_sweep_params()
+with open_engine(params, sys.argv[1], jobs=None) as engine:
+    costs = RunCosts()
+    tasks = open_tasks(params, digest_software(), costs, is_cluster=True)
+    sys.exit(not sweep(engine, tasks, Board(costs)))
+"""
+ITERATIONS = 150
+EVALUATION_TIMING = "results/miniature/timings/evaluate/plain/fcn-0.json"
 # The same bytes whenever and wherever it runs; its time depends on the test.
 TRAIN = """\
 [ -e "weights-$1" ] && echo "weights-$1 is still here" && exit 8
@@ -138,38 +167,92 @@ def test_machines_may_share_a_remote_alone(project: Path, cluster: Any) -> None:
     assert not (folder / "report").exists()  # it is made by the driver
 
 
-@pytest.mark.timeout(600)
-def test_workers_that_are_killed_change_nothing(project: Path, cluster: Any) -> None:
-    expected = read_lock_of_plain_repro(project / "plain")
-    settings = json.dumps({"SLEEP": "6"})
-    with start(project, cluster.address, SETTINGS=settings) as process:
-        chosen = random.Random(0)
-        for _ in range(5):
-            victim = chosen.choice(wait_for_workers(project, process))
-            victim.kill()
-            victim.wait()
-        out, err = process.communicate()
-    assert process.returncode == 0, out + err
-    assert err.count("it begins again") == 5
-    assert (project / "dvc.lock").read_text(encoding="utf-8") == expected
+@pytest.mark.timeout(900)
+def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) -> None:
+    """Kill machines at random, with their disks, in a training whose files travel by a remote.
+
+    A whole pipeline is compared with one that runs on this machine alone.
+    """
+    alone = make_repository(tmp_path / "alone")
+    alone.repro()
+    repository = make_repository(tmp_path / "driver")
+    machine = tmp_path / "machine"
+    shutil.copytree(alone.root / "data", machine / "data")
+    share_a_remote_alone(repository, machine)
+    checkpoints = machine / "checkpoints" / "miniature"
+    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 40), 5))
+    with repository.start(sys.executable, "-c", SWEEP, cluster.address) as driver:
+        for iteration in kills:
+            while read_newest_iteration(checkpoints) < iteration:
+                assert driver.poll() is None, driver.communicate()
+                time.sleep(0.02)
+            kill_stage(machine)
+            for path in checkpoints.glob("*.snapshot"):
+                path.unlink()
+        out, err = driver.communicate()
+    assert driver.returncode == 0, out + err
+    assert err.count("warning: train@miniature-fcn-0: ") == len(kills), err
+    log = (machine / "logs" / "train@miniature-fcn-0.log").read_text(encoding="utf-8")
+    starts = [int(start) for start in re.findall(r"(\d+)/\d+ \[00:00<\?", log)]
+    assert 0 < starts[-1] < kills[-1]
+    for folder in ("checkpoints", "results"):
+        expected, found = read_files(alone.root / folder), read_files(repository.root / folder)
+        assert found.keys() == expected.keys()
+        differing = [name for name, content in expected.items() if found[name] != content]
+        assert not [name for name in differing if "timing" not in name]
+    timing = json.loads((repository.root / EVALUATION_TIMING).read_text(encoding="utf-8"))
+    head = repository.run("git", "rev-parse", "HEAD").stdout.strip()
+    assert [source["commit"] for source in timing["sources"].values()] == [head, head]
+    assert not list(tmp_path.glob("remote/**/*.snapshot"))
 
 
-def wait_for_workers(project: Path, driver: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Wait until workers of Ray run commands in the project, and return them."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until and driver.poll() is None:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.cwd() == str(project) and "train.sh" in process.cmdline():
-                    found.append(process.parent())
-            except psutil.Error:
-                continue
-        workers = [parent for parent in found if parent and "ray::" in parent.name()]
-        if workers:
-            return workers
-        time.sleep(0.1)
-    raise AssertionError("no worker runs a training")
+def make_repository(folder: Path) -> Repository:
+    folder.mkdir()
+    repository = Repository(folder)
+    repository.edit("models: [fcn, aspp]", "models: [fcn]")
+    repository.edit("hardware: [cpu]", "hardware: []")
+    repository.edit("iterations: 3", f"iterations: {ITERATIONS}")
+    repository.edit(
+        "    data: {dataset: shapes",
+        "    process: {determinism: portable, threads: 1}\n    data: {dataset: shapes",
+    )
+    repository.change("training/watch.py", "SNAPSHOT_SECONDS = 120", "SNAPSHOT_SECONDS = 0")
+    repository.commit()
+    return repository
+
+
+def share_a_remote_alone(repository: Repository, machine: Path) -> None:
+    repository.dvc("remote", "add", "storage", str(machine.parent / "remote"))
+    cluster = f"\ncluster: {{files: storage, folder: {machine}}}\n"
+    repository.params.write_text(repository.params.read_text() + cluster, encoding="utf-8")
+    repository.commit()
+
+
+def read_newest_iteration(checkpoints: Path) -> int:
+    return max((int(path.suffixes[-2][1:]) for path in checkpoints.glob("*.snapshot")), default=0)
+
+
+def kill_stage(folder: Path) -> None:
+    """Kill the stage that runs in a folder, and the worker of Ray that has begun it."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd() == str(folder):
+                worker = process.parent()
+                assert worker is not None
+                assert "ray::" in worker.name()
+                for victim in (worker, process):
+                    victim.kill()
+                    victim.wait()
+                return
+    raise AssertionError("no stage runs")
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
 @pytest.mark.timeout(600)
@@ -339,6 +422,80 @@ class TestStore:
         store = Store({"url": str(tmp_path / "remote")})
         with pytest.raises(StoreError, match=r"the DVC remote at .*remote/sweep: "):
             store.offer(tmp_path, ["a.pt"])
+
+    def test_a_remote_that_is_away_for_a_moment_is_asked_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store_module, "FIRST_PAUSE_SECONDS", 0.01)
+        (tmp_path / "a.pt").write_bytes(b"tensors")
+        store = Store({"url": str(tmp_path / "remote")})
+        answers = iter([TimeoutError("503"), ConnectionError("reset"), None])
+        put_file = store.fs.put_file
+
+        def fail_twice(*arguments: Any) -> None:
+            if (error := next(answers)) is not None:
+                raise error
+            put_file(*arguments)
+
+        monkeypatch.setattr(store.fs, "put_file", fail_twice)
+        digests = store.offer(tmp_path, ["a.pt"])
+        store.fetch(tmp_path / "machine", digests)
+        assert (tmp_path / "machine" / "a.pt").read_bytes() == b"tensors"
+
+    def test_a_remote_that_stays_away_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store_module, "FIRST_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(store_module, "PATIENCE_SECONDS", 0.05)
+        store = Store({"url": str(tmp_path / "remote")})
+        with pytest.raises(StoreError, match=r"the DVC remote at .*remote/sweep: "):
+            store.fetch(tmp_path, {"a.pt": "0" * 64})
+
+    def test_a_training_outlasts_a_remote_that_is_away_at_its_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Check that it goes on from its snapshot, and that the driver removes this at the end."""
+        machine = tmp_path / "machine"
+        script = """\
+            [ -e fcn-0.1.snapshot ] && echo resumes >> ../starts || echo begins >> ../starts
+            touch fcn-0.1.snapshot; sleep 1; rm fcn-0.1.snapshot; sleep 1; echo weights > fcn-0.pt
+        """
+        remote = {"url": str(tmp_path / "remote")}
+        task = Task(
+            *("train@quick-fcn-0", ("sh", "-c", script), str(machine), None),
+            outputs=("fcn-0.pt",),
+            store=remote,
+        )
+        machine.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "offer", Mock(side_effect=StoreError("503")))
+            with pytest.raises(StoreError):
+                list(node.run(task))
+        *_, ended = node.run(replace(task, name="train@quick-fcn-0.1"))  # on another machine
+        assert isinstance(ended, Ended)
+        assert (tmp_path / "starts").read_text() == "begins\nresumes\n"
+        monkeypatch.chdir(tmp_path)
+        params = SweepParams(run=SweepRun(profiles=("quick",)), profile={"quick": SweepProfile()})
+        StoreTasks(params, None, RunCosts(), remote).collect(task, ended)
+        assert (tmp_path / "fcn-0.pt").read_text() == "weights\n"
+        assert not list(tmp_path.glob("**/*.snapshot"))
+
+    def test_a_machine_with_a_full_disk_refuses(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store({"url": str(tmp_path / "remote")})
+        (tmp_path / "a.pt").touch()
+        task = Task(
+            *("train@quick-fcn-0", ("true",), str(tmp_path / "machine"), None),
+            store={"url": str(tmp_path / "remote")},
+            shipped=store.offer(tmp_path, ["a.pt"]),
+        )
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.pt")
+        monkeypatch.setattr(Store, "_download", Mock(side_effect=full))
+        (ended,) = node.run(task)
+        assert isinstance(ended, Ended)
+        assert ended.refused
+        assert "a.pt: No space left on device; make room on the disk" in ended.said
 
     def test_snapshots_follow_their_task(self, tmp_path: Path) -> None:
         tasks = []

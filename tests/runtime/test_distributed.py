@@ -30,12 +30,15 @@ from deeplab_bench.runtime.distributed import SynchronisedBatchNorm, synchronise
 from deeplab_bench.settings.experiment import Experiment, StageSettings
 from deeplab_bench.settings.inference import EvaluationSettings, Inference
 from deeplab_bench.settings.process import Process
+from deeplab_bench.training.snapshots import Snapshots
+
+STAGE = ("-m", "deeplab_bench")
 
 
 def torchrun(folder: Path, *command: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*launcher, f"--nproc-per-node={world_size}", "-m", "deeplab_bench", *command],
+        [*launcher, f"--nproc-per-node={world_size}", *command],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -73,7 +76,7 @@ def project(
     shutil.copytree(data_folder, folder / "data/toy")
     write_stage_settings(folder, balanced)
     for command in (["train", "toy"], ["evaluate", "toy", "once"]):
-        done = torchrun(folder, *command, "plain", "0")
+        done = torchrun(folder, *STAGE, *command, "plain", "0")
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -112,9 +115,38 @@ def test_every_image_is_scored_once(
 
 
 def test_other_stages_are_refused(project: Path) -> None:
-    done = torchrun(project, "prepare", "toy")
+    done = torchrun(project, *STAGE, "prepare", "toy")
     assert done.returncode != 0
     assert "prepare runs in one process: run it without torchrun" in done.stderr
+
+
+RESUME = """\
+import os
+from pathlib import Path
+import torch
+from deeplab_bench.runtime import distributed
+from deeplab_bench.training.snapshots import Snapshots
+folder = Path(os.environ["RANK"])
+with distributed.process_group():
+    state = Snapshots(folder / "fcn-0.pt", {}).load(1, torch.device("cpu"))
+    (folder / "resumed").write_text(f"{state['iteration']} {state['weight'].tolist()}")
+"""
+
+
+def test_all_machines_go_on_from_the_snapshot_of_process_0(tmp_path: Path) -> None:
+    """Check folders of their own: one has a damaged snapshot, the other an older one alone."""
+    for rank, iterations in ((0, (4, 6, 8)), (1, (2,))):
+        snapshots = Snapshots(tmp_path / str(rank) / "fcn-0.pt", {})
+        for iteration in iterations:
+            weight = torch.full((2,), float(iteration))
+            snapshots.save(1, iteration, {"iteration": iteration, "weight": weight})
+    newest = max(tmp_path.glob("0/*.snapshot"))
+    newest.write_bytes(newest.read_bytes()[:99])
+    (tmp_path / "resume.py").write_text(RESUME, encoding="utf-8")
+    done = torchrun(tmp_path, "resume.py")
+    assert done.returncode == 0, done.stderr
+    resumed = [(tmp_path / str(rank) / "resumed").read_text() for rank in (0, 1)]
+    assert resumed == ["6 [6.0, 6.0]"] * 2
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """Tests of the record of commit, edits and lock file."""
 
+import json
 import subprocess
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from deeplab_bench.runtime.source import GitError, ask_git, describe_source, run_git
+from deeplab_bench.runtime.source import DESCRIBED, GitError, ask_git, describe_source, run_git
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -57,6 +58,14 @@ def test_the_commit_of_another_repository_around_it_does_not_count(repository: P
     inner = repository / "venv"
     inner.mkdir()
     assert set(describe_source(inner).values()) == {None}
+
+
+def test_a_machine_without_git_takes_the_description_of_another(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = describe_source(repository)
+    monkeypatch.setenv(DESCRIBED, json.dumps(described))
+    assert describe_source(repository / "deeplab_bench") == described
 
 
 def test_no_repository_and_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
