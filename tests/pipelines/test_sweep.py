@@ -1,5 +1,6 @@
 """Tests of stages side by side with DVC; the stages only write when and where they ran."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from stub_pipeline import (
@@ -23,6 +25,7 @@ from stub_pipeline import (
     wait_for,
 )
 
+from deeplab_bench.runtime.source import DESCRIBED, describe_source
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.cluster import Cluster, Resources
 from deeplab_bench.settings.process import Process
@@ -32,7 +35,7 @@ from pipelines.sweep import node
 from pipelines.sweep.local import list_gpus
 from pipelines.sweep.run_costs import RunCost, RunCosts
 from pipelines.sweep.task import Ended, Needs, Task
-from pipelines.sweep.tasks import find_needs, open_tasks
+from pipelines.sweep.tasks import StoreTasks, find_needs, open_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -428,6 +431,22 @@ def test_a_machine_with_other_data_refuses(tmp_path: Path) -> None:
     assert isinstance(ended, Ended)
     assert ended.refused
     assert "has other data" in ended.said
+
+
+def test_a_stage_gets_its_pins_and_its_commit_by_a_remote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pins = Path("results") / "toy" / "settings" / "process.json"
+    pins.parent.mkdir(parents=True)
+    pins.write_text("{}", encoding="utf-8")
+    params = SweepParams(run=SweepRun(profiles=("toy",)), profile={"toy": SweepProfile()})
+    tasks = StoreTasks(params, None, RunCosts(), {"url": str(tmp_path / "remote")})
+    run = SimpleNamespace(addressing="train@toy-fcn-0", cmd="true", deps=[], outs=[])
+    task = tasks.make(run, Needs())
+    tasks.store.fetch(tmp_path / "machine", task.shipped)
+    assert (tmp_path / "machine" / pins).read_text(encoding="utf-8") == "{}"
+    assert json.loads(task.environment[DESCRIBED]) == describe_source()
 
 
 def test_a_remote_without_its_library_is_named(
