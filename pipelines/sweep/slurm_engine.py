@@ -89,7 +89,7 @@ class SlurmEngine:
         self.has_begun = False
         self.asked_at = self.retry_at = -math.inf
         self.said = ""  # why tasks that could be submitted wait
-        self.reasons: set[str] = set()  # why jobs wait
+        self.reasons: set[str] = set()  # why jobs wait, of those that were told
 
     def take_over(self) -> list[Ended]:
         """End the jobs of a killed driver, and return what has ended well.
@@ -266,16 +266,13 @@ class SlurmEngine:
 
     def _tell_reasons(self, states: Mapping[str, State]) -> None:
         """Say why jobs wait, once for each reason, if it is for more than their turn."""
-        examples: dict[str, Submitted] = {}
         for one in self.submitted.values():
             state = states.get(one.job, State(GONE))
-            if state.unusual_reason and not state.is_held and not state.waits_for_ever:
-                examples.setdefault(state.unusual_reason, one)
-        for reason, one in examples.items():
-            if reason not in self.reasons:
-                said = f"warning: {one.task.name}: its job {one.job} waits, as Slurm says: {reason}"
-                print(said, file=sys.stderr)
-        self.reasons = set(examples)
+            reason = state.unusual_reason
+            if reason and reason not in self.reasons:
+                self.reasons.add(reason)
+                said = f"its job {one.job} waits, as Slurm says: {state.reason}"
+                print(f"warning: {one.task.name}: {said}", file=sys.stderr)
 
     def _look_at(self, one: Submitted, state: State) -> Event | None:
         if state.is_held:

@@ -181,5 +181,6 @@ def clear_reports(folder: Path) -> list[Ended]:
         if isinstance(event, Ended) and event.status == 0:
             ends.append(event)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # NFS keeps what is still open
+                path.unlink()
     return ends

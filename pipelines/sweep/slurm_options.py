@@ -23,6 +23,7 @@ OWN = {  # options that the engine sets, whatever the profile's resources are
     "nodes",
     "ntasks",
     "ntasks_per_node",
+    "num_gpus",
     "output",
     "requeue",
     "signal",

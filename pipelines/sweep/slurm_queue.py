@@ -62,9 +62,11 @@ class State(NamedTuple):
 
     @property
     def unusual_reason(self) -> str:
-        """Why a job waits, if it is not for its turn; empty if it is."""
+        """Why a job waits that may begin some time, if it is not for its turn; else empty."""
+        if not self.waits or self.waits_for_ever or self.is_held:
+            return ""
         reason = self.reason.partition(",")[0]  # names of machines may follow
-        return reason if self.waits and reason not in USUAL else ""
+        return "" if reason in USUAL else reason
 
 
 class Queue:

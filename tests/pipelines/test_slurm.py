@@ -768,6 +768,7 @@ def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.Mo
             Cluster(slurm={"gpus_per_node": "a100:1"}),
             "cluster.slurm.gpus_per_node is set by the sweep itself",
         ),
+        (Cluster(slurm={"num_gpus": 2}), "cluster.slurm.num_gpus is set by the sweep itself"),
         (Cluster(slurm={"time": "1.5"}), "cluster.slurm.time is '1.5', but must be minutes, "),
         (Cluster(slurm={"time": "-5"}), "cluster.slurm.time is '-5', but must be minutes, "),
         (
