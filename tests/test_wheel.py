@@ -24,11 +24,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root / "source")
     pip = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", root, root / "source"]
-    subprocess.run([*pip, *build], check=True)
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(root)]
+    subprocess.run([*pip, *build, str(root / "source")], check=True)
     (wheel,) = root.glob("*.whl")
     folder = root / "installed"
-    subprocess.run([*pip, "install", "--no-deps", "--target", folder, wheel], check=True)
+    install = ["install", "--no-deps", "--target", str(folder), str(wheel)]
+    subprocess.run([*pip, *install], check=True)
     return folder
 
 

@@ -1,10 +1,7 @@
 """Tests of DVC's experiments on a tiny profile: beside the workspace, queued, and killed."""
 
-import os
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -46,33 +43,6 @@ def test_experiments_leave_the_workspace_alone(committed: Repository) -> None:
     commits = committed.dvc("exp", "list", "--sha-only").split()
     records = {read_evaluation(committed, commit) for commit in [*commits, "HEAD"]}
     assert len(records) == 3
-
-
-def find_processes(folder: Path) -> list[psutil.Process]:
-    """Find those that work in a folder: the workers of DVC's queue are nobody's children."""
-    found = psutil.process_iter(["cwd", "cmdline"])
-    return [p for p in found if p.info["cwd"] and Path(p.info["cwd"]).is_relative_to(folder)]
-
-
-@pytest.mark.timeout(600)
-def test_a_killed_queue_leaves_the_workspace_alone(
-    committed: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(committed.root)
-    committed.dvc("exp", "run", "--queue", "-S", f"{BASE_LR}=0.04", EVALUATED)
-    started = committed.start(sys.executable, "-m", "dvc", "exp", "run", "--run-all")
-    while not any("train" in p.info["cmdline"] for p in find_processes(committed.root)):
-        assert started.poll() is None
-        time.sleep(0.1)
-    while working := [p for p in find_processes(committed.root) if p.pid != os.getpid()]:
-        for process in working:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(working, timeout=60)
-    started.communicate()
-    assert is_lock_file_whole()
-    assert committed.run("git", "status", "--porcelain").stdout == ""
-    assert "up to date" in committed.dvc("status")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, stages outlive a killed DVC")
