@@ -41,7 +41,7 @@ def test_they_are_trained_evaluated_timed_and_reported(tmp_path: Path) -> None:
 
 
 def find_block(name: str) -> str:
-    (blocks,) = BLOCKS
+    blocks = next(block for block in BLOCKS if f"  {name}:" in block)
     return f"  {name}:" + re.split(r"(?m)^  (?=\w)", blocks.partition(f"  {name}:")[2])[0]
 
 

@@ -157,7 +157,7 @@ def make_repository(folder: Path) -> Repository:
     repository = Repository(folder)
     repository.edit("models: [fcn, aspp]", "models: [fcn]")
     repository.edit("hardware: [cpu]", "hardware: []")
-    repository.edit("iterations: 3", "iterations: 80")
+    repository.edit("iterations: 3", "iterations: 40")
     repository.edit(
         "    data: {dataset: shapes",
         "    process: {determinism: portable, threads: 1}\n"

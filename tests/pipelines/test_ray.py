@@ -194,7 +194,8 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) ->
     assert driver.returncode == 0, out + err
     assert err.count("warning: train@miniature-fcn-0: ") == len(kills), err
     log = (machine / "logs" / "train@miniature-fcn-0.log").read_text(encoding="utf-8")
-    starts = [int(start) for start in re.findall(r"(\d+)/\d+ \[00:00<\?", log)]
+    bars = re.findall(r"training fcn [^\r\n]*?\| (\d+)/\d+ \[00:00<\?", log)
+    starts = [int(start) for start in bars]
     assert starts[-1] > 0  # the remote alone had a snapshot
     expected, found = read_results(alone.root), read_results(repository.root)
     assert "checkpoints/miniature/fcn-0.pt" in expected

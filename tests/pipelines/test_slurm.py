@@ -535,8 +535,9 @@ def test_reports_of_what_has_ended_well_are_kept(tmp_path: Path) -> None:
 
 def test_tasks_with_the_same_needs_are_one_array(engine: SlurmEngine) -> None:
     for index, model in enumerate(("fcn", "aspp", "psp")):
-        engine.submit(make_task(model, "true", replace(SMALL, expected_memory_mib=index)))
-    engine.poll()
+        engine.submit(make_task(model, "sleep 60", replace(SMALL, expected_memory_mib=index)))
+    while not engine.submitted:  # Slurm may not answer at once
+        engine.poll()
     assert len({one.job.partition("_")[0] for one in engine.submitted.values()}) == 1
 
 
