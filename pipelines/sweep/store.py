@@ -108,6 +108,8 @@ class Store:
             with suppress(FileNotFoundError):  # the task has removed it meanwhile
                 self._upload(here[name], self._place(SNAPSHOTS, checkpoint, name))
                 self.offered.add(name)
+        if not self.offered & here.keys():  # all new ones were removed meanwhile
+            return
         for name in self.offered - here.keys():
             with suppress(FileNotFoundError):
                 self.fs.remove(self._place(SNAPSHOTS, checkpoint, name))

@@ -88,7 +88,7 @@ with open_engine(params, sys.argv[1], jobs=None) as engine:
     tasks = open_tasks(params, digest_software(), costs, is_cluster=True)
     sys.exit(not sweep(engine, tasks, Board(costs)))
 """
-ITERATIONS = 80
+ITERATIONS = 400  # some seconds
 RECORDS = ("fingerprints", "runs", "samples")
 EVALUATION_TIMING = "results/miniature/timings/evaluate/plain/fcn-0.json"
 # The same bytes whenever and wherever it runs; its time depends on the test.
@@ -181,22 +181,20 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) ->
     shutil.copytree(alone.root / "data", machine / "data")
     share_a_remote_alone(repository, machine)
     checkpoints = machine / "checkpoints" / "miniature"
-    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 20), 5))
+    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 100), 5))
     with repository.start(sys.executable, "-c", SWEEP, cluster.address) as driver:
         for iteration in kills:
-            while read_newest_iteration(checkpoints) < iteration:
+            while read_newest_iteration(tmp_path / "remote") < iteration:
                 assert driver.poll() is None, driver.communicate()
                 time.sleep(0.02)
-            kill_stage(machine)
-            for path in checkpoints.glob("*.snapshot"):
-                path.unlink()
+            kill_stage(machine, checkpoints)
         out, err = driver.communicate()
     assert driver.returncode == 0, out + err
     assert err.count("warning: train@miniature-fcn-0: ") == len(kills), err
     log = (machine / "logs" / "train@miniature-fcn-0.log").read_text(encoding="utf-8")
     bars = re.findall(r"training fcn [^\r\n]*?\| (\d+)/\d+ \[00:00<\?", log)
     starts = [int(start) for start in bars]
-    assert starts[-1] > 0  # the remote alone had a snapshot
+    assert starts[-1] >= kills[-1]  # the remote alone had a snapshot
     expected, found = read_results(alone.root), read_results(repository.root)
     assert "checkpoints/miniature/fcn-0.pt" in expected
     assert found == expected
@@ -220,20 +218,23 @@ def make_repository(folder: Path) -> Repository:
 
 
 def share_a_remote_alone(repository: Repository, machine: Path) -> None:
-    """Let a repository's machines share a remote alone, with a snapshot of every step."""
-    repository.change("training/watch.py", "SNAPSHOT_SECONDS = 120", "SNAPSHOT_SECONDS = 0")
+    """Let a repository's machines share a remote alone, with two snapshots a second."""
+    repository.change("training/watch.py", "SNAPSHOT_SECONDS = 120", "SNAPSHOT_SECONDS = 0.5")
     repository.dvc("remote", "add", "storage", str(machine.parent / "remote"))
     cluster = f"\ncluster: {{files: storage, folder: {machine}}}\n"
     repository.params.write_text(repository.params.read_text() + cluster, encoding="utf-8")
     repository.commit()
 
 
-def read_newest_iteration(checkpoints: Path) -> int:
-    return max((int(path.suffixes[-2][1:]) for path in checkpoints.glob("*.snapshot")), default=0)
+def read_newest_iteration(folder: Path) -> int:
+    return max((int(path.suffixes[-2][1:]) for path in folder.rglob("*.snapshot")), default=0)
 
 
-def kill_stage(folder: Path) -> None:
-    """Kill the stage that runs in a folder, or soon will, and the worker of Ray that runs it."""
+def kill_stage(folder: Path, checkpoints: Path) -> None:
+    """Kill the stage that runs in a folder, or soon will, and the worker of Ray that runs it.
+
+    The snapshots there are lost, before the stage begins again.
+    """
     until = time.monotonic() + 120
     while time.monotonic() < until:
         for process in psutil.process_iter():
@@ -242,6 +243,8 @@ def kill_stage(folder: Path) -> None:
                 if worker is not None and "ray::" in worker.name():
                     for victim in (worker, process):
                         victim.kill()
+                    for path in checkpoints.glob("*.snapshot"):
+                        path.unlink(missing_ok=True)
                     psutil.wait_procs([worker, process], timeout=10)
                     return
         time.sleep(0.1)
@@ -517,6 +520,25 @@ class TestStore:
         two.fetch_snapshots(tasks[1])
         found = {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
         assert found == {"fcn-0.2.snapshot": b"2", "fcn-0.3.snapshot": b"3"}
+
+    def test_the_last_snapshot_stays_until_a_newer_one_is_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Check a training that removes a snapshot while it is uploaded."""
+        (tmp_path / "one").mkdir()
+        task = Task("train@quick-fcn-0", (), str(tmp_path / "one"), None, outputs=("fcn-0.pt",))
+        store = Store({"url": str(tmp_path / "remote")})
+        first, second = (tmp_path / "one" / f"fcn-0.{step}.snapshot" for step in (1, 2))
+        first.touch()
+        store.offer_snapshots(task)
+        first.rename(second)
+
+        def remove_meanwhile(here: Path, there: str) -> None:
+            raise FileNotFoundError(here)
+
+        monkeypatch.setattr(store, "_upload", remove_meanwhile)
+        store.offer_snapshots(task)
+        assert store._list_snapshots("fcn-0.pt") == {first.name}
 
 
 class TestTorchrun:
