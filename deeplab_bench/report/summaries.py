@@ -35,14 +35,19 @@ def summarise(
 
 def summarise_miou(results: Results) -> pd.DataFrame:
     """Compute the mean mIoU of each model in percent, with its interval over seeds and images."""
-    over_images = statistics.estimate_over_images(results.resampled, results.group_count)
-    return summarise(results.scores(), "miou", over_images=over_images)
+    return _summarise_miou(results, results.scores(), results.resampled)
 
 
 def summarise_all_miou(results: Results) -> pd.DataFrame:
     """Compute the same rows, and one for each model of others, whose interval is over images."""
-    over_images = statistics.estimate_over_images(results.all_resampled, results.group_count)
-    return summarise(results.all_scores(), "miou", over_images=over_images)
+    return _summarise_miou(results, results.all_scores(), results.all_resampled)
+
+
+def _summarise_miou(
+    results: Results, scores: pd.DataFrame, resampled: pd.DataFrame
+) -> pd.DataFrame:
+    over_images = statistics.estimate_over_images(resampled, results.group_count)
+    return summarise(scores, "miou", over_images=over_images)
 
 
 def order_by_miou(scores: pd.DataFrame) -> list[str]:

@@ -90,11 +90,10 @@ class RayEngine:
         return []  # tasks end with their driver
 
     def check(self, needs: Needs) -> None:
-        alive = list_machines()
-        known = ray.nodes()  # also those that are lost, and may come back
-        if len(list_fitting(known, needs)) < needs.nodes:
+        if len(list_fitting(list_known_machines(), needs)) < needs.nodes:
+            found = describe_machines(list_machines())
             raise EngineError(
-                f"it needs {needs}, and the cluster has {describe_machines(alive)}: change "
+                f"it needs {needs}, and the cluster has {found}: change "
                 "profile.<name>.resources in params.yaml, or add a machine"
             )
 
@@ -250,10 +249,16 @@ def require_head() -> None:
         ) from None
 
 
-def list_machines() -> list[dict[str, Any]]:
-    """List the machines of the cluster that are alive, as Ray describes them."""
+def list_known_machines() -> list[dict[str, Any]]:
+    """List the machines of the cluster, as Ray describes them; lost ones, too: they may return."""
     require_head()
-    return [machine for machine in ray.nodes() if machine["Alive"]]
+    found: list[dict[str, Any]] = ray.nodes()
+    return found
+
+
+def list_machines() -> list[dict[str, Any]]:
+    """List the machines of the cluster that are alive."""
+    return [machine for machine in list_known_machines() if machine["Alive"]]
 
 
 def list_fitting(machines: Sequence[dict[str, Any]], needs: Needs) -> list[dict[str, Any]]:
