@@ -42,7 +42,14 @@ MINIPAGE = r"\begin{minipage}{\linewidth}"
 CHARACTERS = str.maketrans(
     {character: f"\\{character}" for character in "_%&#${}"}
     | {"<": "$<$", ">": "$>$", "|": "$|$"}  # in the default encoding they are other letters
-    | {"≤": r"$\leq$", "≥": r"$\geq$", "√": r"$\surd$", "◊": r"$\diamond$", "→": r"$\to$"}
+    | {
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
+        "√": r"$\surd$",
+        "◊": r"$\diamond$",
+        "‖": r"$\parallel$",
+        "→": r"$\to$",
+    }
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")

@@ -25,6 +25,9 @@ MARKS = {  # by the name of the reasons in ``Results.warnings``
     "implausible": Mark("†", "implausible", " The means include these runs."),
     "bad_start": Mark("◊", "badly started", " The scores say little about the design."),
     "unfinished": Mark("§", "unfinished", " Longer training may change their order."),
+    "beyond_crops": Mark(
+        "‖", "rates beyond the training crops", " The scores say little about the design."
+    ),
     "trained_on_val": Mark("¶", "trained on val", " The scores say nothing about new images."),
     "outdated": Mark("‡", "results of older code"),
 }

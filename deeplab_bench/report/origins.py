@@ -118,6 +118,10 @@ def find_accuracy(row: Mapping[str, str]) -> dict[str, Origin]:
             ("training_images",),
             ("training", "loss"),
         ),
+        "beyond_crops": Origin(
+            "the maps of atrous convolutions in crops and in an image, computed from the settings",
+            [Records("speed", row["model"], take(("input_size",)))],
+        ),
         "trained_on_val": of(SAME, ("trained_on_val",)),
         "outdated": of(
             "stages whose code of today has another digest", ("provenance", "code_sha256")

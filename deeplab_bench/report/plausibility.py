@@ -1,12 +1,17 @@
-"""Runs whose numbers need a warning: implausible, badly started or unfinished ones."""
+"""Models whose numbers need a warning.
+
+Their runs are implausible, badly started or unfinished, or their rates are beyond training crops.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from deeplab_bench.analysis.crop_reach import CropReach, measure_crop_reach
 from deeplab_bench.report.statistics import count_class_pixels
 from deeplab_bench.results.records import EvaluationRecord, Scores
+from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import PLAIN
 
 LEAST_TRAINING_MIOU = 0.5
@@ -14,6 +19,7 @@ LEAST_TRAINING_MIOU = 0.5
 END = 0.2
 LEAST_FALL = 0.1
 LEAST_LOSSES = 5  # of each stretch
+LARGEST_LITTLE_TRAINED = 0.1  # share of the atrous weights
 
 
 def find_implausible(runs: Iterable[EvaluationRecord], ceiling: float | None) -> dict[str, str]:
@@ -45,6 +51,29 @@ def find_unfinished(runs: Iterable[EvaluationRecord]) -> dict[str, str]:
     is needed, since a learning rate that goes to zero stops every fall.
     """
     return describe_models(runs, describe_unfinished)
+
+
+def find_beyond_crops(
+    experiments: Iterable[Experiment], image_size: tuple[int, int]
+) -> dict[str, str]:
+    """Return the models with many little trained atrous weights, with their rate and its maps.
+
+    ``image_size`` is the height and width of an image in pixels.
+    """
+    found = {each.model: measure_crop_reach(each, image_size) for each in experiments}
+    return {
+        model: describe_crop_reach(reach)
+        for model, reach in found.items()
+        if reach is not None and reach.little_trained > LARGEST_LITTLE_TRAINED
+    }
+
+
+def describe_crop_reach(reach: CropReach) -> str:
+    in_crop, in_image = ("x".join(map(str, size)) for size in (reach.in_crop, reach.in_image))
+    return (
+        f"{100 * reach.little_trained:.0f} % of the atrous weights met little but padding in "
+        f"training: rate {reach.rate}, maps of {in_crop} in crops and {in_image} in images"
+    )
 
 
 def describe_models(

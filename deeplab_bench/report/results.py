@@ -16,6 +16,7 @@ from deeplab_bench.report import statistics
 from deeplab_bench.report.plausibility import (
     describe_excess,
     find_bad_starts,
+    find_beyond_crops,
     find_implausible,
     find_unfinished,
 )
@@ -84,11 +85,20 @@ class Results:
             | {name: excess for name, excess in of_others.items() if excess},
             "bad_start": find_bad_starts(self.runs),
             "unfinished": find_unfinished(self.runs),
+            "beyond_crops": self.beyond_crops,
             "trained_on_val": dict.fromkeys(
                 self.trained_on_val, "images of val were in its training"
             ),
             "outdated": {model: ", ".join(stages) for model, stages in self.outdated.items()},
         }
+
+    @property
+    def beyond_crops(self) -> dict[str, str]:
+        """The models whose atrous rates are too high for the crops of their training."""
+        if not self.speeds:
+            return {}
+        experiments = [self.params.experiment(self.profile, model) for model in self.models]
+        return find_beyond_crops(experiments, self.speeds[0].input_size)
 
     @property
     def trained_on_val(self) -> list[str]:

@@ -85,7 +85,7 @@ def test_special_characters_and_marks_compile(tmp_path: Path) -> None:
         "~",
         "^",
         "back\\slash",
-        "† ◊ § ¶ ‡",
+        "† ◊ § ‖ ¶ ‡",
         "≤ √ → ±",
     ]
     text = format_latex(build(pd.DataFrame({"model": names, "x": names})), "x", "quick")

@@ -18,7 +18,7 @@ from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.marks import RED, find_marks, mark_models
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.code_digest import compute_code_sha256
-from deeplab_bench.results.files import RunFiles
+from deeplab_bench.results.files import ProfileFiles, RunFiles
 
 OLD = {"aspp": ("train", "evaluate")}
 ALERT = (
@@ -82,6 +82,21 @@ def test_every_table_and_figure_marks_what_was_trained_on_val() -> None:
         assert to_hex(colours["aspp ¶"]).upper() == RED
 
 
+def test_rates_beyond_the_crops_are_marked() -> None:
+    params = declare()
+    write_results(params)
+    assert not load_results(params, "quick").beyond_crops
+    for model in params.run.models:
+        edit(ProfileFiles("quick").speed("cpu", model), input_size=[129, 129])
+    reasons = load_results(params, "quick").beyond_crops
+    assert list(reasons) == ["aspp", "image_pyramid"]
+    assert re.fullmatch(
+        r"\d\d % of the atrous weights met little but padding in training: "
+        r"rate 4, maps of 3x3 in crops and 9x9 in images",
+        reasons["aspp"],
+    )
+
+
 def test_nothing_is_said_without_a_mark() -> None:
     marks = mark_models("quick", {"outdated": {}})
     assert not marks
@@ -106,7 +121,8 @@ def test_tables_say_so() -> None:
         assert "‡ Results of older code: aspp (train, evaluate)." in latex
         assert "‡" not in files[f"tables/{name}.csv"]
     rows = files["tables/accuracy.csv"].splitlines()
-    assert rows[0].endswith(",implausible,bad_start,unfinished,trained_on_val,outdated")
+    marks = "implausible,bad_start,unfinished,beyond_crops,trained_on_val,outdated"
+    assert rows[0].endswith(f",{marks}")
     assert [row.endswith(',"train, evaluate"') for row in rows[1:]] == [True, False]
     assert "‡" not in files["tables/protocol_audit.md"]  # aspp is not in it
 
