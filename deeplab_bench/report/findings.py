@@ -101,7 +101,7 @@ def find_orderings(results: Results) -> str:
     counts = cited["ordering"].value_counts()
     verdicts = {"agrees": "agreed", "disagrees": "contradicted", "undecided": "undecided"}
     parts = [f"{counts.get(verdict, 0)} {text}" for verdict, text in verdicts.items()]
-    return f"Published orderings: of {len(cited)}, {', '.join(parts)}."
+    return f"Published orderings, each tested alone: of {len(cited)}, {', '.join(parts)}."
 
 
 def find_crf(results: Results) -> str:

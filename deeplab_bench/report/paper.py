@@ -200,7 +200,7 @@ def compare_pair(results: Results, higher: Cited, lower: Cited) -> dict[str, Any
         "difference": mean,
         "ci95_low": mean - margin,
         "ci95_high": mean + margin,
-        "ordering": judge_ordering(mean, margin),
+        "ordering": judge_ordering(mean, margin, results.undecided_because),
     }
 
 
@@ -230,10 +230,10 @@ def select_resampled(results: Results, cited: Cited) -> "pd.Series[float]":
     return results.resampled_inferences[cited.inference, cited.model]
 
 
-def judge_ordering(difference: float, margin: float) -> str:
+def judge_ordering(difference: float, margin: float, undecided_because: str) -> str:
     """Judge whether our runs have the paper's order."""
-    if math.isnan(margin):
-        return "undecided (one seed)"
+    if undecided_because:
+        return f"undecided ({undecided_because})"
     if abs(difference) <= margin:
         return "undecided"
     return "agrees" if difference > 0 else "disagrees"

@@ -149,7 +149,7 @@ def made(model: str, seed: int, miou: float) -> EvaluationRecord:
             boundary_miou=None,
         ),
         context_radius=None,
-        images={"one": ((0, 1, 1),)},
+        images={f"image {n}": ((0, 1, 1),) for n in range(statistics.LEAST_GROUPS)},
         training=History(iteration=(1,), loss=(1.0,)),
     )
 
@@ -374,6 +374,11 @@ def test_ordering(first: list[float], second: list[float], expected: str) -> Non
     assert (row["model"], row["other"]) == ("b", "a")
     assert row["published_difference"] == 2.0
     assert row["ordering"] == expected
+
+
+def test_few_groups_of_images_decide_no_ordering() -> None:
+    assert paper.judge_ordering(5.0, 1.0, "few groups") == "undecided (few groups)"
+    assert paper.judge_ordering(5.0, 1.0, "") == "agrees"
 
 
 def test_the_seeds_of_a_pair_vary_as_those_of_all_models() -> None:
