@@ -22,6 +22,7 @@ from deeplab_bench.verification.verdict import (
     RunResults,
     Verdict,
     compare,
+    is_measured,
     list_changed_machine,
     list_stale,
     read_results,
@@ -76,7 +77,12 @@ def main(
                 compare(run, results, here.get(run), tolerances[profile])
                 for run, results in committed.items()
             ]
-    missing = [profile for profile, tolerance in tolerances.items() if tolerance is None]
+    missing = [
+        profile
+        for profile, tolerance in tolerances.items()
+        if tolerance is None
+        or not all(is_measured(tolerance, *run) for run in chosen[profile].items())
+    ]
     print(format_report(comparisons, missing, list_uncommitted()))
     return STATUS[find_worst(comparisons)]
 
@@ -115,7 +121,7 @@ def format_report(
 ) -> str:
     """Format the table, then where each run departs, then what to do.
 
-    ``missing``: the profiles without a measured tolerance.
+    ``missing``: the profiles without a tolerance that was measured under the settings of today.
     """
     rows = [
         {

@@ -70,7 +70,7 @@ def free_instruction_set(params: Path) -> None:
     write_bytes(params, text.replace("determinism: portable", "determinism: native").encode())
 
 
-def describe_difference(committed: RunResults, here: RunResults) -> dict[str, float | None]:
+def describe_difference(committed: RunResults, here: RunResults) -> dict[str, str | float | None]:
     """Describe how far two trainings of a run are apart, as ``RunDifference`` does."""
     if committed.fingerprints is None or here.fingerprints is None:
         raise UserError("the committed results have no fingerprints: run `make repro` first")
@@ -78,6 +78,7 @@ def describe_difference(committed: RunResults, here: RunResults) -> dict[str, fl
     loss = 0.0 if departure is None else departure.loss_change or 0.0
     same_start = committed.provenance["weights_sha256"] == here.provenance["weights_sha256"]
     return {
+        "settings_sha256": committed.provenance["settings_sha256"],
         "loss": float(f"{loss:.3g}") if same_start else None,
         "miou": round(here.miou - committed.miou, 6),
     }

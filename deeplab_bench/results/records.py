@@ -219,6 +219,7 @@ class RunDifference(Record):
     with other weights, of a pretraining that was made again. ``miou`` is the difference at the end.
     """
 
+    settings_sha256: str
     loss: float | None
     miou: float
 

@@ -103,7 +103,12 @@ def compare(
     changed = list_changed_keys(committed, here)
     if departure is None and not changed:
         return Comparison(files, Verdict.IDENTICAL, committed, here, "")
-    tolerated = departure is not None and is_tolerated(committed, here, departure, tolerance)
+    tolerated = (
+        departure is not None
+        and tolerance is not None
+        and is_measured(tolerance, files, committed)
+        and is_tolerated(committed, here, departure, tolerance)
+    )
     verdict = Verdict.TOLERATED if tolerated else Verdict.DIFFERENT
     return Comparison(files, verdict, committed, here, explain(committed, departure, changed))
 
@@ -117,11 +122,15 @@ def explain(committed: RunResults, departure: Departure | None, changed: Sequenc
     return f"evaluation: the weights are equal, but not {keys}"
 
 
+def is_measured(tolerance: ToleranceRecord, files: RunFiles, committed: RunResults) -> bool:
+    """Return whether the tolerance was measured with this run, under its settings of today."""
+    measured = tolerance.runs.get(files.name)
+    own = committed.provenance["settings_sha256"]
+    return measured is not None and measured.settings_sha256 == own
+
+
 def is_tolerated(
-    committed: RunResults,
-    here: RunResults,
-    departure: Departure,
-    tolerance: ToleranceRecord | None,
+    committed: RunResults, here: RunResults, departure: Departure, tolerance: ToleranceRecord
 ) -> bool:
     """Return whether a difference is as small as that of another instruction set.
 
@@ -131,8 +140,7 @@ def is_tolerated(
     made again here.
     """
     if (
-        tolerance is None
-        or have_other(committed, here, "settings_sha256")
+        have_other(committed, here, "settings_sha256")
         or have_other(committed, here, "data_sha256")
         or abs(here.miou - committed.miou) > tolerance.miou
     ):

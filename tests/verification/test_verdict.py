@@ -33,8 +33,8 @@ TOLERANCE = ToleranceRecord(
     instruction_sets=("AVX2", "AVX512"),
     environment={},
     runs={
-        "plain-0": RunDifference(loss=1e-7, miou=-0.03),
-        "plain-1": RunDifference(loss=2e-7, miou=0.01),
+        "plain-0": RunDifference(settings_sha256="s", loss=1e-7, miou=-0.03),
+        "plain-1": RunDifference(settings_sha256="s", loss=2e-7, miou=0.01),
     },
 )
 
@@ -128,13 +128,22 @@ def test_the_score_alone_decides_after_another_pretraining(miou: float, expected
 
 
 def test_no_loss_is_tolerated_if_all_measured_runs_had_another_pretraining() -> None:
-    runs = {"plain-0": RunDifference(loss=None, miou=0.03)}
+    runs = {"plain-0": RunDifference(settings_sha256="s", loss=None, miou=0.03)}
     tolerance = TOLERANCE.model_copy(update={"runs": runs})
     assert judge(make_results(0.41, 1.5 * (1 + 1e-9)), tolerance)[0] == Verdict.DIFFERENT
 
 
 def test_nothing_is_tolerated_that_was_not_measured() -> None:
-    assert judge(make_results(0.4, 1.5 * (1 + 1e-6)), None)[0] == Verdict.DIFFERENT
+    here = make_results(0.4, 1.5 * (1 + 1e-6))
+    assert judge(here, None)[0] == Verdict.DIFFERENT
+    of_another_run = TOLERANCE.model_copy(update={"runs": {"plain-1": TOLERANCE.runs["plain-1"]}})
+    assert judge(here, of_another_run)[0] == Verdict.DIFFERENT
+
+
+def test_a_tolerance_of_older_settings_does_not_count() -> None:
+    older = RunDifference(settings_sha256="older", loss=1e-7, miou=-0.03)
+    tolerance = TOLERANCE.model_copy(update={"runs": TOLERANCE.runs | {"plain-0": older}})
+    assert judge(make_results(0.4, 1.5 * (1 + 1e-6)), tolerance)[0] == Verdict.DIFFERENT
 
 
 def test_other_scores_of_equal_weights_are_named() -> None:
