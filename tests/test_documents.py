@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniature import OTHER_LOCALE, ROOT, Repository
+from miniature import OTHER_LOCALE, PINS, ROOT, Repository
 from PIL import Image
 from torch import nn
 
@@ -19,6 +19,7 @@ from deeplab_bench.command_line import build_parser
 from deeplab_bench.data.packed import load_split
 from deeplab_bench.data.pixels import write_label
 from deeplab_bench.report.captions import make_anchor
+from pipelines.warm import warm_process
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/notes/*.md")])
 FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
@@ -141,6 +142,18 @@ studies:
 """
 
 
+# Any command asks the warm process, as stages do: it has imported torch already.
+COMMAND = """\
+#!/bin/sh
+exec python -c '
+import sys
+from pipelines import warm
+warm.can_fork = lambda command: True
+sys.exit(warm.delegate(sys.argv[1:]))' "$@"
+"""
+RUN_EACH = "import sys; [exec(code, {}) for code in sys.argv[1:]]"
+
+
 def list_fenced_lines() -> list[str]:
     """List all lines of shell in the manual, without their comments."""
     blocks = [block for path in MANUAL for block in FENCED.findall(path.read_text("utf-8"))]
@@ -156,7 +169,7 @@ def build_repository(root: Path) -> Repository:
     shutil.copytree(ROOT / ".dvc" / "plots", root / ".dvc" / "plots")
     (root / ".venv" / "bin").mkdir(parents=True)
     command = root / ".venv" / "bin" / "deeplab-bench"
-    command.write_text('#!/bin/sh\nexec python -m deeplab_bench "$@"\n', encoding="utf-8")
+    command.write_text(COMMAND, encoding="utf-8")
     command.chmod(0o755)
     (root / ".venv" / "installed").touch()
     repository.edit("hardware: [cpu]", "hardware: []")
@@ -196,22 +209,22 @@ def test_the_manual_runs(tmp_path: Path) -> None:
     assert {*EXCEPTIONS, *MAKES_RESULTS} <= set(lines)
     root = tmp_path / "repository"
     repository = build_repository(root)
-    for command in MAKES_RESULTS:
-        done = execute(repository, command)
-        assert done.returncode == 0, done.stdout + done.stderr
-        repository.commit()
-        repository.run("git", "tag", "v0.2.0")  # stays at the first
-    add_files_of_users(root)
-    said = {}
-    for command in [*lines, *MORE]:
-        if command not in EXCEPTIONS and command not in MAKES_RESULTS:
+    with warm_process(PINS, root):
+        for command in MAKES_RESULTS:
             done = execute(repository, command)
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-            said[command] = done.stdout
-    for path in MANUAL:
-        for code in PYTHON.findall(path.read_text("utf-8")):
-            if path.name not in CODE_TESTED_ELSEWHERE:
-                repository.python("-c", code)
+            assert done.returncode == 0, done.stdout + done.stderr
+            repository.commit()
+            repository.run("git", "tag", "v0.2.0")  # stays at the first
+        add_files_of_users(root)
+        said = {}
+        for command in [*lines, *MORE]:
+            if command not in EXCEPTIONS and command not in MAKES_RESULTS:
+                done = execute(repository, command)
+                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+                said[command] = done.stdout
+    tested_here = [path for path in MANUAL if path.name not in CODE_TESTED_ELSEWHERE]
+    codes = [code for path in tested_here for code in PYTHON.findall(path.read_text("utf-8"))]
+    repository.python("-c", RUN_EACH, *codes)
     assert "run.models" in said["dvc params diff v0.2.0"]
     for command in ("dvc metrics diff v0.2.0", "make compare A=v0.2.0 B=HEAD"):
         assert "aspp" in said[command]
