@@ -47,10 +47,10 @@ submit: .venv/installed
 		$(if $(PROFILE),--profile $(PROFILE)) $(if $(INFERENCE),--inference $(INFERENCE)) \
 		$(if $(CRF),--crf)
 
-# One more process than there are cores, since some tests wait for other programs.
+# Two more processes than there are cores, since many tests wait for other programs.
 test: .venv/installed
 	python -m pytest --dist worksteal \
-		--numprocesses $$(python -c 'import os; print(min(os.cpu_count() + 1, 4))')
+		--numprocesses $$(python -c 'import os; print(min(os.cpu_count() + 2, 6))')
 
 lint: .venv/installed
 	ruff check .

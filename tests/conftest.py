@@ -58,25 +58,40 @@ SIZES = {  # of the images, (height, width)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each process begin with some of the tests that may take long, and those of a file in one.
+    """Let each process begin with its share of the files that take long, the longest first.
 
-    At the end, one process would wait for the other. pytest-xdist gives each process an equal part
-    of the list.
+    At the end, one process would wait for the other. A file stays in one process, as its tests
+    share what is set up for them. pytest-xdist gives each process an equal part of the list.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.get_closest_marker("timeout") is not None]
-    short = [item for item in items if item.get_closest_marker("timeout") is None]
-    files = [list(tests) for _, tests in itertools.groupby(long, lambda item: item.path)]
+    long, short = [], []
+    for _, tests in itertools.groupby(items, lambda item: item.path):
+        file = list(tests)
+        if seconds := get_seconds(file[0]):
+            long.append((seconds, file))
+        else:
+            short += file
+    parts: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for seconds, file in sorted(long, key=lambda each: -each[0]):
+        least = loads.index(min(loads))
+        loads[least] += seconds
+        parts[least] += file
     left = len(items)
     items.clear()
-    for process in range(processes):
-        first = list(itertools.chain.from_iterable(files[process::processes]))
-        size = left // (processes - process)
-        more = max(0, size - len(first))
-        items += [*first, *short[:more]]
+    for index, part in enumerate(parts):
+        size = left // (processes - index)
+        more = max(0, size - len(part))
+        items += [*part, *short[:more]]
         del short[:more]
         left -= size
     items += short
+
+
+def get_seconds(item: pytest.Item) -> int:
+    """Return how long the file of a test takes by itself, about, if that is long."""
+    marker = item.get_closest_marker("long")
+    return marker.kwargs["seconds"] if marker else 0
 
 
 @pytest.fixture(scope="module", autouse=True)

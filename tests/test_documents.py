@@ -21,6 +21,8 @@ from deeplab_bench.data.pixels import write_label
 from deeplab_bench.report.captions import make_anchor
 from pipelines.warm import warm_process
 
+pytestmark = pytest.mark.long(seconds=120)
+
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/notes/*.md")])
 FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`((?:deeplab-bench|make|mkdocs|python|dvc|tensorboard) [^`\n]+)`")
@@ -202,7 +204,6 @@ def execute(repository: Repository, command: str) -> "subprocess.CompletedProces
     return repository.run("sh", "-c", f"{settings}; {command}")
 
 
-@pytest.mark.timeout(1800)
 def test_the_manual_runs(tmp_path: Path) -> None:
     """Run each command of the manual, and its Python, in a repository with a tiny profile."""
     lines = list_fenced_lines()

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.long(seconds=30)
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("deeplab_bench", "pipelines")
 IGNORED = shutil.ignore_patterns("__pycache__")

@@ -44,6 +44,8 @@ from deeplab_bench.models.layers import (
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.settings.loading import load_params
 
+pytestmark = pytest.mark.long(seconds=30)
+
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
 VGG = {"backbone": "vgg16", "output_stride": 8, "width": 0.125}
 SMALL_FC = {"channels": 8, "atrous_rate": 2}

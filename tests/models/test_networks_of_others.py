@@ -14,6 +14,8 @@ from deeplab_bench.settings import params as params_module
 from deeplab_bench.settings.blocks import ParamsError
 from deeplab_bench.settings.loading import parse_params
 
+pytestmark = pytest.mark.long(seconds=30)
+
 DOCUMENT = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
 NETWORK = r"`deeplab_bench/models/(\w+)\.py`.*?```python\n(.*?)```"
 CODE = dict(re.findall(NETWORK, DOCUMENT, flags=re.DOTALL))

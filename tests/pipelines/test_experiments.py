@@ -9,6 +9,8 @@ from miniature import Repository
 
 from pipelines.dvc_runs import is_lock_file_whole
 
+pytestmark = pytest.mark.long(seconds=70)
+
 BASE_LR = "profile.miniature.training.base_lr"
 EVALUATED = "evaluate@miniature-plain-fcn-0"
 
@@ -31,7 +33,6 @@ def read_evaluation(repository: Repository, revision: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(600)
 def test_experiments_leave_the_workspace_alone(committed: Repository) -> None:
     """Check one beside the workspace, and one of the queue, which leaves the report out."""
     committed.dvc("exp", "run", "--temp", "--name", "beside", "-S", f"{BASE_LR}=0.01")
@@ -46,7 +47,6 @@ def test_experiments_leave_the_workspace_alone(committed: Repository) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, stages outlive a killed DVC")
-@pytest.mark.timeout(600)
 def test_after_a_killed_experiment_everything_is_as_before(
     committed: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,10 @@ def can_make_namespaces() -> bool:
 
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(not can_make_namespaces(), reason="needs root and `ip netns`")
+pytestmark = [
+    pytest.mark.long(seconds=110),
+    pytest.mark.skipif(not can_make_namespaces(), reason="needs root and `ip netns`"),
+]
 
 
 class Machines:
@@ -130,7 +133,6 @@ def machines(folder: Path) -> Iterator[Machines]:
         made.remove()
 
 
-@pytest.mark.timeout(900)
 def test_a_training_on_two_machines_survives_that_one_is_cut_off(tmp_path: Path) -> None:
     expected = train_undisturbed(tmp_path / "undisturbed")
     repository = make_repository(tmp_path / "disturbed")

@@ -34,6 +34,7 @@ from pipelines.sweep.tasks import StoreTasks
 from pipelines.sweep.torchrun import add_torchrun
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = pytest.mark.long(seconds=220)
 
 ROOT = Path(__file__).resolve().parents[2]
 # The engine gets an address; the tasks are changed by what the test says in the environment.
@@ -168,7 +169,6 @@ def test_machines_may_share_a_remote_alone(project: Path, cluster: Any) -> None:
     assert not (folder / "report").exists()  # it is made by the driver
 
 
-@pytest.mark.timeout(1800)
 def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) -> None:
     """Kill machines at random, with their disks, in a training whose files travel by a remote.
 
@@ -260,7 +260,6 @@ def read_results(root: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.timeout(600)
 def test_a_machine_that_is_lost_is_replaced(project: Path, cluster: Any) -> None:
     """Check that runs which only this machine can do wait for it, begun or not."""
     third = cluster.add_node(num_cpus=2)

@@ -28,6 +28,8 @@ from pipelines.sweep.slurm_options import read_options
 from pipelines.sweep.slurm_queue import PROGRAMS
 from pipelines.sweep.task import Ended, Event, Needs, Queued, Running, Task
 
+pytestmark = pytest.mark.long(seconds=240)
+
 SWEEP = """\
 import os, sys
 from deeplab_bench.settings.cluster import Cluster
@@ -225,7 +227,6 @@ def test_a_login_node_needs_no_torch(machines: Machines, tmp_path: Path) -> None
     assert dvc(tmp_path, "status") == "Data and pipelines are up to date.\n"
 
 
-@pytest.mark.timeout(600)
 def test_a_training_goes_on_after_its_time_limit(
     engine: SlurmEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

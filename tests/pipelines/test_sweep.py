@@ -37,6 +37,8 @@ from pipelines.sweep.run_costs import RunCost, RunCosts
 from pipelines.sweep.task import Ended, Needs, Task
 from pipelines.sweep.tasks import StoreTasks, find_needs, open_tasks
 
+pytestmark = pytest.mark.long(seconds=150)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 REPRODUCE = """\

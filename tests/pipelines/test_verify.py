@@ -17,6 +17,8 @@ from pipelines import verify
 from pipelines.reruns import clone_head
 from studies import instruction_sets
 
+pytestmark = pytest.mark.long(seconds=40)
+
 MAKE = """\
 from pipelines import download, evaluate, prepare, resolve, train
 for stage in (resolve, download, prepare):
@@ -39,7 +41,6 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a dependency of DVC
-@pytest.mark.timeout(600)
 def test_identical_then_different(
     committed: Repository,
     capfd: pytest.CaptureFixture[str],

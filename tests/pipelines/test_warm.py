@@ -10,6 +10,8 @@ import pytest
 from pipelines import warm
 from pipelines.stages import STAGES
 
+pytestmark = pytest.mark.long(seconds=40)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Stages that say where and how they run.

@@ -21,6 +21,8 @@ from deeplab_bench.runtime.device import prepare_model
 from deeplab_bench.settings.experiment import Experiment
 from deeplab_bench.settings.inference import Inference
 
+pytestmark = pytest.mark.long(seconds=40)
+
 SIZE = (41, 57)
 CLASSES = ("background", "cat", "dog")
 

@@ -118,7 +118,6 @@ def seen(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         [BROWSER, *options, "--enable-logging=stderr", "--dump-dom", path.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert "CONSOLE" not in done.stderr, done.stderr

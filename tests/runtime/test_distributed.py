@@ -32,6 +32,8 @@ from deeplab_bench.settings.inference import EvaluationSettings, Inference
 from deeplab_bench.settings.process import Process
 from deeplab_bench.training.snapshots import Snapshots
 
+pytestmark = pytest.mark.long(seconds=60)
+
 STAGE = ("-m", "deeplab_bench")
 
 
