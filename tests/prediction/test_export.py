@@ -14,6 +14,7 @@ from torch import Tensor
 from deeplab_bench import load
 from deeplab_bench.evaluation.checkpoint import Checkpoint
 from deeplab_bench.models import build_model, list_arguments
+from deeplab_bench.models.backbone import DEPTHS
 from deeplab_bench.models.registry import ARCHITECTURES
 from deeplab_bench.prediction.export import ExportError, export
 from deeplab_bench.prediction.predictor import Predictor
@@ -25,6 +26,13 @@ pytestmark = pytest.mark.long(seconds=40)
 
 SIZE = (41, 57)
 CLASSES = ("background", "cat", "dog")
+
+
+@pytest.fixture
+def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave one unit in each block of the backbone: to trace them takes most of the time."""
+    unit, _ = DEPTHS["resnet18"]
+    monkeypatch.setitem(DEPTHS, "resnet18", (unit, (1, 1, 1, 1)))
 
 
 def make_predictor(experiment: Experiment, architecture: str, **others: Any) -> Predictor:
@@ -48,6 +56,7 @@ def run_file(path: Path, images: Tensor) -> Any:
     return logits, json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 
 
+@pytest.mark.usefixtures("_shallow")
 @pytest.mark.parametrize(
     ("architecture", "suffix"),
     [*((name, ".onnx") for name in ARCHITECTURES), ("aspp", ".pt2"), ("psp", ".pt2")],
