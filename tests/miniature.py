@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from deeplab_bench.runtime.pins import list_pins
 from pipelines.warm import ADDRESS, warm_process
 
@@ -74,13 +76,20 @@ costs = RunCosts()
 with open_engine(params, "", jobs=1) as engine:
     sys.exit(not sweep(engine, Tasks(params, None, costs), Board(costs)))
 """
+# What comes before a training, in one process.
+PREPARE = """\
+from pipelines import download, prepare, pretrain, resolve
+for stage in (resolve, download, prepare, pretrain):
+    stage.main("miniature")
+"""
 
 
 class Repository:
     """A git repository with the project's pipeline and the tiny profile."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, pins: dict[str, str] = PINS) -> None:
+        """Make one; ``pins`` are those of its profile, if its ``process`` is to be edited."""
+        self.root, self.pins = root, pins
         for folder in ("deeplab_bench", "lists", "pipelines"):
             shutil.copytree(ROOT / folder, root / folder, ignore=IGNORED)
         (root / ".dvc").mkdir()
@@ -102,7 +111,8 @@ class Repository:
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | PINS | OTHER_LOCALE | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+        common = {"PATH": path, "DVC_NO_ANALYTICS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = os.environ | self.pins | OTHER_LOCALE | common
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True
@@ -119,7 +129,7 @@ class Repository:
     @contextmanager
     def warm(self) -> Iterator[None]:
         """Run a warm process during the block, for the stages of the code that is there now."""
-        with warm_process(PINS | OTHER_LOCALE, self.root):
+        with warm_process(self.pins | OTHER_LOCALE, self.root):
             yield
 
     def repro(self) -> set[str]:
@@ -148,6 +158,14 @@ class Repository:
         for command in (("add", "--all"), (*AUTHOR, "commit", "--quiet", "--message", "results")):
             done = self.run("git", *command)
             assert done.returncode == 0, done.stderr
+
+    def drop_stages(self, *names: str) -> None:
+        """Remove stages from dvc.yaml."""
+        path, yaml = self.root / "dvc.yaml", YAML()
+        pipeline = yaml.load(path)
+        for name in names:
+            del pipeline["stages"][name]
+        yaml.dump(pipeline, path)
 
     def edit(self, old: str, new: str) -> None:
         text = self.params.read_text(encoding="utf-8")
