@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # They fetch what a digest verifies, say where a result lies, check and write what it holds,
-# describe the machine, show progress, or keep the state of an interrupted run. None of this changes
-# a result.
+# describe the machine, show progress, keep the state of an interrupted run, or validate a copy of
+# the network while it trains. None of this changes a result, but for the validation curve.
 LEFT_OUT = {
     "deeplab_bench/data/archives.py",
     "deeplab_bench/errors.py",
@@ -29,6 +29,7 @@ LEFT_OUT = {
     "deeplab_bench/runtime/source.py",
     "deeplab_bench/training/live.py",
     "deeplab_bench/training/snapshots.py",
+    "deeplab_bench/training/validation.py",
     "deeplab_bench/training/watch.py",
     "deeplab_bench/writing.py",
 }

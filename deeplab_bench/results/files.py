@@ -89,6 +89,13 @@ class RunFiles:
     model: str
     seed: int
 
+    @classmethod
+    def find(cls, checkpoint: Path) -> "RunFiles | None":
+        """Find the run that has this checkpoint; None if it is not of a run of a profile."""
+        model, _, seed = checkpoint.stem.rpartition("-")
+        run = cls(checkpoint.parent.name, model, int(seed)) if seed.isdecimal() else None
+        return run if run is not None and run.checkpoint == checkpoint else None
+
     @property
     def name(self) -> str:
         return f"{self.model}-{self.seed}"
@@ -101,6 +108,11 @@ class RunFiles:
     def fingerprints(self) -> Path:
         """Return the file with the digests of the weights on the way of the training."""
         return self._result("fingerprints")
+
+    @property
+    def curve(self) -> Path:
+        """Return the file with the validation curve of the training."""
+        return self._result("runs", "train")
 
     def evaluation(self, inference: str) -> Path:
         """Return the file with the metrics; two identical runs write the same bytes."""

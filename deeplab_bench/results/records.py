@@ -212,6 +212,25 @@ class FingerprintRecord(RunRecord):
     points: dict[int, Fingerprint]
 
 
+class CurveRecord(RunRecord):
+    """The validation curve of a training: loss per pixel and mIoU after some iterations.
+
+    They are on ``images`` images, evenly picked from the validation split; None where one is not
+    defined. The curve is empty if the network could not be validated while it was trained.
+    """
+
+    images: int
+    iteration: tuple[int, ...]
+    loss: tuple[float | None, ...]
+    miou: tuple[Fraction | None, ...]
+
+    @model_validator(mode="after")
+    def _as_long(self) -> "CurveRecord":
+        if not len(self.iteration) == len(self.loss) == len(self.miou):
+            raise ValueError("iteration, loss and miou are not equally long")
+        return self
+
+
 class RunDifference(Record):
     """How far two trainings of a run are apart.
 

@@ -1,9 +1,5 @@
-"""Curves of a training while it runs, for DVCLive and TensorBoard where they are installed.
+"""Curves of a training while it runs, for DVCLive and TensorBoard where they are installed."""
 
-Nothing of this changes the training: the network is validated on a copy of it.
-"""
-
-import copy
 import logging
 import os
 import shutil
@@ -13,39 +9,38 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import torch
-from torch.nn import functional as F
-
-from deeplab_bench.data.packed import Split, load_split, pick_evenly
-from deeplab_bench.data.pixels import VOID, DataError
-from deeplab_bench.results.files import ProfileFiles, get_live_folder
+from deeplab_bench.results.files import get_live_folder
+from deeplab_bench.training.snapshots import Point, Snapshots
 from deeplab_bench.training.trainer import Trainer, compute_lr_factor
 
 FIRST_SECONDS = 10.0  # shorter trainings leave no curves: opening their files takes seconds
 EVERY_SECONDS = 5.0
-VALIDATION_SHARE = 0.05  # of the time, at most
-VALIDATION_IMAGES = 8
 SWITCH = "DEEPLAB_BENCH_LIVE"  # 0 turns the curves off
 
 
 class Live:
-    """Logs a phase of a training: losses, mIoU, learning rate, images per second."""
+    """Logs a phase of a training: loss, learning rate, images per second, points of validation."""
 
-    def __init__(self, checkpoint: Path, phase: int, trainer: Trainer) -> None:
-        self.checkpoint, self.folder = checkpoint, get_live_folder(checkpoint, phase)
+    def __init__(self, snapshots: Snapshots, phase: int, trainer: Trainer) -> None:
+        self.folder = get_live_folder(snapshots.checkpoint, phase)
+        self.points = snapshots.points.get(phase, {})
         self.iteration, self.seconds = trainer.iteration, trainer.seconds  # of the last entry
-        self.due = self.validation_due = time.monotonic() + FIRST_SECONDS
-        self.split: Split | None = None
+        self.due = time.monotonic() + FIRST_SECONDS
         self.writers: list[Writer] | None = None  # None before the first entry
         if trainer.iteration == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __call__(self, trainer: Trainer) -> None:
-        """Log the steps since the last entry, if that is long enough ago."""
+    def __call__(self, trainer: Trainer, paused: float) -> None:
+        """Log the steps since the last entry, if that is long enough ago.
+
+        ``paused`` are the seconds since the last step, which were for something else.
+        """
         is_last = trainer.iteration == trainer.training.iterations
-        if time.monotonic() < self.due and not (is_last and self.writers):
-            return
+        if time.monotonic() >= self.due or (is_last and self.writers):
+            self.add_entry(trainer)
+        self.seconds += paused
+
+    def add_entry(self, trainer: Trainer) -> None:
         started = time.monotonic()
         try:
             self.log(trainer)
@@ -59,7 +54,6 @@ class Live:
     def log(self, trainer: Trainer) -> None:
         if self.writers is None:
             self.writers = open_writers(self.folder, self.iteration)
-            self.split = find_validation_split(self.checkpoint)
         if not self.writers:
             return
         losses = trainer.losses[self.iteration : trainer.iteration]
@@ -70,13 +64,17 @@ class Live:
             * compute_lr_factor(trainer.training, trainer.iteration - 1),
             "train/images_per_second": crops / (trainer.seconds - self.seconds),
         }
-        started = time.monotonic()
-        if self.split is not None and started >= self.validation_due:
-            values |= validate(trainer, self.split)
-            ended = time.monotonic()
-            self.validation_due = ended + (ended - started) / VALIDATION_SHARE
         for writer in self.writers:
+            for iteration, point in self.points.items():
+                if iteration > self.iteration:
+                    writer.write(iteration, name_defined(point))
             writer.write(trainer.iteration, values)
+
+
+def name_defined(point: Point) -> dict[str, float]:
+    """Name the values of a point that are defined."""
+    named = zip(("val/loss", "val/miou"), point, strict=True)
+    return {name: value for name, value in named if value is not None}
 
 
 class Writer(Protocol):
@@ -136,35 +134,3 @@ def cut_curve(path: Path, last: int) -> None:
     head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [row for row in rows if int(row.partition("\t")[0]) <= last]
     path.write_text("".join([head, *kept]), encoding="utf-8")
-
-
-def find_validation_split(checkpoint: Path) -> Split | None:
-    """Find the validation split of a run; a pretraining has none."""
-    files = ProfileFiles(checkpoint.parent.name)
-    try:
-        return load_split(files.data, "val") if "-" in checkpoint.stem else None
-    except DataError:
-        return None
-
-
-@torch.inference_mode()
-def validate(trainer: Trainer, split: Split) -> dict[str, float]:
-    """Compute the loss per pixel and the mIoU of some fixed images, at their own sizes."""
-    # Imported only here: it is no part of the training.
-    from deeplab_bench.evaluation.measures.confusion import confusion_matrix, miou
-
-    model = copy.deepcopy(trainer.model).eval()
-    classes = len(split.classes)
-    counts, loss, pixels = np.zeros((classes, classes), dtype=np.int64), 0.0, 0
-    for index in pick_evenly(VALIDATION_IMAGES, len(split)):
-        image, label = split.image(index), split.label(index)
-        batch = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(trainer.device)
-        truth = torch.from_numpy(label[None].astype(np.int64)).to(trainer.device)
-        logits = model(model.colours.normalise(batch))
-        # Its sum has no deterministic algorithm on a GPU; that of its values has.
-        losses = F.cross_entropy(logits, truth, ignore_index=VOID, reduction="none")
-        loss += float(losses.sum())
-        pixels += int((label != VOID).sum())
-        prediction = logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
-        counts += confusion_matrix(label, prediction, classes)
-    return {"val/loss": loss / max(1, pixels), "val/miou": miou(counts)}

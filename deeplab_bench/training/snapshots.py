@@ -19,6 +19,9 @@ from deeplab_bench.errors import TRY_AGAIN, UserError
 from deeplab_bench.runtime import distributed
 from deeplab_bench.writing import write_tensors
 
+Point = tuple[float | None, float | None]  # loss and mIoU of a validation; None is undefined
+Points = dict[int, Point]  # by iteration
+
 PATIENCE_SECONDS = 20.0
 KEPT = 2  # of one phase. If the newest cannot be read, the other can.
 
@@ -34,16 +37,19 @@ class Snapshots:
 
     Their names have a digest of the run's ``provenance``, the phase and the iteration. A snapshot
     of other settings, data or code is not loaded, and is removed as soon as this run has its own.
+    ``points`` of the validation, by phase, are saved and loaded with the state.
     """
 
     def __init__(self, checkpoint: Path, provenance: Mapping[str, Any]) -> None:
-        self.checkpoint = checkpoint
-        self.digest = hashlib.sha256(json.dumps(dict(provenance)).encode()).hexdigest()[:12]
+        self.checkpoint, self.provenance = checkpoint, dict(provenance)
+        self.points: dict[int, Points] = {}
+        self.digest = hashlib.sha256(json.dumps(self.provenance).encode()).hexdigest()[:12]
 
     def save(self, phase: int, iteration: int, state: Mapping[str, Any]) -> None:
         """Write the state after an iteration, and remove what it makes superfluous."""
         name = f"{self.checkpoint.stem}.{self.digest}.{phase}.{iteration:08d}.snapshot"
-        write_tensors(self.checkpoint.with_name(name), dict(state))
+        content = {**state, "points": self.points.get(phase, {})}
+        write_tensors(self.checkpoint.with_name(name), content)
         kept = {p: self.list(p)[:KEPT] for p in range(1, phase + 1)}
         self._remove_all_but({path for paths in kept.values() for path in paths})
 
@@ -59,6 +65,7 @@ class Snapshots:
             except (EOFError, OSError, RuntimeError, UnpicklingError):
                 logging.getLogger(__name__).warning("%s is damaged and is not used", path)
                 continue
+            self.points[phase] = state.pop("points", {})  # older snapshots have none
             return state
         return None
 

@@ -1,4 +1,7 @@
-"""What happens beside the steps of a training: progress, curves, snapshots, signals to end."""
+"""What happens beside the steps of a training: progress, curves, snapshots, signals to end.
+
+Of several processes, process 0 alone shows progress, validates and logs.
+"""
 
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from deeplab_bench.runtime.signals import EndRequest, noted_end_request
 from deeplab_bench.training.live import Live
 from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.trainer import Trainer
+from deeplab_bench.training.validation import Validation, begin_validation
 
 SNAPSHOT_SECONDS = 120
 END = "the training ends after this step; press Ctrl-C again to end it at once"
@@ -25,15 +29,16 @@ class Watch:
         bar: "tqdm[Never]",
         snapshots: Snapshots,
         phase: int,
+        validation: Validation | None,
         live: Live | None,
         end: EndRequest,
     ) -> None:
-        self.bar, self.snapshots, self.phase, self.live = bar, snapshots, phase, live
-        self.end = end
+        self.bar, self.snapshots, self.phase = bar, snapshots, phase
+        self.validation, self.live, self.end = validation, live, end
         self.saved = time.monotonic()
 
     def __call__(self, trainer: Trainer) -> None:
-        """Show the progress, log curves; save a snapshot if the last one is too old, or at the end.
+        """Show the progress, validate, log curves; save a snapshot if it is time for it.
 
         Raises:
             SystemExit: a signal has asked for the end. The snapshot has all steps so far.
@@ -45,8 +50,11 @@ class Watch:
             refresh=False,
         )
         self.bar.update(trainer.iteration - self.bar.n)
+        started = time.monotonic()
+        if self.validation is not None:
+            self.validation(trainer)
         if self.live is not None:
-            self.live(trainer)
+            self.live(trainer, time.monotonic() - started)
         is_old = time.monotonic() - self.saved > SNAPSHOT_SECONDS
         is_old, ended_by = distributed.broadcast_object((is_old, self.end.number))
         if is_old or ended_by is not None:
@@ -65,14 +73,20 @@ class Watch:
 def watch_training(
     trainer: Trainer, snapshots: Snapshots, phase: int, title: str
 ) -> Iterator[Watch]:
-    """Begin to watch a training, from where its trainer stands."""
-    with tqdm(
-        desc=title,
-        unit="step",
-        initial=trainer.iteration,
-        total=trainer.training.iterations,
-        disable=distributed.rank() > 0,
-    ) as bar:
-        live = None if distributed.rank() > 0 else Live(snapshots.checkpoint, phase, trainer)
-        with noted_end_request(lambda: bar.write(END)) as end:
-            yield Watch(bar, snapshots, phase, live, end)
+    """Begin to watch a training, from where its trainer stands; write its curve at the end."""
+    is_first = distributed.rank() == 0
+    validation = begin_validation(snapshots, phase) if is_first else None
+    live = Live(snapshots, phase, trainer) if is_first else None
+    with (
+        tqdm(
+            desc=title,
+            unit="step",
+            initial=trainer.iteration,
+            total=trainer.training.iterations,
+            disable=not is_first,
+        ) as bar,
+        noted_end_request(lambda: bar.write(END)) as end,
+    ):
+        yield Watch(bar, snapshots, phase, validation, live, end)
+    if validation is not None:
+        validation.write()

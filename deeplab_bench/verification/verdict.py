@@ -9,6 +9,7 @@ from typing import Any
 
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.results.records import (
+    CurveRecord,
     Environment,
     EvaluationRecord,
     FingerprintRecord,
@@ -35,13 +36,14 @@ class Verdict(StrEnum):
 class RunResults:
     """The results of a run that two trainings have in common.
 
-    ``evaluations`` has the content of the file of each way of inference. ``fingerprints`` is None
-    for results of older code, which kept none.
+    ``evaluations`` has the content of the file of each way of inference. ``fingerprints`` and
+    ``curve`` are None for results of older code, which kept none.
     """
 
     evaluations: dict[str, dict[str, Any]]
     fingerprints: FingerprintRecord | None
     environment: Environment
+    curve: CurveRecord | None = None
 
     @property
     def miou(self) -> float:
@@ -79,11 +81,12 @@ def read_results(root: Path, files: RunFiles, ways: Sequence[str]) -> RunResults
         path = root / files.evaluation(way)
         read_record(path, EvaluationRecord)
         evaluations[way] = json.loads(path.read_text(encoding="utf-8"))
-    fingerprints = root / files.fingerprints
+    fingerprints, curve = root / files.fingerprints, root / files.curve
     return RunResults(
         evaluations,
         read_record(fingerprints, FingerprintRecord) if fingerprints.is_file() else None,
         read_record(root / files.evaluation_timing(PLAIN), TimingRecord).environment,
+        read_record(curve, CurveRecord) if curve.is_file() else None,
     )
 
 
@@ -160,13 +163,22 @@ def have_other(committed: RunResults, here: RunResults, key: str) -> bool:
 
 
 def list_changed_keys(committed: RunResults, here: RunResults) -> list[str]:
-    """List the entries of the evaluations that differ, the digests of the code left out."""
+    """List the entries of the evaluations that differ, the digests of the code left out.
+
+    ``validation curve`` is in the list if both have one, and these differ.
+    """
+    curves = [drop_provenance(each.curve) for each in (committed, here) if each.curve]
+    differs = len(curves) == 2 and curves[0] != curves[1]
     return [
         key
         for way, one in committed.evaluations.items()
         for key, value in one.items()
         if drop_code(value) != drop_code(here.evaluations[way].get(key))
-    ]
+    ] + ["validation curve"] * differs
+
+
+def drop_provenance(curve: CurveRecord) -> dict[str, Any]:
+    return curve.model_dump(exclude={"provenance"})
 
 
 def drop_code(value: Any) -> Any:

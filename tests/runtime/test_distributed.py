@@ -112,6 +112,8 @@ def test_every_image_is_scored_once(
     )
     found = json.loads((project / files.evaluation("once")).read_text())
     assert {key: found[key] for key in expected} == json.loads(json.dumps(expected))
+    curve = json.loads((project / files.curve).read_text())
+    assert curve["miou"] == [found["metrics"]["miou"]]  # of process 0, at the end, on all images
     with Image.open(project / files.samples("once")) as image:
         np.testing.assert_array_equal(np.asarray(image), tile(samples))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from deeplab_bench.runtime.source import run_git
 from deeplab_bench.settings.experiment import Experiment, Phase
 from deeplab_bench.settings.inference import Inference
 from deeplab_bench.training import live as module
+from deeplab_bench.training import validation
+from deeplab_bench.training.snapshots import Snapshots
 from deeplab_bench.training.trainer import Trainer
 
 FOLDER = Path("logs/live/toy/plain-0")
@@ -26,7 +29,7 @@ CHECKPOINT = Path("checkpoints/toy/plain-0.pt")
 
 @pytest.fixture(autouse=True)
 def repository(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a repository with the data of the profile ``toy``, and log every step."""
+    """Work in a repository with the data of ``toy``; log every step and validate after it."""
     monkeypatch.chdir(tmp_path)
     CHECKPOINT.parent.mkdir(parents=True)
     Path("data").mkdir()
@@ -36,7 +39,8 @@ def repository(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatc
         run_git(*author, *command.split())
     monkeypatch.setattr(module, "FIRST_SECONDS", 0)
     monkeypatch.setattr(module, "EVERY_SECONDS", 0)
-    monkeypatch.setattr(module, "VALIDATION_SHARE", 1e9)
+    monkeypatch.setattr(validation, "LOOK_EVERY", 1)
+    monkeypatch.setattr(validation, "POINTS", 6)
     return tmp_path
 
 
@@ -51,7 +55,6 @@ def read_curve(name: str) -> dict[int, float]:
 def test_curves_and_the_same_bytes(
     experiment: Experiment, data_folder: Path, val: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "VALIDATION_IMAGES", len(val))
     found = train_run(experiment, 0, data_folder, CHECKPOINT)
     with_curves = CHECKPOINT.read_bytes()
     losses = read_curve("train/loss")
@@ -75,22 +78,6 @@ def test_curves_and_the_same_bytes(
     assert not FOLDER.exists()
 
 
-def test_frozen_normalisation_stays_frozen(
-    experiment: Experiment, val: Split, data_folder: Path
-) -> None:
-    training = experiment.training.model_copy(update={"batch_norm": "frozen"})
-    model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
-    trainer = Trainer(model, training, torch.device("cpu"))
-    modes = [layer.training for layer in model.modules()]
-    assert 0 < sum(modes) < len(modes)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = torch.get_rng_state()
-    module.validate(trainer, val)
-    assert [layer.training for layer in model.modules()] == modes
-    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_a_resumed_training_goes_on_with_its_curves(
     experiment: Experiment, data_folder: Path
 ) -> None:
@@ -101,6 +88,7 @@ def test_a_resumed_training_goes_on_with_its_curves(
     train_run(experiment, 0, data_folder, CHECKPOINT)
     steps = [line.partition("\t")[0] for line in curve.read_text().splitlines()[1:]]
     assert steps == ["1", "2", "3", "4", "5", "6"]
+    assert list(read_curve("val/miou")) == [1, 2, 3, 4, 5, 6]
     assert 0.5 not in read_curve("train/loss").values()
 
 
@@ -135,6 +123,32 @@ def test_a_curve_is_not_worth_a_training(
     train_run(experiment, 0, data_folder, CHECKPOINT)
     assert caplog.messages == ["no more live curves: the disk is full"]
     assert CHECKPOINT.exists()
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, Mapping[str, float]]] = []
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.entries.append((step, values))
+
+
+def test_pauses_and_late_points(experiment: Experiment) -> None:
+    """Check a rate without the time of a validation, and a point before the first entry."""
+    model = build_model(experiment.architecture, experiment.arguments, num_classes=6)
+    trainer = Trainer(model, experiment.training, torch.device("cpu"))
+    snapshots = Snapshots(CHECKPOINT, {})
+    snapshots.points[1] = {1: (0.5, None)}
+    live, recorder = module.Live(snapshots, 1, trainer), Recorder()
+    live.writers = [recorder]
+    trainer.iteration, trainer.seconds = 2, 1000.0
+    live(trainer, paused=3000.0)
+    trainer.iteration, trainer.seconds = 4, 5000.0
+    live(trainer, paused=0.0)
+    assert [step for step, _ in recorder.entries] == [1, 2, 4]
+    assert recorder.entries[0][1] == {"val/loss": 0.5}
+    rates = [values["train/images_per_second"] for _, values in recorder.entries[1:]]
+    assert rates == pytest.approx([0.004, 0.004], rel=0.01)
 
 
 def test_a_short_training_leaves_none(

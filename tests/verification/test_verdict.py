@@ -1,6 +1,7 @@
 """Tests of the verdict on two sets of results of one run."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from deeplab_bench.results.files import RunFiles
 from deeplab_bench.results.provenance import Provenance
 from deeplab_bench.results.records import (
+    CurveRecord,
     Fingerprint,
     FingerprintRecord,
     RunDifference,
@@ -158,6 +160,29 @@ def test_scores_alone_decide_without_fingerprints() -> None:
     comparison = compare(RUN, blind, make_results(0.41), TOLERANCE)
     assert comparison.verdict == Verdict.DIFFERENT
     assert comparison.why.startswith("metrics; no fingerprints are committed")
+
+
+@pytest.mark.parametrize(("miou", "code", "named"), [(0.3, "x", ""), (0.31, "t", " curve")])
+def test_another_validation_curve_is_named(miou: float, code: str, named: str) -> None:
+    """Check also that the digest of the code is no part of it, and that older results have none."""
+    provenance = Provenance.model_validate(PROVENANCE)
+    curves = [
+        CurveRecord(
+            profile="toy",
+            model="plain",
+            seed=0,
+            provenance=provenance.model_copy(update={"code_sha256": {"train": of}}),
+            images=4,
+            iteration=(20,),
+            loss=(None,),
+            miou=(value,),
+        )
+        for value, of in ((0.3, "t"), (miou, code))
+    ]
+    committed, here = (replace(make_results(), curve=curve) for curve in curves)
+    why = "evaluation: the weights are equal, but not validation" + named
+    assert compare(RUN, committed, here, TOLERANCE).why == (why if named else "")
+    assert compare(RUN, make_results(), here, TOLERANCE).verdict == Verdict.IDENTICAL
 
 
 def test_other_machines_are_named() -> None:
