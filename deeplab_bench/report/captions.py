@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from deeplab_bench.report.phrases import (
+    count_curve_images,
     count_images,
     count_models,
     count_seeds,
@@ -266,6 +267,18 @@ def describe_context_radius(results: Results) -> Caption | None:
         f"r over {radii.largest_px[-1]}.",
     )
     return Caption(text, ("Context radius", "Effective receptive field"))
+
+
+def describe_learning_curves(results: Results) -> Caption | None:
+    """Describe the validation in the figure of the training; return None if there is none."""
+    if not results.curves:
+        return None
+    text = join_sentences(
+        f"While a network is trained, it is validated on {count_curve_images(results)}, evenly "
+        "picked; at the end, on all of them.",
+        "Nothing is chosen by these curves.",
+    )
+    return Caption(text, ("Learning curves",))
 
 
 def describe_atrous() -> Caption:

@@ -9,6 +9,7 @@ from deeplab_bench.results.records import (
     NO_SOURCE,
     AuditRecord,
     CRFRecord,
+    CurveRecord,
     EvaluationRecord,
     ReceptiveFieldRecord,
     RunRecord,
@@ -21,6 +22,7 @@ from deeplab_bench.settings.inference import PLAIN
 from deeplab_bench.settings.params import Params
 
 SCHEMAS: dict[str, type[RunRecord] | type[SpeedRecord]] = {
+    "train": CurveRecord,
     "evaluate": EvaluationRecord,
     "crf": CRFRecord,
     "audit": AuditRecord,
@@ -66,6 +68,7 @@ def link_run(files: RunFiles, records: Records) -> Link:
     settings = ProfileFiles(files.profile).settings(stage, *names, files.model)
     way = "" if records.inference == PLAIN else f", {records.inference}"
     paths = {
+        "train": (files.curve, files.curve, (trained,)),
         "evaluate": (
             files.evaluation(records.inference),
             files.evaluation(records.inference),

@@ -1,6 +1,6 @@
 """The results of a profile, read from the declared files and checked against each other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from deeplab_bench.results.records import (
     AuditRecord,
     CRFRecord,
     CRFTimingRecord,
+    CurveRecord,
     EvaluationRecord,
     LabelFilesRecord,
     Pretrained,
@@ -75,6 +76,7 @@ def load_results(params: Params, profile: str) -> Results:
         [read_record(each.evaluation_timing(name), TimingRecord) for each, name in others],
         load_pretrained(params, files),
         load_label_files(params, files),
+        load_curves(params, of_runs(run.models)),
     )
     require_equal_data(results)
     require_equal_weights(results)
@@ -150,6 +152,15 @@ def load_crf(params: Params, files: RunFiles) -> CRFRecord:
     if record.settings != params.crf(files.profile).model_dump(mode="json"):
         raise ReportError(f"{files.crf} is of other CRF settings than there are: run `dvc repro`")
     return record
+
+
+def load_curves(params: Params, runs: Sequence[RunFiles]) -> list[CurveRecord]:
+    """Read the validation curves of all runs; none if one is missing, empty or on other images."""
+    if not all(each.curve.is_file() for each in runs):
+        return []
+    curves = [load_run(params, each.curve, CurveRecord, each) for each in runs]
+    alike = len({curve.images for curve in curves}) == 1
+    return curves if alike and all(curve.iteration for curve in curves) else []
 
 
 def load_speed(path: Path, hardware: str, model: str, profile: str) -> SpeedRecord:

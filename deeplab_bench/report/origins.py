@@ -8,7 +8,7 @@ import pandas as pd
 from deeplab_bench.report import comparisons, paper, receptive_field, speed_tables, tables
 from deeplab_bench.report.formats import TRIMAPS
 from deeplab_bench.report.results import Results
-from deeplab_bench.report.summaries import collect_losses
+from deeplab_bench.report.summaries import collect_losses, collect_validation
 from deeplab_bench.results.records import SIZES
 from deeplab_bench.settings.inference import PLAIN
 
@@ -322,6 +322,19 @@ def find_training_curves(row: Mapping[str, str]) -> dict[str, Origin]:
     return {"loss": Origin(SAME, [Records("evaluate", row["model"], read, seed=int(row["seed"]))])}
 
 
+def find_validation_curves(row: Mapping[str, str]) -> dict[str, Origin]:
+    def read(column: str) -> Read:
+        def read_point(content: Any) -> dict[str, Any]:
+            return take((column, content["iteration"].index(int(row["iteration"]))))(content)
+
+        return read_point
+
+    return {
+        column: Origin(how, [Records("train", row["model"], read(column), seed=int(row["seed"]))])
+        for column, how in (("loss", SAME), ("miou", SHARE))
+    }
+
+
 def find_paper(row: Mapping[str, str]) -> dict[str, Origin]:
     """Find the origins of a table that compares values (it has ``row``), or the order of rows."""
     cited = [read_cited(row[key]) for key in ("model", "other") if key in row]
@@ -394,4 +407,7 @@ TABLES = {
         ("model", "other", "paper", "row"), lambda r: paper.build_paper(r).data, find_paper
     ),
     "training_curves": Traced(("model", "seed", "iteration"), collect_losses, find_training_curves),
+    "validation_curves": Traced(
+        ("model", "seed", "iteration"), collect_validation, find_validation_curves
+    ),
 }

@@ -69,7 +69,7 @@ def render(results: Results, files: Mapping[str, str], findings: Mapping[str, st
         show_table(files.get("tables/accuracy.md", "")),
         *show_figures(results, files),
         "## Training",
-        show_figure("training_curves", "training loss by model"),
+        *show_learning_curves(results),
         describe_schedule(results),
         "## Samples",
         show_samples(results),
@@ -128,6 +128,14 @@ def show_context_radius(results: Results) -> list[str]:
         return []
     image = show_figure("context_radius", "pixel accuracy by context radius")
     return ["## Accuracy by context radius", image, caption.format_markdown(PAGE_ROOT)]
+
+
+def show_learning_curves(results: Results) -> list[str]:
+    caption = captions.describe_learning_curves(results)
+    if caption is None:
+        return [show_figure("training_curves", "training loss by model")]
+    image = show_figure("training_curves", "training and validation loss and mIoU by model")
+    return [image, caption.format_markdown(PAGE_ROOT)]
 
 
 def describe_schedule(results: Results) -> str:

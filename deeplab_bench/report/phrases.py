@@ -23,6 +23,11 @@ def count_images(results: Results) -> str:
     return f"{results.images} {results.data.scored_split} images"
 
 
+def count_curve_images(results: Results) -> str:
+    """Say on how many images the validation curves are; all have the same."""
+    return f"{results.curves[0].images} of {count_images(results)}"
+
+
 def count_seeds(results: Results) -> str:
     return "1 seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
 

@@ -1,7 +1,7 @@
 """Figures of accuracy and training, and the rendering of every figure of a profile."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.markers import CARETDOWNBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -39,10 +39,13 @@ from deeplab_bench.report.statistics import SIGNIFICANT, is_significant
 from deeplab_bench.report.summaries import (
     average_classes,
     average_near_boundaries,
+    chain_curves,
     collect_losses,
+    collect_validation,
     order_by_miou,
     summarise,
     summarise_all_miou,
+    summarise_curves,
 )
 from deeplab_bench.results.records import SIZES
 
@@ -221,42 +224,83 @@ def draw_comparisons(results: Results) -> Figure:
 
 
 def draw_training_curves(results: Results) -> Figure:
-    """Draw a panel for each model: its loss, and those of the others in grey."""
-    curves = collect_losses(results).groupby(["model", "iteration"], sort=False)["loss"]
-    band = curves.agg(["mean", "min", "max"])
-    marks, columns = find_marks(results), min(len(results.models), PANEL_COLUMNS)
+    """Draw the losses and, if there are validation curves, the mIoU below them."""
+    columns = min(len(results.models), PANEL_COLUMNS)
     rows = math.ceil(len(results.models) / columns)
-    figure = make_figure(1.2 + 2.1 * columns, 1.0 + 1.7 * rows)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    fits = collect_fits(results)
-    ends = band.groupby("model", sort=False).tail(1) * np.nan  # between two curves is no line
-    others = pd.concat([band, ends]).reset_index().sort_values("model", kind="stable")
-    for index, axes in enumerate(panels.flat):
-        if index >= len(results.models):
-            axes.set_visible(False)
-            continue
-        own = results.models[index]
-        colour, _, _ = choose_look(results, own)
-        axes.plot(others["iteration"], others["mean"], color="0.8", lw=0.7)
-        curve = band.loc[own]
-        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2, lw=0)
-        axes.plot(curve.index, curve["mean"], color=colour, lw=1.4)
-        axes.set_title(marks.add_to(own), weight="normal", fontsize=9, loc="center")
-        axes.text(0.97, 0.95, fits[own], transform=axes.transAxes, ha="right", va="top", size=7.5)
-        axes.margins(x=0.01)
-    panels[0, 0].set_yscale("log")
-    panels[0, 0].yaxis.set(
+    width, height = 1.2 + 2.1 * columns, 1.0 + 1.7 * rows
+    if results.curves:
+        figure = make_figure(width, 2 * height)
+        (upper,), (lower,) = figure.subfigures(2, 1, squeeze=False)
+        draw_losses(upper, results, rows, columns)
+        draw_validation(lower, results, rows, columns)
+        upper.supxlabel("Iteration · dashed: validation loss", fontsize=9)
+        images = f"\nvalidation: {phrases.count_curve_images(results)},\nat the end all of them"
+    else:
+        figure = lower = make_figure(width, height)
+        draw_losses(figure, results, rows, columns)
+        images = ""
+    grey = " · grey: the other models" if len(results.models) > 1 else ""
+    below = f"{images}{explain_band(results)}{grey}{explain_marks(find_marks(results))}"
+    lower.supxlabel(f"Iteration{below}", fontsize=9)
+    return figure
+
+
+def draw_losses(figure: FigureBase, results: Results, rows: int, columns: int) -> None:
+    """Draw the training loss, and dashed the validation loss, if it is known."""
+    bands = summarise_curves(collect_losses(results), "loss")
+    panels = draw_panels(figure, results, bands, rows, columns)
+    first = panels[0]
+    first.set_yscale("log")
+    first.yaxis.set(
         major_locator=LogLocator(subs=(1, 2, 5)),
         major_formatter="{x:g}",
         minor_locator=NullLocator(),
     )
-    panels[0, 0].xaxis.set_major_locator(MaxNLocator(4))
+    if results.curves:
+        validation = summarise_curves(collect_validation(results), "loss")["mean"]
+        for model, axes in zip(results.models, panels, strict=True):
+            curve, (colour, *_) = validation.loc[model], choose_look(results, model)
+            axes.plot(curve.index, curve, "--", color=colour, lw=1.2)
+    else:
+        place_fits(results, panels, 0.95, "top")
     figure.suptitle(f"{results.profile}: training loss", ha="left", x=0.01)
     figure.supylabel("Cross-entropy", fontsize=9)
-    grey = " · grey: the other models" if len(results.models) > 1 else ""
-    below = f"{explain_band(results)}{grey}{explain_marks(marks)}"
-    figure.supxlabel(f"Iteration{below}", fontsize=9)
-    return figure
+
+
+def draw_validation(figure: FigureBase, results: Results, rows: int, columns: int) -> None:
+    """Draw the validation mIoU."""
+    bands = summarise_curves(collect_validation(results), "miou")
+    panels = draw_panels(figure, results, bands, rows, columns)
+    panels[0].set_xlim(left=0)
+    place_fits(results, panels, 0.05, "bottom")
+    figure.suptitle(f"{results.profile}: validation mIoU", ha="left", x=0.01)
+    figure.supylabel("mIoU (%)", fontsize=9)
+
+
+def draw_panels(
+    figure: FigureBase, results: Results, bands: pd.DataFrame, rows: int, columns: int
+) -> list[Axes]:
+    """Draw a panel for each model: its curve, and those of the others in grey."""
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels: list[Axes] = list(grid.flat)
+    marks, others = find_marks(results), chain_curves(bands)
+    for model, axes in zip(results.models, panels, strict=False):
+        colour, _, _ = choose_look(results, model)
+        axes.plot(others["iteration"], others["mean"], color="0.8", lw=0.7)
+        curve = bands.loc[model]
+        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2, lw=0)
+        axes.plot(curve.index, curve["mean"], color=colour, lw=1.4)
+        axes.set_title(marks.add_to(model), weight="normal", fontsize=9, loc="center")
+        axes.margins(x=0.01)
+    panels[0].xaxis.set_major_locator(MaxNLocator(4))
+    for axes in panels[len(results.models) :]:
+        axes.set_visible(False)
+    return panels[: len(results.models)]
+
+
+def place_fits(results: Results, panels: Sequence[Axes], y: float, side: str) -> None:
+    for text, axes in zip(collect_fits(results).values(), panels, strict=True):
+        axes.text(0.97, y, text, transform=axes.transAxes, ha="right", va=side, size=7.5)
 
 
 def collect_fits(results: Results) -> dict[str, str]:

@@ -28,6 +28,7 @@ from deeplab_bench.results.records import (
     AuditRecord,
     CRFRecord,
     CRFTimingRecord,
+    CurveRecord,
     EvaluationRecord,
     LabelFilesRecord,
     Pretrained,
@@ -66,6 +67,7 @@ class Results:
     inference_timings: list[TimingRecord] = field(default_factory=list)
     pretrained: Pretrained | None = None
     label_files: list[LabelFilesRecord] = field(default_factory=list)
+    curves: list[CurveRecord] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -74,7 +76,8 @@ class Results:
     @property
     def records(self) -> list[RunRecord]:
         """All results of single runs."""
-        return [*self.runs, *self.inferences, *self.crf_runs, *self.fields, *self.audits]
+        of_checkpoints = [*self.inferences, *self.crf_runs, *self.fields, *self.audits]
+        return [*self.runs, *self.curves, *of_checkpoints]
 
     @cached_property
     def warnings(self) -> dict[str, dict[str, str]]:

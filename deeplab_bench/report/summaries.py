@@ -1,7 +1,8 @@
-"""Means, intervals and losses by model, for tables and figures."""
+"""Means, intervals and curves by model, for tables and figures."""
 
 from collections.abc import Hashable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from deeplab_bench.report import statistics
@@ -80,3 +81,31 @@ def collect_losses(results: Results) -> pd.DataFrame:
         for run in results.runs
     ]
     return pd.concat([part.astype({"loss": float}) for part in parts], ignore_index=True)
+
+
+def collect_validation(results: Results) -> pd.DataFrame:
+    """Return a row for each point of a validation curve: as the losses, and ``miou`` in percent."""
+    parts = [
+        pd.DataFrame(
+            {
+                "model": curve.model,
+                "seed": curve.seed,
+                "iteration": curve.iteration,
+                "loss": curve.loss,
+                "miou": curve.miou,
+            }
+        ).astype({"loss": float, "miou": float})
+        for curve in results.curves
+    ]
+    return pd.concat(parts, ignore_index=True).assign(miou=lambda points: 100 * points["miou"])
+
+
+def summarise_curves(points: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Compute ``mean``, ``min`` and ``max`` over the seeds, by model and iteration."""
+    return points.groupby(["model", "iteration"], sort=False)[column].agg(["mean", "min", "max"])
+
+
+def chain_curves(bands: pd.DataFrame) -> pd.DataFrame:
+    """Put the curves of all models into one, in which there is no line between two of them."""
+    ends = bands.groupby("model", sort=False).tail(1) * np.nan
+    return pd.concat([bands, ends]).reset_index().sort_values("model", kind="stable")

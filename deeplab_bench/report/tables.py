@@ -24,6 +24,7 @@ from deeplab_bench.report.summaries import (
     average_classes,
     average_near_boundaries,
     collect_losses,
+    collect_validation,
     summarise,
     summarise_all_miou,
 )
@@ -62,6 +63,8 @@ def render(results: Results) -> dict[str, str]:
         tables["protocol_audit"] = build_protocol_audit(results)
     files = {"metrics.json": format_metrics(results)}
     files["tables/training_curves.csv"] = format_csv(collect_losses(results))
+    if results.curves:
+        files["tables/validation_curves.csv"] = format_csv(collect_validation(results))
     for name, table in tables.items():
         files |= render_formats(table, name, results)
     return files

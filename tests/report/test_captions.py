@@ -43,7 +43,9 @@ def describe_all(seeds: int) -> dict[str, Caption]:
     found = {name: describe(results) for name, describe in described.items()}
     found["values"] = captions.describe_paper_values(results, [])
     found["orderings"] = captions.describe_paper_orderings(results, [], ["agrees"])
-    return found | {"atrous": captions.describe_atrous()}
+    learning_curves = captions.describe_learning_curves(results)
+    assert learning_curves is not None
+    return found | {"atrous": captions.describe_atrous(), "learning_curves": learning_curves}
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -158,6 +158,20 @@ def run_record(params: Params, model: str, seed: int, miou: float) -> dict[str, 
     }
 
 
+def curve_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
+    """Make a curve on 2 of the 4 images."""
+    run = run_record(params, model, seed, miou)
+    provenance = run["provenance"]
+    return {
+        **{key: run[key] for key in ("profile", "model", "seed")},
+        "provenance": provenance | {"code_sha256": {"train": provenance["code_sha256"]["train"]}},
+        "images": 2,
+        "iteration": [12, 20],
+        "loss": [1.5, 1.25 + seed / 10],
+        "miou": [miou / 2, miou],
+    }
+
+
 def crf_record(params: Params, model: str, seed: int, miou: float) -> dict[str, Any]:
     """Make scores that rise by a point after each iteration, for seed 1 by half a point more."""
 
@@ -277,6 +291,7 @@ def write_results(params: Params) -> None:
                 run_record(params, model, seed, miou),
             )
             dump(RunFiles("quick", model, seed).evaluation_timing(PLAIN), timing)
+            dump(RunFiles("quick", model, seed).curve, curve_record(params, model, seed, miou))
             if model in params.run.crf:
                 dump(RunFiles("quick", model, seed).crf, crf_record(params, model, seed, miou))
                 crf_timing = {"seconds_per_image": 0.25, "environment": ENVIRONMENT}
@@ -1156,9 +1171,58 @@ def test_pretraining_of_older_code_is_marked() -> None:
 
 
 def test_curves_are_long_form() -> None:
-    lines = made(declare())["tables/training_curves.csv"].splitlines()
+    files = made(declare())
+    lines = files["tables/training_curves.csv"].splitlines()
     assert lines[0] == "model,seed,iteration,loss"
     assert lines[4] == "aspp,1,20,1.10000"
+
+    lines = files["tables/validation_curves.csv"].splitlines()
+    assert lines[0] == "model,seed,iteration,loss,miou"
+    assert lines[4] == "aspp,1,20,1.35000,72.00"
+
+
+def test_validation_curves_are_below_the_losses() -> None:
+    params = declare()
+    write_results(params)
+    results = load_results(params, "quick")
+    losses, scores = np.split(np.array(plots.draw_training_curves(results).axes), 2)
+    dashed = [line for line in losses[0].lines if line.get_linestyle() == "--"]
+    assert [list(line.get_ydata()) for line in dashed] == [[1.5, pytest.approx(1.35)]]
+    mean = scores[0].lines[-1]
+    assert (list(mean.get_xdata()), list(mean.get_ydata())) == ([12, 20], [36.0, 72.0])
+    text = page.render(results, {}, {})
+    assert "on 2 of 4 validation images" in text and "Nothing is chosen" in text
+
+
+@pytest.mark.parametrize("change", ["missing", "empty", "other images"])
+def test_without_all_curves_the_report_is_silent_about_them(change: str) -> None:
+    params, path = declare(), RunFiles("quick", "aspp", 1).curve
+    write_results(params)
+    if change == "missing":
+        path.unlink()
+    elif change == "empty":
+        edit(path, iteration=[], loss=[], miou=[])
+    else:
+        edit(path, images=3)
+    results = load_results(params, "quick")
+    assert "tables/validation_curves.csv" not in tables.render(results)
+    assert len(plots.draw_training_curves(results).axes) == 2
+    assert "while" not in page.render(results, {}, {}).lower()
+
+
+def test_curves_that_do_not_fit_are_refused() -> None:
+    params, path = declare(), RunFiles("quick", "aspp", 1).curve
+    write_results(params)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(path, provenance=OTHER_SETTINGS)
+    with pytest.raises(UserError, match=r"aspp-1\.json was made from other settings"):
+        load_results(params, "quick")
+    edit(path, provenance=content["provenance"] | {"data_sha256": "other"})
+    with pytest.raises(UserError, match=r"aspp, seed 1, was made from other data"):
+        load_results(params, "quick")
+    edit(path, provenance=content["provenance"], loss=[1.5])
+    with pytest.raises(UserError, match=r"aspp-1\.json: .* miou are not equally long"):
+        load_results(params, "quick")
 
 
 def test_terminal_text(folder: Path) -> None:

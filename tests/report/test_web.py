@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,12 +197,26 @@ def test_what_the_page_in_markdown_has_is_here_too(html: str) -> None:
 
 
 def test_every_model_has_a_panel_of_its_training(results: Results) -> None:
-    chart = str(training.draw_curves(results))
+    chart = str(training.draw_validation(results))
     assert chart.count("mIoU at the end") == len(results.models)
     assert "validation 72.0 %" in chart and "validation 60.0 %" in chart
-    drawn = [decode(encoded) for encoded in re.findall(r'"y":\{[^}]*"bdata":"([^"]*)"', chart)]
-    # the means of the seeds' losses: 2, then that of 1, 1.1 and 1.2
+    assert [36.0, 72.0] in decode_all(chart)
+    drawn = decode_all(str(training.draw_losses(results)))
+    # the means of the seeds' losses: 2, then that of 1, 1.1 and 1.2; dashed, those of validation
     assert sum(values == pytest.approx([2.0, 1.1]) for values in drawn) == len(results.models)
+    assert sum(values == pytest.approx([1.5, 1.35]) for values in drawn) == len(results.models)
+
+
+def test_without_validation_curves_the_loss_alone_is_drawn(html: str, results: Results) -> None:
+    assert 'id="chart-validation"' in find_section(html, "training")
+    section = find_section(render(replace(results, curves=[])), "training")
+    assert 'id="chart-curves"' in section and "mIoU at the end" in section
+    assert 'id="chart-validation"' not in section and "validated" not in section
+
+
+def decode_all(chart: str) -> list[list[float]]:
+    """Decode the vertical positions of all curves of a chart."""
+    return [decode(encoded) for encoded in re.findall(r'"y":\{[^}]*"bdata":"([^"]*)"', chart)]
 
 
 def decode(encoded: str) -> list[float]:

@@ -15,6 +15,7 @@ from deeplab_bench.report.captions import (
     GLOSSARY,
     describe_atrous,
     describe_context_radius,
+    describe_learning_curves,
     make_anchor,
 )
 from deeplab_bench.report.formats import ROOT, render_formats
@@ -126,11 +127,7 @@ def list_sections(
             "Training",
             "",
             [
-                training.draw_curves(results),
-                convert(
-                    "In colour: the mean over the seeds, and from the lowest to the highest. Grey: "
-                    "the other models. The loss on validation images is not recorded."
-                ),
+                *show_learning_curves(results),
                 *fold("Speed of training", show_table(texts, "training_speed")),
             ],
         ),
@@ -267,6 +264,24 @@ def show_given(results: Results, more_colours: Mapping[str, str]) -> Markup:
     colours = {**list_colours(results), **more_colours}
     template = ENVIRONMENT.get_template("given.html.jinja")
     return Markup(template.render(pictures=encode_given(results), colours=colours))
+
+
+def show_learning_curves(results: Results) -> list[Markup]:
+    """Show the losses and, if there are validation curves, the mIoU."""
+    drawn = (
+        "In colour: the mean over the seeds, and from the lowest to the highest. Grey: the other "
+        "models."
+    )
+    caption = describe_learning_curves(results)
+    if caption is None:
+        return [training.draw_losses(results), convert(drawn)]
+    return [
+        convert("### Learning curves, training and validation"),
+        training.draw_losses(results),
+        training.draw_validation(results),
+        convert(f"{drawn} Dashed: the validation loss."),
+        convert(caption.format_markdown(ROOT)),
+    ]
 
 
 def show_table(texts: Mapping[str, str], name: str) -> list[Markup]:
