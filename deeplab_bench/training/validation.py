@@ -34,10 +34,13 @@ class Validation:
         self.points = snapshots.points.setdefault(phase, {})
 
     def __call__(self, trainer: Trainer) -> None:
-        """Add a point if one is due, unless an earlier one is missing."""
+        """Add a point if one is due; if an earlier one is missing, there is no curve."""
         due = list_due(trainer.training.iterations)
         before = [iteration for iteration in due if iteration < trainer.iteration]
-        if trainer.iteration not in due or list(self.points) != before:
+        if trainer.iteration not in due:
+            return
+        if list(self.points) != before:
+            self.points.clear()
             return
         try:
             self.points[trainer.iteration] = validate(trainer.model, self.split, trainer.device)
