@@ -176,12 +176,12 @@ def make_table(
         benchmark.note,
         f"Ratio: time divided by the time of {OURS} in the same round; median [quartiles] over "
         "all rounds. Above 1 is slower.",
-        "Arithmetic alone: a lower bound of the time, the FLOPs at the speed of a large matrix "
-        "product on this machine."
+        "Arithmetic alone: about the least time, the FLOPs at the speed of a large matrix product "
+        "on this machine."
         if "gflop" in data
         else "",
-        "Traffic: the least bytes that must be moved. Transfer alone: a lower bound of the time, "
-        "the traffic at the speed of a large copy on this machine."
+        "Traffic: the least bytes that must be moved. Transfer alone: about the least time, the "
+        "traffic at the speed of a large copy on this machine."
         if "traffic_mb" in data
         else "",
         *(f"{message}." for message in missing),

@@ -134,7 +134,7 @@ def test_the_message_on_a_missing_peer() -> None:
         import_peer("torchmetrics")
 
 
-def test_a_row_has_ratios_and_lower_bounds() -> None:
+def test_a_row_has_ratios_and_times_of_arithmetic_and_transfer() -> None:
     implementation = Implementation(lambda: None, flops=2_000_000_000, traffic_bytes=50_000_000)
     row = make_row(
         "other", implementation, [2.0, 6.0, 4.0], [1.0, 2.0, 4.0], Rates({torch.float32: 4e9}, 1e8)
