@@ -42,7 +42,6 @@ HEADINGS = {
     **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
-    "latency_p99_ms": "p99 (ms)",
     "latency_relative": "Latency (reference)",
     "output_stride": "Output stride",
     "output_strides": "Output stride, training/evaluation",
@@ -77,8 +76,7 @@ HEADINGS = {
 LEFT_ALIGNED = {"model", "class", "other", "architecture", "hardware", "paper", "row", "inference"}
 LEFT_ALIGNED |= {"settings", "verdict", "ordering", "reason", "precision", "variant", "as_in"}
 HIGHEST = {"miou_mean", "pixel_accuracy_mean", *(f"miou_{s}" for s in SIZES), "images_per_second"}
-LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_relative"}
-LOWEST |= {"step_ms", "step_relative"}
+LOWEST = {"latency_p50_ms", "latency_p90_ms", "latency_relative", "step_ms", "step_relative"}
 DECIMALS = {
     "params_m": 3,
     "gflops": 3,

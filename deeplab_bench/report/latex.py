@@ -15,8 +15,7 @@ LEFT_OUT = {
     "comparisons": {"p_value"},
     "crf": {"seeds", "interval_over_seeds", *(f"trimap_{width}_px" for width in (2, 5, 10, 20))},
     "receptive_field": {"architecture", "field_stride_px", "effective_share"},
-    "speed": {"input", "params_m", "latency_p90_ms", "latency_p99_ms", "batch_size"}
-    | {"images_per_second"},
+    "speed": {"input", "params_m", "latency_p90_ms", "batch_size", "images_per_second"},
     "training_speed": {"precision", "images_per_second", "crop"},
 }
 SHORT = {  # headings

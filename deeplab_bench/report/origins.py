@@ -282,7 +282,7 @@ def find_speed(row: Mapping[str, str]) -> dict[str, Origin]:
         "input": of(SAME, take(("input_size",))),
         "params_m": of("number of parameters in millions", at_stride("parameters")),
         "gflops": of("operations / 10^9", at_stride("flops")),
-        **{f"latency_{p}_ms": of(SAME, at_stride("latency_ms", p)) for p in ("p50", "p90", "p99")},
+        **{f"latency_{p}_ms": of(SAME, at_stride("latency_ms", p)) for p in ("p50", "p90")},
         **{
             f"latency_relative{end}": of(SAME, at_stride("relative_latency", p))
             for end, p in relative.items()

@@ -60,7 +60,6 @@ def describe_cost(
         "gflops": cost.flops / 1e9,
         "latency_p50_ms": cost.latency_ms.p50,
         "latency_p90_ms": cost.latency_ms.p90,
-        "latency_p99_ms": cost.latency_ms.p99,
         **name_quartiles("latency_relative", cost.relative_latency),
         "images_per_second": max(speed.images_per_second.values()) if is_trained else math.nan,
         "batch_size": find_best_batch(speed) if is_trained else "",

@@ -449,7 +449,7 @@ def test_speed_is_of_every_model_on_every_hardware() -> None:
     ]
     assert trained["gflops"].tolist() == [2.5, 3.0, 2.5, 3.0]
     assert trained["latency_p90_ms"].tolist() == [6.0, 7.2, 6.0, 7.2]
-    assert table["latency_p99_ms"].tolist()[:2] == [7.5, 15.0]
+    assert "latency_p99_ms" not in table  # of few passes it is about the longest
 
 
 def test_throughput_is_the_best_and_of_the_trained_output_stride() -> None:
