@@ -172,8 +172,9 @@ def find_cost(results: Results) -> str:
     unbeaten = sorted((m for m in points if points[m] in front), key=points.__getitem__)
     listed = [f"{name(results, m)} ({points[m][0]:.1f} ms, {points[m][1]:.1f} %)" for m in unbeaten]
     return (
-        f"On {hardware}, no model beats {join_words(listed)} in both latency and mIoU (median of "
-        f"one image of {format_size(results.speeds[0].input_size)} px)."
+        f"On {hardware}, by median latency and mean mIoU alone, no model beats "
+        f"{join_words(listed)} in both (one image of {format_size(results.speeds[0].input_size)} "
+        "px)."
     )
 
 
