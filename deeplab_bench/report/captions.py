@@ -156,10 +156,26 @@ def describe_training_speed(results: Results) -> Caption:
     text = join_sentences(
         f"Cost of one training step: median [quartiles], n ≥ {steps} timed steps of "
         f"{count_models(results)}.",
+        describe_smaller_batches(results),
         *describe_hardware(results),
     )
     terms = ("Training step", "Reference network", "Throughput", "Peak memory")
     return Caption(text, terms + list_bold(results))
+
+
+def describe_smaller_batches(results: Results) -> str:
+    """Say in a sentence that training has larger batches than those that are timed, if it has."""
+    timed = {s.model: s.training.batch_size for s in results.speeds if s.training is not None}
+    phases = {m: results.params.experiment(results.profile, m).phases[0] for m in timed}
+    larger = {
+        phase.training.batch_size
+        for model, phase in phases.items()
+        if phase.training.batch_size > timed[model]
+    }
+    if not larger:
+        return ""
+    crops = " or ".join(map(str, sorted(larger)))
+    return f"On a CPU a timed batch has at most about a million pixels; training has {crops} crops."
 
 
 def describe_paper_values(results: Results, papers: Iterable[Paper]) -> Caption:

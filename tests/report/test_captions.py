@@ -1,5 +1,6 @@
 """Tests that captions are short and that the glossary has their terms."""
 
+import json
 import re
 from collections.abc import Sequence
 from itertools import product
@@ -13,7 +14,7 @@ from deeplab_bench.evaluation.measures.variants import VARIANTS
 from deeplab_bench.report import captions
 from deeplab_bench.report.captions import Caption, make_anchor
 from deeplab_bench.report.loading import load_results
-from deeplab_bench.results.files import RunFiles
+from deeplab_bench.results.files import ProfileFiles, RunFiles
 from deeplab_bench.settings.inference import PLAIN
 
 GLOSSARY = (Path(__file__).resolve().parents[2] / captions.GLOSSARY).read_text(encoding="utf-8")
@@ -132,6 +133,22 @@ def test_camvids_split_is_named(
     assert ("published figures are on CamVid's test split (233 images)" in caption.text) == (
         val_split == "val"
     )
+
+
+def test_a_timed_batch_that_is_smaller_than_that_of_training_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = declare()
+    write_results(params)
+    batch = params.experiment("quick", "aspp").training.batch_size
+    for timed in (batch, batch - 1):
+        for model in params.run.models:
+            path = ProfileFiles("quick").speed("cpu", model)
+            training = json.loads(path.read_text(encoding="utf-8"))["training"]
+            edit(path, training=training | {"batch_size": timed})
+        text = captions.describe_training_speed(load_results(params, "quick")).text
+        assert (f"training has {batch} crops." in text) == (timed < batch)
 
 
 def test_every_rule_of_the_audit_is_explained() -> None:
