@@ -24,6 +24,7 @@ from deeplab_bench.report.phrases import (
     describe_resamples,
     describe_scope,
     describe_sizes,
+    explain_undecided,
     is_grouped,
     join_sentences,
     list_commits,
@@ -215,7 +216,7 @@ def count_orderings(orderings: Sequence[str]) -> str:
     agreed, contradicted = orderings.count("agrees"), orderings.count("disagrees")
     undecided = len(orderings) - agreed - contradicted
     return (
-        f"of the published orderings, {agreed} of {len(orderings)} are agreed, "
+        f"of the published orderings, {agreed} of {len(orderings)} agreed, "
         f"{contradicted} contradicted, {undecided} undecided"
     )
 
@@ -309,7 +310,7 @@ def describe_atrous() -> Caption:
 def describe_protocol_audit(results: Results) -> Caption:
     crops = {"x".join(map(str, each.crop_size)) for each in results.audits}
     text = join_sentences(
-        "Rescores one checkpoint with the scoring variants found in published code: mIoU in "
+        "Rescores each checkpoint with the scoring variants found in published code: mIoU in "
         f"percent {describe_data(results)}, gain in points{describe_brackets(results)}.",
         f"The training's crop, which two variants use, is {min(crops)} px." if crops else "",
         describe_models_of_others(results),
@@ -324,15 +325,14 @@ def describe_comparisons(results: Results) -> Caption:
         f"Difference of mIoU in points between two models {describe_data(results)}, on the same "
         f"images; {describe_interval(results)}."
     )
+    pooled = "the variance of the seeds is pooled over all models" if len(results.seeds) > 1 else ""
+    if undecided := explain_undecided(results):
+        tests = shown_on_paper = f"no p and no verdict, because {undecided}"
+    else:
+        tests = f"interval and p are for one pair, p (Holm) is for {together}"
+        shown_on_paper = f"the interval is for one pair, p (Holm) is for {together}"
     text, short = (
-        join_sentences(
-            first,
-            f"{scope} for one pair, p (Holm) is for {together}; the variance of the seeds is "
-            "pooled over all models."
-            if len(results.seeds) > 1
-            else "",
-        )
-        for scope in ("Interval and p are", "The interval is")
+        join_sentences(first, make_sentence(each, pooled)) for each in (tests, shown_on_paper)
     )
     return Caption(text, ("Pooled", *list_interval(results), "p", "Higher and undecided"), short)
 

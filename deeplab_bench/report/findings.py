@@ -8,7 +8,7 @@ import pandas as pd
 
 from deeplab_bench.report.marks import find_marks
 from deeplab_bench.report.paper import build_paper
-from deeplab_bench.report.phrases import count_images, count_seeds, join_words
+from deeplab_bench.report.phrases import count_images, count_seeds, explain_undecided, join_words
 from deeplab_bench.report.receptive_field import covers_image
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.speed_tables import format_size
@@ -40,11 +40,10 @@ def list_findings(results: Results) -> dict[str, str]:
 def find_best(results: Results) -> str:
     miou = summarise_miou(results)
     best = str(miou["mean"].idxmax())
-    top = miou.loc[best]
-    interval = ""
-    if pd.notna(top["ci95_low"]):
-        interval = f" (95 % interval {top['ci95_low']:.1f} to {top['ci95_high']:.1f})"
-    finding = f"{name(results, best)} has the highest mIoU, {top['mean']:.1f} %{interval}"
+    top: Any = miou.loc[best]
+    interval = describe_interval(top["ci95_low"], top["ci95_high"])
+    brackets = f" ({interval})" if interval else ""
+    finding = f"{name(results, best)} has the highest mIoU, {top['mean']:.1f} %{brackets}"
     if results.undecided_because or len(results.models) == 1:
         return f"{finding}."
     lower = [row.other for row in list_decided(results) if row.model == best]
@@ -78,9 +77,8 @@ def find_lowest(results: Results) -> str:
 def find_ties(results: Results) -> str:
     """Name the largest groups of which no two models differ by a decided comparison."""
     if results.undecided_because:
-        reason = {"one seed": "from one seed", "few groups": "from so few groups of images"}
-        said = reason[results.undecided_because]
-        return f"Which models differ cannot be told {said}." if len(results.models) > 1 else ""
+        undecided = explain_undecided(results)
+        return f"Which models differ is not tested: {undecided}." if len(results.models) > 1 else ""
     compared = results.compared
     open_pairs = compared[~is_significant(compared["p_holm"])]
     graph = nx.Graph(list(zip(open_pairs["model"], open_pairs["other"], strict=True)))
@@ -110,13 +108,10 @@ def find_crf(results: Results) -> str:
     data = collect_crf(results)
     last = data[data["iteration"] == data["iteration"].max()]
     gains = []
-    for row in last.itertuples():
-        interval = (
-            f" ({row.gain_ci95_low:.1f} to {row.gain_ci95_high:.1f})"
-            if pd.notna(row.gain_ci95_low)
-            else ""
-        )
-        gains.append(f"{name(results, str(row.model))} by {row.gain_mean:+.1f} points{interval}")
+    for row in list[Any](last.itertuples()):
+        interval = describe_interval(row.gain_ci95_low, row.gain_ci95_high)
+        brackets = f" ({interval} over seeds alone)" if interval else ""
+        gains.append(f"{name(results, row.model)} by {row.gain_mean:+.1f} points{brackets}")
     return f"The fully connected CRF changes {join_words(gains)}."
 
 
@@ -187,9 +182,10 @@ def find_audit(results: Results) -> str:
     if changed.empty:
         return ""
     row = changed.iloc[int(changed["gain"].abs().argmax())]
+    higher = "higher" if row["gain"] > 0 else "lower"
     return (
-        f"By another rule of scoring, `{row['variant']}`, {name(results, row['model'])} would have "
-        f"{row['gain']:+.1f} points."
+        f"By another rule of scoring, `{row['variant']}`, {name(results, row['model'])} would "
+        f"score {abs(row['gain']):.1f} points {higher}."
     )
 
 
@@ -202,8 +198,12 @@ def list_decided(results: Results) -> list[Any]:
 
 
 def describe_difference(results: Results, row: Any) -> str:
-    interval = f"{row.ci95_low:.1f} to {row.ci95_high:.1f}"
+    interval = describe_interval(row.ci95_low, row.ci95_high)
     return f"{row.difference:.1f} points ({name(results, str(row.model))}, {interval})"
+
+
+def describe_interval(low: float, high: float) -> str:
+    return f"95 % interval {low:.1f} to {high:.1f}" if pd.notna(low) else ""
 
 
 def name(results: Results, model: str) -> str:

@@ -86,6 +86,16 @@ def one_group(results: Results) -> str:
     return "1 group of images" if is_grouped(results) else "1 image"
 
 
+def explain_undecided(results: Results) -> str:
+    """Say why no two models are tested; empty if they are."""
+    groups, _ = results.data.group_words
+    reasons = {
+        "one seed": "one seed is too few",
+        "few groups": f"{results.group_count} {groups} of images are too few",
+    }
+    return reasons.get(results.undecided_because, "")
+
+
 def describe_interval_over_seeds(results: Results) -> str:
     return "95 % interval over seeds" if len(results.seeds) > 1 else "1 seed has no interval"
 

@@ -198,7 +198,7 @@ def draw_comparisons(results: Results) -> Figure:
         shown.pivot(index="model", columns="other", values=column).loc[order, order]
         for column in ("difference", "text")
     )
-    figure = make_figure(2.6 + 0.5 * len(order), 1.9 + 0.34 * len(order))
+    figure = make_figure(2.6 + 0.5 * len(order), 2.1 + 0.34 * len(order))
     axes = figure.subplots()
     sns.heatmap(
         differences,
@@ -217,9 +217,14 @@ def draw_comparisons(results: Results) -> Figure:
     axes.set_yticks(axes.get_yticks(), label_models(results, order))
     axes.set_xticks(axes.get_xticks(), label_models(results, order))
     slant_labels(axes)
-    axes.set(title=f"{results.profile}: mIoU of the row's model minus the column's", ylabel="")
-    significance = f"* differs, p < {SIGNIFICANT} after Holm's correction"
-    axes.set_xlabel(significance + explain_marks(find_marks(results)))
+    title = f"{results.profile}: mIoU of the row's model\nminus the column's"
+    undecided = phrases.explain_undecided(results)
+    tests = (
+        f"not tested: {undecided}"
+        if undecided
+        else f"* differs, p < {SIGNIFICANT} after Holm's correction"
+    )
+    axes.set(title=title, xlabel=tests + explain_marks(find_marks(results)), ylabel="")
     return figure
 
 

@@ -166,6 +166,23 @@ def test_one_seed_compares_these_networks_alone() -> None:
     assert "interval over images alone" in table.caption.text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "clips", "why"),
+    [(1, 40, "one seed is too few"), (3, 8, "8 groups of images are too few"), (3, 40, "")],
+)
+def test_nothing_speaks_of_tests_where_there_are_none(seeds: int, clips: int, why: str) -> None:
+    found = on_clips(results(seeds=seeds), clips)
+    caption = comparisons.build_comparisons(found).caption.text
+    label = plots.draw_comparisons(found).axes[0].get_xlabel()
+    if why:
+        assert f"No p and no verdict, because {why}" in caption and "(Holm)" not in caption
+        assert label == f"not tested: {why}"
+        assert list_findings(found)["ties"] == f"Which models differ is not tested: {why}."
+    else:
+        assert "p (Holm) is for all 3 pairs together" in caption
+        assert label == "* differs, p < 0.05 after Holm's correction"
+
+
 def test_files_are_made_of_several_models_only() -> None:
     names = set(comparisons.render(results()))
     assert names == {f"tables/comparisons.{suffix}" for suffix in ("csv", "md", "tex")}
@@ -211,8 +228,8 @@ def test_findings_are_the_decided_comparisons() -> None:
         best,
     )
     assert re.fullmatch(
-        r"Every other model is above `fcn`, by [\d.]+ points \(`psp`, [\d.]+ to [\d.]+\) to [\d.]+ "
-        r"points \(`aspp`, [\d.]+ to [\d.]+\)\.",
+        r"Every other model is above `fcn`, by [\d.]+ points \(`psp`, 95 % interval [\d.]+ to "
+        r"[\d.]+\) to [\d.]+ points \(`aspp`, 95 % interval [\d.]+ to [\d.]+\)\.",
         lowest,
     )
     assert ties == (
@@ -225,7 +242,7 @@ def test_findings_are_the_decided_comparisons() -> None:
 def test_one_seed_finds_no_difference() -> None:
     best, ties = list_findings(results(seeds=1)).values()
     assert "lower" not in best and "highest mIoU" in best
-    assert ties == "Which models differ cannot be told from one seed."
+    assert ties == "Which models differ is not tested: one seed is too few."
     (alone,) = list_findings(results(models=("fcn",))).values()
     assert alone.startswith("`fcn` has the highest mIoU")
 

@@ -481,11 +481,11 @@ def test_the_caption_counts_the_orderings() -> None:
     found = results(scores, {"a": cite(2), "b": cite(1), "c": cite(3)})
     table = paper.build_orderings(found, paper.find_cited(found.params))
     assert list(table.data["ordering"]) == ["agrees", "disagrees"]
-    counts = "of the published orderings, 1 of 2 are agreed, 1 contradicted, 0 undecided."
+    counts = "of the published orderings, 1 of 2 agreed, 1 contradicted, 0 undecided."
     assert counts in table.caption.text
     orderings = ["agrees", "disagrees", "undecided", "undecided (one seed)", "disagrees"]
     assert captions.count_orderings(orderings) == (
-        "of the published orderings, 1 of 5 are agreed, 2 contradicted, 2 undecided"
+        "of the published orderings, 1 of 5 agreed, 2 contradicted, 2 undecided"
     )
 
 

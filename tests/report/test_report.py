@@ -873,6 +873,10 @@ class TestCRF:
         assert "+11.67 (+4.50 to +18.84)" in text
         assert "**41.83**" in text and "within 2 % of the image's diagonal" in text
         assert "4/49/5/3/3, as given" in text and "0.25 s per image" in text
+        assert list_findings(load_results(declare(crf=["aspp"]), "quick"))["crf"] == (
+            "The fully connected CRF changes `aspp` by +11.7 points (95 % interval 4.5 to 18.8 "
+            "over seeds alone)."
+        )
 
     def test_the_figure_of_boundaries_has_both(self) -> None:
         """Check boundary IoU without the CRF, and for aspp also after the last iteration."""
@@ -1036,6 +1040,10 @@ class TestAudit:
         assert re.search(r"void_as_background +\| +\| +not applicable \|", text)
         assert crop["as_in"].startswith("VainF's")
         assert re.search(r"\| protocol .*\| FCN, mmseg, ", text)
+
+        assert list_findings(load_results(declare(audit=["aspp"]), "quick"))["audit"] == (
+            "By another rule of scoring, `centre_crop`, `aspp` would score 1.7 points lower."
+        )
 
     def test_code_is_named_for_known_variants(self) -> None:
         assert AS_IN.keys() <= {"protocol", *VARIANTS}

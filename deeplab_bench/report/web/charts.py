@@ -88,7 +88,8 @@ def draw_comparisons(results: Results) -> Markup:
             values[place] = sign * row.difference
             texts[place] = format_change(values[place]) + "*" * is_significant(row.p_holm)
             hover[place] = f"{first} minus {other}: {values[place]:+.2f} points<br>"
-            hover[place] += f"{ends[0]:.2f} to {ends[1]:.2f}, p (Holm) {row.p_holm:.4f}"
+            hover[place] += f"{ends[0]:.2f} to {ends[1]:.2f}"
+            hover[place] += "" if results.undecided_because else f", p (Holm) {row.p_holm:.4f}"
     largest = float(np.nanmax(np.abs(values))) or 1.0
     figure = go.Figure(
         go.Heatmap(

@@ -20,7 +20,7 @@ from deeplab_bench.report.captions import (
 )
 from deeplab_bench.report.formats import ROOT, render_formats
 from deeplab_bench.report.marks import find_marks
-from deeplab_bench.report.phrases import join_sentences
+from deeplab_bench.report.phrases import explain_undecided
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.tables import build_accuracy
@@ -162,16 +162,13 @@ def show_accuracy(results: Results) -> list[Markup]:
 def show_differences(results: Results, texts: Mapping[str, str]) -> list[Markup]:
     if len(results.models) == 1:
         return []
-    star = (
-        f"A star: the two models differ, p < {SIGNIFICANT} after Holm's correction for all pairs."
-    )
+    star = f"A star: the two models differ, p < {SIGNIFICANT} after Holm's correction for all pairs"
+    undecided = explain_undecided(results)
     return [
         charts.draw_comparisons(results),
         convert(
-            join_sentences(
-                "Points of mIoU, the row's model minus the column's.",
-                "" if results.undecided_because else star,
-            )
+            "Points of mIoU, the row's model minus the column's. "
+            f"{f'Not tested: {undecided}' if undecided else star}."
         ),
         *fold("Table", show_table(texts, "comparisons")),
     ]
