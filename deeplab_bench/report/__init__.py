@@ -27,6 +27,12 @@ def write_report(params: Params, profile: str) -> None:
         ReportError: a declared result is missing or does not fit. Nothing is written.
     """
     results = load_results(params, profile)
+    if not results.has_samples:
+        print(
+            f"{results.folder}/plots/receptive_field stays as it was, and pictures of predictions "
+            "are left out: the samples are not in git. "
+            f"`make repro PROFILE={profile}` makes both"
+        )
     texts: dict[str, str] = {}
     for part in (tables, speed_tables, comparisons, paper, receptive_field, label_files):
         texts |= part.render(results)

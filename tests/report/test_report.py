@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -713,6 +714,17 @@ def test_photographs_stay_out_of_the_plots(folder: Path) -> None:
     assert (folder / "photographs.png").is_file()
     assert not (folder / "plots" / "samples.png").exists()
     assert "](plots/samples.png)" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_figure_that_is_not_drawn_again_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = declare(data={"dataset": "folder", "root": "somewhere"})
+    write_results(params)
+    shutil.rmtree(folder / "samples")
+    write_report(params, "quick")
+    assert not (folder / "plots" / "receptive_field.svg").exists()
+    assert f"{folder}/plots/receptive_field stays as it was" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("models", "seeds"), [(1, 1), (1, 3), (24, 1)])
