@@ -39,7 +39,7 @@ GLOSSARY = "docs/glossary.md"
 # commit: that of their checkpoints stands for it.
 STAGES = {
     **dict.fromkeys(("per_class", "object_size", "boundaries"), ("train", "evaluate", LABEL_FILES)),
-    **dict.fromkeys(("comparisons", "inference"), ("train", "evaluate")),
+    **dict.fromkeys(("comparisons", "context_radius", "inference"), ("train", "evaluate")),
     "accuracy": ("train", "evaluate", "speed", LABEL_FILES),
     "paper": ("train", "evaluate", "crf"),
     "crf": ("train", "crf"),
@@ -270,20 +270,18 @@ def describe_boundaries(results: Results) -> Caption:
     return Caption(text, ("Trimap", "Boundary IoU", *list_interval(results), *list_bold(results)))
 
 
-def describe_context_radius(results: Results) -> Caption | None:
-    """Describe the figure; return None if the data have no context radii."""
+def describe_context_radius(results: Results) -> Caption:
     scores, run = results.radius_scores(), results.runs[0]
     radii = run.context_radius
-    if radii is None:
-        return None
+    assert radii is not None
     shown = scores.loc[(scores["model"] == run.model) & (scores["seed"] == run.seed), "pixels"]
     text = join_sentences(
         f"Accuracy of the {shown.sum()} pixels of objects and clutter {describe_data(results)}, by "
-        "context radius r.",
+        "context radius r in percent, mean over seeds.",
         f"Not shown: the ground (r = 0; {radii.total[0]} pixels) and {radii.total[-1]} pixels with "
         f"r over {radii.largest_px[-1]}.",
     )
-    return Caption(text, ("Context radius", "Effective receptive field"))
+    return Caption(text, ("Context radius", "Effective receptive field", *list_bold(results)))
 
 
 def describe_learning_curves(results: Results) -> Caption | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from deeplab_bench.evaluation.measures.boundaries import TRIMAP_WIDTHS
+from deeplab_bench.evaluation.measures.context_accuracy import RADIUS_BINS
 from deeplab_bench.report import latex
 from deeplab_bench.report.captions import Caption, describe_commits
 from deeplab_bench.report.marks import Marks, find_marks
@@ -40,6 +41,7 @@ HEADINGS = {
     "iteration": "Iteration",
     "gain_mean": "Beyond the network",
     **{trimap: f"Within {width} px (%)" for trimap, width in TRIMAPS.items()},
+    **{f"radius_{radius}_px": f"Up to {radius} px (%)" for radius in RADIUS_BINS},
     "latency_p50_ms": "Latency, p50 (ms)",
     "latency_p90_ms": "p90 (ms)",
     "latency_relative": "Latency (reference)",

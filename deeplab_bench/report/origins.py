@@ -26,6 +26,7 @@ SHARE = "the recorded share, in percent"
 DIFFERENCE = "mean of `model` minus mean of `other`, in points"
 MEAN = "mean over the seeds, in percent"
 DEVIATION = "standard deviation over the seeds, in percent"
+CORRECT = "correct pixels over all pixels of this radius, mean over the seeds, in percent"
 OVER_SEEDS = "mean over the seeds ± Student's t, in percent (statistics.estimate)"
 OVER_BOTH = (
     "mean over the seeds ± Student's t on the variance over seeds plus that over resamples of the "
@@ -188,6 +189,23 @@ def locate_boundaries(*start: str) -> dict[str, Place]:
         column: (*start, "trimap_miou", index) for index, column in enumerate(TRIMAPS)
     }
     return bands | {"boundary_miou": (*start, "boundary_miou")}
+
+
+def find_context_radius(row: Mapping[str, str]) -> dict[str, Origin]:
+    def read_at(radius: int) -> Read:
+        def read(content: Any) -> dict[str, Any]:
+            index = content["context_radius"]["largest_px"].index(radius)
+            return take(*(("context_radius", key, index) for key in ("correct", "total")))(content)
+
+        return read
+
+    return {
+        column: Origin(
+            CORRECT, [Records("evaluate", row["model"], read_at(int(column.split("_")[1])))]
+        )
+        for column in row
+        if column != "model"
+    }
 
 
 def find_comparisons(row: Mapping[str, str]) -> dict[str, Origin]:
@@ -380,6 +398,9 @@ TABLES = {
     "per_class": Traced(("model",), lambda r: tables.build_per_class(r).data, find_per_class),
     "object_size": Traced(("model",), lambda r: tables.build_object_size(r).data, find_object_size),
     "boundaries": Traced(("model",), lambda r: tables.build_boundaries(r).data, find_boundaries),
+    "context_radius": Traced(
+        ("model",), lambda r: tables.build_context_radius(r).data, find_context_radius
+    ),
     "comparisons": Traced(
         ("model", "other"), lambda r: comparisons.build_comparisons(r).data, find_comparisons
     ),

@@ -38,6 +38,11 @@ FIGURES = {
         "boundaries",
         "mIoU by width of the band, and boundary IoU",
     ),
+    "context_radius": (
+        "Accuracy by context radius",
+        "context_radius",
+        "pixel accuracy by context radius",
+    ),
     "receptive_field": (
         "Receptive field",
         "receptive_field",
@@ -67,7 +72,7 @@ def render(results: Results, files: Mapping[str, str], findings: Mapping[str, st
         "## Accuracy",
         show_figure("miou", "mean mIoU by model"),
         show_table(files.get("tables/accuracy.md", "")),
-        *show_figures(results, files),
+        *show_figures(files),
         "## Training",
         *show_learning_curves(results),
         describe_schedule(results),
@@ -95,15 +100,13 @@ def show_table(table: str) -> str:
     return "\n".join(shown).replace(ROOT, PAGE_ROOT)
 
 
-def show_figures(results: Results, files: Mapping[str, str]) -> list[str]:
+def show_figures(files: Mapping[str, str]) -> list[str]:
     """Return a section for each table that has a figure: the figure, and a link to the table."""
     blocks = []
     for name, (heading, figure, description) in FIGURES.items():
         if f"tables/{name}.md" in files:
             link = f"[Table](tables/{name}.md)"
             blocks += [f"## {heading}", show_figure(figure, description), link]
-        if name == "boundaries":
-            blocks += show_context_radius(results)
     return blocks
 
 
@@ -120,14 +123,6 @@ def summarise(results: Results) -> str:
 
 def describe_data_set(results: Results) -> str:
     return results.data.describe(phrases.count_images(results))
-
-
-def show_context_radius(results: Results) -> list[str]:
-    caption = captions.describe_context_radius(results)
-    if caption is None:
-        return []
-    image = show_figure("context_radius", "pixel accuracy by context radius")
-    return ["## Accuracy by context radius", image, caption.format_markdown(PAGE_ROOT)]
 
 
 def show_learning_curves(results: Results) -> list[str]:

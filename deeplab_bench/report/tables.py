@@ -55,6 +55,8 @@ def render(results: Results) -> dict[str, str]:
         "object_size": build_object_size(results),
         "boundaries": build_boundaries(results),
     }
+    if results.runs[0].context_radius:
+        tables["context_radius"] = build_context_radius(results)
     if results.inferences:
         tables["inference"] = build_inference(results)
     if results.crf_runs:
@@ -176,6 +178,15 @@ def build_boundaries(results: Results) -> Table:
     best = find_best(data, text.columns, highest=BEST_NEAR_BOUNDARIES)
     title = f"Accuracy near boundaries on the profile {results.profile}"
     return Table(title, data, text, best, captions.describe_boundaries(results))
+
+
+def build_context_radius(results: Results) -> Table:
+    """Build the accuracy of pixels by the context that they need, mean over seeds."""
+    means = results.radius_scores().pivot_table("accuracy", "model", "largest_px", sort=False)
+    data = means.add_prefix("radius_").add_suffix("_px").reset_index(names="model")
+    best = find_best(data, data.columns, highest=data.columns[1:])
+    title = f"Accuracy by context radius on the profile {results.profile}"
+    return Table(title, data, format_cells(data), best, captions.describe_context_radius(results))
 
 
 def build_protocol_audit(results: Results) -> Table:

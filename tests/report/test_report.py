@@ -1019,11 +1019,14 @@ class TestContextRadius:
             [50.0, 25.0, 100 * 31 / 60, 25.0, 100 * 32 / 60, 25.0]
         )
 
-    def test_figure_and_note(self, folder: Path) -> None:
+    def test_figure_and_table(self, folder: Path) -> None:
         self.give(declare())
         write_report(declare(), "quick")
-        text = (folder / "README.md").read_text(encoding="utf-8")
+        page_text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "](plots/context_radius.svg)\n\n[Table](tables/context_radius.md)" in page_text
         assert (folder / "plots" / "context_radius.svg").is_file()
+        text = (folder / "tables" / "context_radius.md").read_text(encoding="utf-8")
+        assert "Up to 4 px (%) |   Up to 16 px (%) |" in text and "| **51.67** |" in text
         assert (
             "the 100 pixels of objects" in text
             and "r = 0; 100 pixels" in text

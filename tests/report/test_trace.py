@@ -28,7 +28,16 @@ from deeplab_bench.report.commits import compute_code_at
 from deeplab_bench.report.formats import DECIMALS
 from deeplab_bench.report.links import list_links
 from deeplab_bench.report.loading import load_results
-from deeplab_bench.report.origins import DIFFERENCE, GAIN, MEAN, SAME, SHARE, TABLES, Origin
+from deeplab_bench.report.origins import (
+    CORRECT,
+    DIFFERENCE,
+    GAIN,
+    MEAN,
+    SAME,
+    SHARE,
+    TABLES,
+    Origin,
+)
 from deeplab_bench.report.trace import WIDTH, Trace, trace
 from deeplab_bench.results.code_digest import ROOT, compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
@@ -90,6 +99,8 @@ def make_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cited: str) -> Pa
     write_results(params)
     for model, seed in product(run.models, run.seeds):
         files = RunFiles("quick", model, seed)
+        radii = {"largest_px": [0, 4, 8], "correct": [1, 2 + seed, 5, 0], "total": [9, 8, 7, 0]}
+        edit(files.evaluation(PLAIN), context_radius=radii)
         record = json.loads(files.evaluation(PLAIN).read_text())
         record["metrics"]["miou"] += 0.01 * (1 + seed)
         settings = record["settings"] | {"inference": ways["os8"].model_dump(mode="json")}
@@ -119,6 +130,8 @@ def read_values(params: Params, origin: Origin) -> list[list[Any]]:
 def compute_expected(origin: Origin, lists: list[Any]) -> float | None:
     """Compute a cell from its values, where the computation is simple; None otherwise."""
     how = origin.how
+    if how == CORRECT:
+        return 100 * sum(correct / total for correct, total in lists[0]) / len(lists[0])
     if how in (SAME, SHARE):
         value = lists[0][-1][0]
         return (100 if how == SHARE else 1) * value if isinstance(value, float) else None

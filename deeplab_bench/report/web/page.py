@@ -14,7 +14,6 @@ from deeplab_bench.report import page
 from deeplab_bench.report.captions import (
     GLOSSARY,
     describe_atrous,
-    describe_context_radius,
     describe_learning_curves,
     make_anchor,
 )
@@ -207,12 +206,12 @@ def show_context(
     parts = []
     if "plots/receptive_field.png" in images:
         parts.append(show_figure(images, "receptive_field", "receptive fields by model"))
-    caption = describe_context_radius(results)
-    if caption is not None:
-        parts.append(charts.draw_context_radius(results) + convert(caption.text))
+    if results.runs[0].context_radius:
+        parts.append(charts.draw_context_radius(results))
     sides = [Markup("<div>{}</div>").format(part) for part in parts]
     both = [Markup('<div class="beside">{}</div>').format(Markup("").join(sides))] if sides else []
-    return [*both, *fold("Table", show_table(texts, "receptive_field"))]
+    names = ("context_radius", "receptive_field")
+    return [*both, *fold("Tables", [part for name in names for part in show_table(texts, name)])]
 
 
 def show_atrous(images: Mapping[str, bytes]) -> list[Markup]:
