@@ -12,7 +12,8 @@ class EncoderDecoder(Segmenter):
     """A decoder from the last feature map to stride 4 that adds the encoder's map of each stage.
 
     A lateral 1x1 convolution reduces every stage to ``head_channels``, and a 3x3 convolution
-    follows each sum. This is the common form of U-Net, RefineNet and the skips of FCN.
+    follows each sum: a feature pyramid network (FPN; Lin et al., CVPR 2017), whose finest map
+    alone is classified.
     """
 
     def __init__(
