@@ -14,7 +14,27 @@ from deeplab_bench.results.records import NO_SOURCE
 from deeplab_bench.settings.published import Paper, find_published, read_published
 
 CITATION = Path("CITATION.cff")
-DESIGNS = "deeplabv3"  # the paper that the suite is about, whatever rows a model cites
+REFERENCES = Path(__file__).with_name("references.bib")
+# What a model cites whatever its rows are: keys of results/published.yaml or of ``REFERENCES``.
+DESIGNS = "deeplabv3"  # the paper that the suite is about
+ARCHITECTURES = {
+    "fcn": "fcn",
+    "largefov": "deeplabv1",
+    "aspp_sum": "deeplabv2",
+    "image_pyramid": "attention",
+    "encoder_decoder": "fpn",
+    "cascade": "deeplabv3",
+    "aspp": "deeplabv3",
+    "psp": "pspnet",
+    "deeplabv3plus": "deeplabv3plus",
+    "unet": "unet",
+}
+BACKBONES = {
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), "resnet"),
+    "vgg16": "vgg",
+    "efficientnet_lite0": "efficientnet",
+}
+DATA_SETS = {"camvid": ("camvid",), "voc2012": ("voc", "sbd")}
 
 
 def cite(results: Results, model: str) -> str:
@@ -27,19 +47,37 @@ def cite(results: Results, model: str) -> str:
         known = ", ".join(results.models)
         raise ReportError(f"results/{results.profile} has no model {model!r}: it has {known}")
     suite = YAML(typ="safe").load(CITATION)
-    papers = [find_published(citation).paper for citation in results.params.citations(model)]
-    papers.append(read_published().papers[DESIGNS])
+    cited = [find_published(citation).paper for citation in results.params.citations(model)]
+    entries = [*map(format_paper, cited), *map(find_entry, list_references(results, model))]
     return "\n\n".join(
         [
             "% BibTeX",
             format_software(suite),
-            *map(format_paper, {paper.arxiv: paper for paper in papers}.values()),
+            *dict.fromkeys(entries),
             "% the table; it needs \\usepackage{booktabs}",
             f"\\input{{{results.folder / 'tables' / 'accuracy'}}}",
             "% the methods",
             describe(results, model, suite),
         ]
     )
+
+
+def list_references(results: Results, model: str) -> list[str]:
+    """List the keys of the suite's paper, the architecture, the backbone and the data set."""
+    experiment = results.params.experiment(results.profile, model)
+    architecture = ARCHITECTURES.get(experiment.architecture)
+    backbone = BACKBONES.get(experiment.arguments.get("backbone", ""))
+    keys = (DESIGNS, architecture, backbone, *DATA_SETS.get(results.data.dataset, ()))
+    return [key for key in keys if key is not None]
+
+
+def find_entry(key: str) -> str:
+    """Return the BibTeX of a key."""
+    papers = read_published().papers
+    if key in papers:
+        return format_paper(papers[key])
+    entries = REFERENCES.read_text(encoding="utf-8").strip().split("\n\n")
+    return next(entry for entry in entries if f"{{{key}," in entry)
 
 
 def format_software(suite: Any) -> str:

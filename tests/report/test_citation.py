@@ -2,7 +2,10 @@
 
 import re
 import tomllib
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from miniature import ROOT
@@ -10,8 +13,19 @@ from ruamel.yaml import YAML
 from test_latex import compile_text
 from test_report import declare, write_results
 
+from deeplab_bench.data.registry import DATA_SETS as REGISTERED_DATA_SETS
+from deeplab_bench.models.backbone import BackboneName
+from deeplab_bench.models.registry import ARCHITECTURES as REGISTERED
 from deeplab_bench.report import write_report
-from deeplab_bench.report.citation import CITATION, cite
+from deeplab_bench.report.citation import (
+    ARCHITECTURES,
+    BACKBONES,
+    CITATION,
+    DATA_SETS,
+    cite,
+    find_entry,
+    list_references,
+)
 from deeplab_bench.report.loading import load_results
 from deeplab_bench.report.results import ReportError
 from deeplab_bench.settings.params import Params
@@ -34,6 +48,7 @@ def test_the_papers_the_table_and_the_sentence(params: Params) -> None:
         ("software", "deeplab-bench"),
         ("misc", "arxiv:1606.00915"),
         ("misc", "arxiv:1706.05587"),
+        ("misc", "resnet"),
     ]
     assert "author = {Chen, Liang-Chieh and Papandreou, George and Schroff, Florian" in text
     assert r"\input{results/quick/tables/accuracy}" in text
@@ -54,6 +69,20 @@ def test_a_document_that_cites_compiles(params: Params, tmp_path: Path) -> None:
 def test_a_model_without_results(params: Params) -> None:
     with pytest.raises(ReportError, match="results/quick has no model 'psp': it has aspp, image"):
         cite(load_results(params, "quick"), "psp")
+
+
+def test_every_network_and_data_set_is_cited() -> None:
+    assert set(ARCHITECTURES) == set(REGISTERED)
+    assert set(BACKBONES) == set(get_args(BackboneName))
+    assert set(REGISTERED_DATA_SETS) - set(DATA_SETS) == {"shapes", "folder"}
+    for key in (*ARCHITECTURES.values(), *BACKBONES.values(), *chain(*DATA_SETS.values())):
+        assert re.match(r"@\w+{[^,]+,\n  title = {.+},\n  author = ", find_entry(key)), key
+
+
+def test_what_a_model_is_made_of_is_cited(params: Params) -> None:
+    results = replace(load_results(params, "quick"), params=declare(data={"dataset": "voc2012"}))
+    assert list_references(results, "psp") == ["deeplabv3", "pspnet", "resnet", "voc", "sbd"]
+    assert list_references(results, "deeplabv3plus")[:2] == ["deeplabv3", "deeplabv3plus"]
 
 
 def test_versions_are_one() -> None:
