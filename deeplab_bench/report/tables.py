@@ -183,7 +183,8 @@ def build_boundaries(results: Results) -> Table:
 def build_context_radius(results: Results) -> Table:
     """Build the accuracy of pixels by the context that they need, mean over seeds."""
     means = results.radius_scores().pivot_table("accuracy", "model", "largest_px", sort=False)
-    data = means.add_prefix("radius_").add_suffix("_px").reset_index(names="model")
+    columns = means.rename(columns="radius_{}_px".format).rename_axis(columns=None)
+    data = columns.reset_index(names="model")
     best = find_best(data, data.columns, highest=data.columns[1:])
     title = f"Accuracy by context radius on the profile {results.profile}"
     return Table(title, data, format_cells(data), best, captions.describe_context_radius(results))
