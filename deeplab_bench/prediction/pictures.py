@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deeplab_bench.data.pixels import Pixels, build_voc_palette
-from deeplab_bench.report.figures import STYLE, encode, label_classes, make_figure
+from deeplab_bench.drawing import BACKGROUND, STYLE, encode, label_classes, make_figure
 
-BACKGROUND = "background"  # a class of this name leaves the photograph as it is
 OPACITY = 0.6
 PANEL_INCHES = 5.0
 MOST_SIDE = 1600  # pixels of a panel; larger photographs lose rows and columns

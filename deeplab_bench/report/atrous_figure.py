@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deeplab_bench.analysis.atrous import compute_extent, count_valid_weights, insert_holes
-from deeplab_bench.report.figures import COLOURS, make_figure, render_figure
+from deeplab_bench.drawing import make_figure
+from deeplab_bench.report.figures import COLOURS, render_figure
 
 RATES = (1, 2, 4)
 SIDE = 65  # of the feature map, as in the paper

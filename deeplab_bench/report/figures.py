@@ -1,17 +1,15 @@
-"""The style of all figures, and their files. Equal results give equal bytes."""
+"""The files of figures, the looks of models, and labels."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 
 import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
+from deeplab_bench.drawing import STYLE, encode
 from deeplab_bench.report.marks import MARKS, RED, Marks
 from deeplab_bench.report.results import Results
 
@@ -20,29 +18,6 @@ from deeplab_bench.report.results import Results
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#767676")
 MARKERS = "osD^vphX"
 LINES = ("-", "--", ":", "-.")
-STYLE = {
-    "axes.edgecolor": "0.3",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "figure.dpi": 100,
-    "figure.titlesize": 10,
-    "figure.titleweight": "bold",
-    "font.size": 9,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "deeplab-bench",
-    "text.parse_math": False,  # a name may have $ in it
-    "xtick.color": "0.3",
-    "xtick.labelcolor": "black",
-    "ytick.color": "0.3",
-    "ytick.labelcolor": "black",
-}
 
 
 def render_figure(name: str, draw: Callable[[], Figure]) -> dict[str, bytes]:
@@ -59,28 +34,6 @@ def render_panel(draw: Callable[[], Figure], dpi: float) -> bytes:
         figure = draw()
         redden(find_labels(figure))
         return encode(figure, "png", dpi)
-
-
-def encode(figure: Figure, suffix: str, dpi: float = 160) -> bytes:
-    buffer = BytesIO()
-    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    figure.savefig(buffer, format=suffix, metadata=metadata, dpi=dpi)
-    return buffer.getvalue()
-
-
-def label_classes(names: Sequence[str]) -> list[str]:
-    """Return the names of the classes; in place of one that the font cannot show, its index."""
-    font = get_font(findfont(FontProperties()))
-    return [
-        name if all(font.get_char_index(ord(character)) for character in name) else f"class {index}"
-        for index, name in enumerate(names)
-    ]
-
-
-def make_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def choose_look(results: Results, model: str) -> tuple[str, str, str]:

@@ -112,6 +112,15 @@ def describe_sizes(results: Results) -> str:
     return f"size is √area: {small} ≤ {edges[0]:.0f} px, {medium} ≤ {edges[1]:.0f} px, else {large}"
 
 
+def label_sizes(results: Results) -> list[str]:
+    """Return the names of the sizes with their ranges."""
+    edges = [f"{edge:.0f}" for edge in results.runs[0].object_size.edges_px]
+    if len(edges) != 2:
+        return list(SIZES)
+    ranges = (f"up to {edges[0]}", f"{edges[0]} to {edges[1]}", f"over {edges[1]}")
+    return [f"{size}: {span} px" for size, span in zip(SIZES, ranges, strict=True)]
+
+
 def describe_absent_classes(results: Results) -> str:
     """Describe the classes that no mean includes; empty if there are none."""
     runs = len(results.runs)

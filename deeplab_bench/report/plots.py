@@ -13,13 +13,12 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.markers import CARETDOWNBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from deeplab_bench.drawing import BACKGROUND, label_classes, make_figure
 from deeplab_bench.report import atrous_figure, phrases, receptive_field, tradeoff
 from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
     explain_marks,
-    label_classes,
-    make_figure,
     render_figure,
     render_panel,
     set_log_ticks,
@@ -40,6 +39,7 @@ from deeplab_bench.report.summaries import (
     average_classes,
     average_near_boundaries,
     chain_curves,
+    collect_fits,
     collect_losses,
     collect_validation,
     order_by_miou,
@@ -50,7 +50,6 @@ from deeplab_bench.report.summaries import (
 from deeplab_bench.results.records import SIZES
 
 PANEL_COLUMNS = 4
-BACKGROUND = "background"
 
 
 def render(results: Results) -> dict[str, bytes]:
@@ -106,7 +105,7 @@ def draw_object_size(results: Results) -> Figure:
     title = f"{results.profile}: mean IoU by object size (square root of area)"
     figure.suptitle(title, ha="left", x=0.01)
     panels = figure.subplots(1, len(SIZES), sharex=True, sharey=True)
-    for axes, size, label in zip(panels, SIZES, label_sizes(results), strict=True):
+    for axes, size, label in zip(panels, SIZES, phrases.label_sizes(results), strict=True):
         column = f"miou_{size}"
         draw_dots(axes, results, scores, column, summarise(scores, column).loc[order])
         axes.set_title(label, weight="normal")
@@ -143,14 +142,6 @@ def explain_dots(results: Results, over: str) -> str:
     parts = [f"dots: {seeds} seeds", "symbol: mean"] if seeds > 1 else ["symbol: the one seed"]
     parts += [f"line: 95 % interval over {over}"] if over else []
     return " · ".join(parts) + explain_marks(find_marks(results))
-
-
-def label_sizes(results: Results) -> list[str]:
-    edges = [f"{edge:.0f}" for edge in results.runs[0].object_size.edges_px]
-    if len(edges) != 2:
-        return list(SIZES)
-    ranges = (f"up to {edges[0]}", f"{edges[0]} to {edges[1]}", f"over {edges[1]}")
-    return [f"{size}: {span} px" for size, span in zip(SIZES, ranges, strict=True)]
 
 
 def draw_per_class(results: Results) -> Figure:
@@ -306,19 +297,6 @@ def draw_panels(
 def place_fits(results: Results, panels: Sequence[Axes], y: float, side: str) -> None:
     for text, axes in zip(collect_fits(results).values(), panels, strict=True):
         axes.text(0.97, y, text, transform=axes.transAxes, ha="right", va=side, size=7.5)
-
-
-def collect_fits(results: Results) -> dict[str, str]:
-    """Describe the mean mIoU on training and validation images at the end, by model."""
-    found = {}
-    for model in results.models:
-        runs = [run for run in results.runs if run.model == model]
-        val = np.mean([100 * run.metrics.miou for run in runs])
-        trained = [run.training_images.miou for run in runs if run.training_images]
-        fits = [100 * miou for miou in trained if miou is not None]
-        lines = [f"training {np.mean(fits):.1f} %"] if fits else []
-        found[model] = "\n".join(["mIoU at the end", *lines, f"validation {val:.1f} %"])
-    return found
 
 
 def explain_band(results: Results) -> str:

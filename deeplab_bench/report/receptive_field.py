@@ -15,8 +15,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from deeplab_bench.drawing import make_figure
 from deeplab_bench.report import captions, figures
-from deeplab_bench.report.figures import choose_look, make_figure
+from deeplab_bench.report.figures import choose_look
 from deeplab_bench.report.formats import (
     SHOWN_DECIMALS,
     Table,

@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_bench.data.pixels import VOID, Pixels
-from deeplab_bench.report.figures import label_classes, redden
+from deeplab_bench.drawing import label_classes
+from deeplab_bench.report.figures import redden
 from deeplab_bench.report.marks import Marks, find_marks
 from deeplab_bench.report.results import ReportError, Results
 from deeplab_bench.results.files import ProfileFiles, RunFiles

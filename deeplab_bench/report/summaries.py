@@ -109,3 +109,16 @@ def chain_curves(bands: pd.DataFrame) -> pd.DataFrame:
     """Put the curves of all models into one, in which there is no line between two of them."""
     ends = bands.groupby("model", sort=False).tail(1) * np.nan
     return pd.concat([bands, ends]).reset_index().sort_values("model", kind="stable")
+
+
+def collect_fits(results: Results) -> dict[str, str]:
+    """Describe the mean mIoU on training and validation images at the end, by model."""
+    found = {}
+    for model in results.models:
+        runs = [run for run in results.runs if run.model == model]
+        val = np.mean([100 * run.metrics.miou for run in runs])
+        trained = [run.training_images.miou for run in runs if run.training_images]
+        fits = [100 * miou for miou in trained if miou is not None]
+        lines = [f"training {np.mean(fits):.1f} %"] if fits else []
+        found[model] = "\n".join(["mIoU at the end", *lines, f"validation {val:.1f} %"])
+    return found

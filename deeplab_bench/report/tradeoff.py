@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from deeplab_bench.drawing import make_figure
 from deeplab_bench.report import phrases
 from deeplab_bench.report.figures import (
     choose_look,
     count_legend_columns,
     explain_marks,
-    make_figure,
     render_figure,
 )
 from deeplab_bench.report.marks import Marks, find_marks

@@ -7,8 +7,8 @@ import matplotlib.style
 import pandas as pd
 import pytest
 
+from deeplab_bench.drawing import STYLE, encode, label_classes, make_figure
 from deeplab_bench.report.captions import Caption
-from deeplab_bench.report.figures import STYLE, encode, label_classes, make_figure
 from deeplab_bench.report.formats import (
     Table,
     escape_markdown,

@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.subplots import make_subplots
 
+from deeplab_bench.drawing import BACKGROUND
 from deeplab_bench.report.formats import TRIMAPS
 from deeplab_bench.report.paper import build_paper
-from deeplab_bench.report.plots import BACKGROUND, label_sizes
+from deeplab_bench.report.phrases import label_sizes
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import is_significant
 from deeplab_bench.report.summaries import (

@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.subplots import make_subplots
 
-from deeplab_bench.report.plots import collect_fits
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.summaries import (
     chain_curves,
+    collect_fits,
     collect_losses,
     collect_validation,
     summarise_curves,
