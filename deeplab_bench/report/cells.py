@@ -9,6 +9,7 @@ import pandas as pd
 from deeplab_bench.errors import UserError, suggest_nearest
 from deeplab_bench.report.origins import TABLES
 from deeplab_bench.results.files import RESULTS
+from deeplab_bench.results.table_keys import KEYS
 
 SEPARATOR = "/"  # between the names of a row
 
@@ -41,7 +42,7 @@ def find_cell(table: Path, row: str, column: str) -> Cell:
     if path.stem not in TABLES:
         raise TraceError(f"{path}: `trace` knows no origin of this table, of {', '.join(TABLES)}")
     data = read_table(path)
-    keys = [key for key in TABLES[path.stem].keys if key in data]
+    keys = [key for key in KEYS[path.stem] if key in data]
     chosen = dict(data.iloc[find_row(path, data[keys], row)])
     columns = TABLES[path.stem].find(chosen)
     if column not in columns or column not in data:

@@ -62,9 +62,8 @@ class Origin(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """A table: the columns that name a row, its values made again, its origins by column."""
+    """A table: its values made again, and its origins by column."""
 
-    keys: tuple[str, ...]
     build: Callable[[Results], pd.DataFrame]
     find: Callable[[Mapping[str, str]], dict[str, Origin]]
 
@@ -394,41 +393,27 @@ def read_cited(name: str) -> Records:
 
 
 TABLES = {
-    "accuracy": Traced(("model",), tables.collect_accuracy, find_accuracy),
-    "per_class": Traced(("model",), lambda r: tables.build_per_class(r).data, find_per_class),
-    "object_size": Traced(("model",), lambda r: tables.build_object_size(r).data, find_object_size),
-    "boundaries": Traced(("model",), lambda r: tables.build_boundaries(r).data, find_boundaries),
-    "context_radius": Traced(
-        ("model",), lambda r: tables.build_context_radius(r).data, find_context_radius
-    ),
-    "comparisons": Traced(
-        ("model", "other"), lambda r: comparisons.build_comparisons(r).data, find_comparisons
-    ),
-    "inference": Traced(
-        ("inference", "model"), lambda r: tables.build_inference(r).data, find_inference
-    ),
-    "crf": Traced(("model", "iteration"), tables.collect_crf, find_crf),
-    "protocol_audit": Traced(
-        ("model", "variant"), lambda r: tables.build_protocol_audit(r).data, find_protocol_audit
-    ),
+    "accuracy": Traced(tables.collect_accuracy, find_accuracy),
+    "per_class": Traced(lambda r: tables.build_per_class(r).data, find_per_class),
+    "object_size": Traced(lambda r: tables.build_object_size(r).data, find_object_size),
+    "boundaries": Traced(lambda r: tables.build_boundaries(r).data, find_boundaries),
+    "context_radius": Traced(lambda r: tables.build_context_radius(r).data, find_context_radius),
+    "comparisons": Traced(lambda r: comparisons.build_comparisons(r).data, find_comparisons),
+    "inference": Traced(lambda r: tables.build_inference(r).data, find_inference),
+    "crf": Traced(tables.collect_crf, find_crf),
+    "protocol_audit": Traced(lambda r: tables.build_protocol_audit(r).data, find_protocol_audit),
     "receptive_field": Traced(
-        ("model",), lambda r: receptive_field.build_receptive_field(r).data, find_receptive_field
+        lambda r: receptive_field.build_receptive_field(r).data, find_receptive_field
     ),
     "speed": Traced(
-        ("model", "hardware", "output_stride"),
         lambda r: speed_tables.build_speed(r).data,
         find_speed,
     ),
     "training_speed": Traced(
-        ("model", "hardware"),
         lambda r: speed_tables.build_training_speed(r).data,
         find_training_speed,
     ),
-    "paper": Traced(
-        ("model", "other", "paper", "row"), lambda r: paper.build_paper(r).data, find_paper
-    ),
-    "training_curves": Traced(("model", "seed", "iteration"), collect_losses, find_training_curves),
-    "validation_curves": Traced(
-        ("model", "seed", "iteration"), collect_validation, find_validation_curves
-    ),
+    "paper": Traced(lambda r: paper.build_paper(r).data, find_paper),
+    "training_curves": Traced(collect_losses, find_training_curves),
+    "validation_curves": Traced(collect_validation, find_validation_curves),
 }

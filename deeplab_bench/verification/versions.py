@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 
 from deeplab_bench.errors import UserError
-from deeplab_bench.report.origins import TABLES
 from deeplab_bench.results.files import RESULTS, ProfileFiles
+from deeplab_bench.results.table_keys import KEYS
 from deeplab_bench.runtime.source import ask_git, run_git
 from deeplab_bench.settings.inference import PLAIN
 
 COLUMNS = ("Model", "mIoU before (%)", "mIoU after (%)", "Change (points)", "Verdict", "Cause")
 MOST_SETTINGS = 3  # that are named as a cause
 # Further tables, and the columns that name a row.
-FURTHER = {name: list(TABLES[name].keys) for name in ("per_class", "boundaries", "crf", "speed")}
+FURTHER = {name: list(KEYS[name]) for name in ("per_class", "boundaries", "crf", "speed")}
 
 
 class VersionError(UserError):

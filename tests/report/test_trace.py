@@ -41,6 +41,7 @@ from deeplab_bench.report.origins import (
 from deeplab_bench.report.trace import WIDTH, Trace, trace
 from deeplab_bench.results.code_digest import ROOT, compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.results.table_keys import KEYS
 from deeplab_bench.settings import published
 from deeplab_bench.settings.inference import PLAIN, Inference
 from deeplab_bench.settings.params import Params
@@ -112,7 +113,7 @@ def make_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cited: str) -> Pa
 
 
 def name_row(table: str, row: dict[str, str]) -> str:
-    return "/".join(row[key] for key in TABLES[table].keys if key in row)
+    return "/".join(row[key] for key in KEYS[table] if key in row)
 
 
 def read_values(params: Params, origin: Origin) -> list[list[Any]]:
@@ -160,7 +161,7 @@ def test_every_cell_comes_from_the_values_that_are_shown(
     for path in sorted(TABLE_FOLDER.glob("*.csv")):
         for row in read_rows(path):
             origins = TABLES[path.stem].find(row)
-            assert set(row) - set(TABLES[path.stem].keys) <= set(origins), path
+            assert set(row) - set(KEYS[path.stem]) <= set(origins), path
             for column in set(row) & set(origins):
                 expected = compute_expected(origins[column], read_values(params, origins[column]))
                 if expected is not None:
