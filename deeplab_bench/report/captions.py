@@ -1,4 +1,4 @@
-"""Captions of tables and figures: at most two sentences, with links to the terms they need.
+"""Captions of tables and figures: short, with links to the terms they need.
 
 The terms are defined once, in ``docs/glossary.md``. A caption repeats only numbers that depend on
 the data.

@@ -21,7 +21,8 @@ from deeplab_bench.report.tradeoff import find_pareto_front
 def list_findings(results: Results) -> dict[str, str]:
     """List the findings in Markdown, by what they are about.
 
-    Comparisons of mIoU are decided ones; all else is measured.
+    Decided comparisons tell the models of ``best``, ``lowest`` and ``ties`` apart. All else is as
+    measured.
     """
     finders = {
         "best": find_best,

@@ -252,15 +252,6 @@ def update_readme(readme: Path, results: Path) -> None:
     write_bytes(readme, insert_results(readme, results).encode())
 
 
-def is_readme_current(readme: Path, results: Path) -> bool:
-    """Return whether ``update_readme`` would change nothing.
-
-    Raises:
-        ReportError: the markers or the table of the first profile are missing.
-    """
-    return insert_results(readme, results) == readme.read_text(encoding="utf-8")
-
-
 def insert_results(readme: Path, results: Path) -> str:
     """Return the README's text with the results of ``README_PROFILES``."""
     if not readme.is_file():

@@ -139,24 +139,24 @@ def draw_model(
     on_image, before, after = panels[: len(ROWS)]
     on_image.imshow(background, interpolation="none")
     draw_fields(on_image, run, choose_look(results, run.model)[0])
-    on_image.set_xlabel(describe_theory(run), fontsize=7.5)
+    on_image.set_xlabel(label_theory(run), fontsize=7.5)
     gradients = read_gradient_maps(results, run)
     measured = (run.effective.before, run.effective.after)
     for axes, pixels, field in zip((before, after), gradients, measured, strict=True):
         axes.imshow(pixels, cmap="cividis", vmin=0, vmax=1, interpolation="none")
-        axes.set_xlabel(describe_effective(run, field), fontsize=7.5)
+        axes.set_xlabel(label_effective(run, field), fontsize=7.5)
     for axes in (on_image, before, after):
         axes.set_visible(True)
 
 
-def describe_theory(run: ReceptiveFieldRecord) -> str:
+def label_theory(run: ReceptiveFieldRecord) -> str:
     side = find_side(run)
     if covers_image(run):
         return "in theory:\nwhole picture" + (f" ({side} px)" if side else "")
     return f"in theory:\n{run.theoretical.size_px} px"
 
 
-def describe_effective(run: ReceptiveFieldRecord, field: Effective) -> str:
+def label_effective(run: ReceptiveFieldRecord, field: Effective) -> str:
     side = find_side(run)
     of = f" of {side} px" if side else " px"
     return f"effective: {field.size_px:.0f}{of}\nhalf of the gradient:\nmiddle {field.half_px}{of}"

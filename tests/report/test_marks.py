@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from test_readme import is_readme_current
 from test_report import declare, edit, report, texts, write_results
 
 from deeplab_bench.report import figures, page, plots, receptive_field, samples, tradeoff
@@ -161,7 +162,7 @@ def test_the_readme_says_what_the_stored_table_does_not(monkeypatch: pytest.Monk
             "new" if module.endswith(".aspp") else compute_code_sha256(stage, module)
         ),
     )
-    assert not page.is_readme_current(readme, Path("results"))
+    assert not is_readme_current(readme, Path("results"))
     page.update_readme(readme, Path("results"))
     assert f"{ALERT}\n| Model " in readme.read_text(encoding="utf-8")
 
