@@ -156,25 +156,20 @@ def describe_commit(source: Source) -> str:
 
 
 def list_commits(sources: Iterable[Source]) -> str:
-    """List each commit once: those without changes, those with, and unknown ones.
+    """List each commit once: those without changes, those with (``edited``), and unknown ones.
 
     Git is asked for the day of a commit whose record has none.
     """
     found = [add_day(source) for source in sources]
     edited = dict.fromkeys(name_commit(s) for s in found if s.commit and s.dirty)
     clean = dict.fromkeys(name_commit(s) for s in found if s.commit and not s.dirty)
+    names = [name for name in clean if name not in edited]
+    names += [f"{name} (edited)" for name in edited]
     parts = [
-        join_commits([name for name in clean if name not in edited]),
-        f"{join_commits(list(edited))} with uncommitted changes" if edited else "",
+        f"{'commit' if len(names) == 1 else 'commits'} {join_words(names)}" if names else "",
         "an unknown commit" if any(s.commit is None for s in found) else "",
     ]
     return ", and ".join(filter(None, parts))
-
-
-def join_commits(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return f"{'commit' if len(names) == 1 else 'commits'} {join_words(names)}"
 
 
 def add_day(source: Source) -> Source:

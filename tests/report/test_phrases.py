@@ -16,11 +16,10 @@ def make(commit: str, dirty: bool | None = False, date: str | None = None) -> So
 def test_each_commit_is_listed_once() -> None:
     sources = [make("a"), make("b", dirty=True), make("c", date="2017-06-17"), make("b"), make("a")]
     assert list_commits(sources) == (
-        f"commits {'a' * 12} and {'c' * 12} of 2017-06-17, "
-        f"and commit {'b' * 12} with uncommitted changes"
+        f"commits {'a' * 12}, {'c' * 12} of 2017-06-17 and {'b' * 12} (edited)"
     )
     assert list_commits([make("a", dirty=True), make("b", dirty=True)]) == (
-        f"commits {'a' * 12} and {'b' * 12} with uncommitted changes"
+        f"commits {'a' * 12} (edited) and {'b' * 12} (edited)"
     )
     assert list_commits([NO_SOURCE, make("a", dirty=None)]) == (
         f"commit {'a' * 12}, and an unknown commit"

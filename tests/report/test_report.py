@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from conftest import SCHEDULE
 from PIL import Image
+from test_readme import is_readme_current
 
 from deeplab_bench.data.packed import MANIFEST
 from deeplab_bench.data.pixels import VOID, write_label
@@ -409,9 +410,9 @@ def test_tables_name_the_commits_and_csv_files_do_not() -> None:
         for name in ("accuracy", "per_class", "object_size", "boundaries", "protocol_audit")
         for form in ("md", "tex")
     }
-    edited, unknown = "with uncommitted changes", ", and an unknown commit."
-    assert f"Trained at commit cccccccccccc {edited}{unknown}" in new["tables/protocol_audit.md"]
-    both = f"commits cccccccccccc and 0123456789ab of 2017-06-17 {edited}{unknown}"
+    unknown = ", and an unknown commit."
+    assert f"Trained at commit cccccccccccc (edited){unknown}" in new["tables/protocol_audit.md"]
+    both = f"commits cccccccccccc (edited) and 0123456789ab of 2017-06-17 (edited){unknown}"
     assert f"Made at {both}" in new["tables/per_class.md"]
     assert "Made at an unknown commit." in new["tables/speed.md"]
     (caption,) = re.findall(r"\\caption\[.*?\]\{(.*)\}\\label", new["tables/per_class.tex"])
@@ -808,13 +809,13 @@ class TestReceptiveField:
             "In theory all 2 models see the whole image (32x32 px); after training, half of the "
             "gradient lies in its middle 11 px."
         )
-        assert receptive_field.describe_theory(whole) == "in theory:\nwhole picture (32 px)"
+        assert receptive_field.label_theory(whole) == "in theory:\nwhole picture (32 px)"
         small = part.theoretical.model_copy(update={"share": 0.5, "size_px": 21})
         used = part.effective.after.model_copy(update={"half_px": 9})
         effective = part.effective.model_copy(update={"after": used})
         part = part.model_copy(update={"theoretical": small, "effective": effective})
-        assert receptive_field.describe_theory(part) == "in theory:\n21 px"
-        assert receptive_field.describe_effective(part, used).endswith("middle 9 of 32 px")
+        assert receptive_field.label_theory(part) == "in theory:\n21 px"
+        assert receptive_field.label_effective(part, used).endswith("middle 9 of 32 px")
         assert list_findings(replace(results, fields=[whole, part]))["fields"] == (
             "In theory 1 of 2 models see the whole image (32x32 px); after training, half of the "
             "gradient lies in its middle 9 px (`image_pyramid`) to 11 px (`aspp`)."
@@ -1272,9 +1273,9 @@ def test_readme_is_stale_until_updated(folder: Path) -> None:
         write_bytes(folder / name, content.encode())
     readme, results = Path("README.md"), Path("results")
     readme.write_text(f"# Title\n{page.BEGIN}\nold\n{page.END}\nThe end\n", encoding="utf-8")
-    assert not page.is_readme_current(readme, results)
+    assert not is_readme_current(readme, results)
     page.update_readme(readme, results)
-    assert page.is_readme_current(readme, results)
+    assert is_readme_current(readme, results)
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("# Title\n")
     assert text.endswith("\nThe end\n")
