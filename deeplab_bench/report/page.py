@@ -10,6 +10,7 @@ from deeplab_bench.report.formats import ROOT
 from deeplab_bench.report.marks import MARKS, find_marks, mark_models
 from deeplab_bench.report.results import ReportError, Results, find_outdated
 from deeplab_bench.report.samples import name_crf_panel, name_panel
+from deeplab_bench.report.tradeoff import list_expenses
 from deeplab_bench.results.files import get_notes_file
 from deeplab_bench.results.records import EvaluationRecord, read_record
 from deeplab_bench.settings.experiment import PRETRAINED
@@ -222,8 +223,9 @@ def list_more(results: Results, files: Mapping[str, str]) -> str:
         for name, (title, what) in OTHERS.items()
         if f"tables/{name}.md" in files
     ]
-    if results.speeds:
-        lines.append("Accuracy over [FLOPs](plots/flops.svg) and over [memory](plots/memory.svg)")
+    if expenses := list_expenses(results)[1:]:  # the first one is shown
+        figures = [f"over [{each.name}](plots/{each.key}.svg)" for each in expenses]
+        lines.append(f"Accuracy {phrases.join_words(figures)}")
     for model in results.params.run.crf:
         panel = name_crf_panel(results, model)
         shown = f"[Images]({panel})" if results.generated else f"`{panel}` (not published): images"

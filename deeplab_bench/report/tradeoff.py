@@ -49,7 +49,8 @@ class Expense:
     """A kind of cost: the horizontal axis of a figure.
 
     ``range_of`` returns the positions of the symbol and of the end of the horizontal line. ``line``
-    explains both.
+    explains both. On a CPU, the memory is that of the whole process, which hardly depends on the
+    model: it is drawn for GPUs alone.
     """
 
     key: str
@@ -58,6 +59,14 @@ class Expense:
     range_of: Callable[[Cost], tuple[float, float]]
     line: str = ""
     depends_on_hardware: bool = True
+    on_gpus_alone: bool = False
+
+    def list_hardware(self, results: Results) -> list[str]:
+        """List the hardware that has a panel."""
+        hardware = results.params.run.hardware
+        if self.on_gpus_alone:
+            return [name for name in hardware if not name.startswith("cpu")]
+        return list(hardware if self.depends_on_hardware else hardware[:1])
 
 
 EXPENSES = (
@@ -75,21 +84,32 @@ EXPENSES = (
         lambda cost: (cost.flops / 1e9,) * 2,
         depends_on_hardware=False,
     ),
-    Expense("memory", "memory", "Peak memory (MiB)", lambda cost: (cost.peak_memory_mib,) * 2),
+    Expense(
+        "memory",
+        "memory",
+        "Peak memory (MiB)",
+        lambda cost: (cost.peak_memory_mib,) * 2,
+        on_gpus_alone=True,
+    ),
 )
 
 
 def render(results: Results) -> dict[str, bytes]:
     """Return a figure for each kind of cost by file name; an empty dict if nothing was timed."""
     files: dict[str, bytes] = {}
-    for expense in EXPENSES if results.speeds else ():
+    for expense in list_expenses(results):
         files |= render_figure(expense.key, partial(draw_tradeoff, results, expense))
     return files
 
 
+def list_expenses(results: Results) -> list[Expense]:
+    """List the kinds of cost that have a figure."""
+    return [expense for expense in EXPENSES if results.speeds and expense.list_hardware(results)]
+
+
 def draw_tradeoff(results: Results, expense: Expense) -> Figure:
     """Draw mIoU against the cost, with a panel for each hardware if the cost depends on it."""
-    hardware = results.params.run.hardware[: None if expense.depends_on_hardware else 1]
+    hardware = expense.list_hardware(results)
     summary, marks = summarise_miou(results), find_marks(results)
     many = len(results.models) > MOST_LABELS
     columns = count_legend_columns(results) if many else 0

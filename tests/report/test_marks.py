@@ -181,7 +181,7 @@ def draw_all(results: Results) -> Iterator[Figure]:
     yield plots.draw_comparisons(results)
     yield plots.draw_training_curves(results)
     yield plots.draw_boundaries(results)
-    yield from (tradeoff.draw_tradeoff(results, expense) for expense in tradeoff.EXPENSES)
+    yield from (tradeoff.draw_tradeoff(results, each) for each in tradeoff.list_expenses(results))
     yield receptive_field.draw_receptive_field(results)
     yield samples.draw_panel(results)
 

@@ -75,7 +75,6 @@ FIGURES = {
     "boundaries",
     "latency",
     "flops",
-    "memory",
     "receptive_field",
     "atrous",
 }
@@ -762,6 +761,18 @@ def test_no_model_beats_those_of_the_front(first: float, second: float, unbeaten
     )
     assert "cost" not in list_findings(load_results(declare(hardware=[]), "quick"))
     assert "cost" not in list_findings(load_results(declare(["aspp"]), "quick"))
+
+
+def test_memory_is_drawn_for_gpus_alone() -> None:
+    params = declare(hardware=["cpu", "h100"])
+    write_results(params)
+    results = load_results(params, "quick")
+    latency, _, memory = tradeoff.list_expenses(results)
+    assert latency.list_hardware(results) == ["cpu", "h100"]
+    (panel,) = tradeoff.draw_tradeoff(results, memory).axes
+    assert panel.get_title() == "h100, 32x32 px"
+    found = tradeoff.list_expenses(load_results(declare(), "quick"))
+    assert [each.key for each in found] == ["latency", "flops"]
 
 
 def test_the_background_is_no_class_of_the_figure() -> None:

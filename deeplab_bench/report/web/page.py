@@ -23,7 +23,7 @@ from deeplab_bench.report.phrases import explain_undecided
 from deeplab_bench.report.results import Results
 from deeplab_bench.report.statistics import SIGNIFICANT
 from deeplab_bench.report.tables import build_accuracy
-from deeplab_bench.report.tradeoff import EXPENSES, Expense
+from deeplab_bench.report.tradeoff import Expense, list_expenses
 from deeplab_bench.report.web import charts, tradeoff, training
 from deeplab_bench.report.web.figures import scroll_sideways
 from deeplab_bench.report.web.pictures import (
@@ -182,7 +182,7 @@ def show_cost(results: Results, texts: Mapping[str, str]) -> list[Markup]:
     """Show accuracy over latency; the other costs are folded."""
     if not results.speeds:
         return []
-    first, *others = EXPENSES
+    first, *others = list_expenses(results)
     folded = [chart for expense in others for chart in draw_expense(results, expense)]
     return [
         *draw_expense(results, first),
@@ -195,7 +195,7 @@ def show_cost(results: Results, texts: Mapping[str, str]) -> list[Markup]:
 
 
 def draw_expense(results: Results, expense: Expense) -> list[Markup]:
-    hardware = results.params.run.hardware[: None if expense.depends_on_hardware else 1]
+    hardware = expense.list_hardware(results)
     return [tradeoff.draw_tradeoff(results, expense, name) for name in hardware]
 
 
