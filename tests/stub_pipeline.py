@@ -40,7 +40,7 @@ TRAIN = """\
 [ "$1" = "$KILLED" ] && kill -KILL $$
 [ -e "weights-$1" ] && echo "weights-$1 is still here" && exit 8
 start=$(date +%s.%N)
-[ "$1" = "$SLOW" ] && sleep 60
+[ "$1" = "$SLOW" ] && sleep 600
 sleep 1
 echo "$1 ${CUDA_VISIBLE_DEVICES:-none} $start $(date +%s.%N)" > $1
 cat source > weights-$1
@@ -94,7 +94,7 @@ def list_cache(project: Path) -> set[Path]:
 
 
 def wait_for(path: Path, having: str = "") -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         if path.exists() and having in path.read_text(encoding="utf-8"):
             return

@@ -60,7 +60,7 @@ def test_after_a_killed_experiment_everything_is_as_before(
     family = psutil.Process(started.pid).children(recursive=True)
     started.kill()
     started.communicate()
-    assert not psutil.wait_procs(family, timeout=60)[1]
+    assert not psutil.wait_procs(family, timeout=600)[1]
     monkeypatch.chdir(committed.root)
     assert is_lock_file_whole()
 

@@ -69,6 +69,11 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 """
+# A training waits until so many of them have begun.
+BARRIER = """\
+touch begun-$1
+for try in $(seq 3000); do [ $(ls begun-* | wc -l) -ge {} ] && break; sleep 0.1; done
+"""
 
 
 @pytest.fixture
@@ -100,7 +105,8 @@ def trained(project: Path) -> list[tuple[str, str, float, float]]:
 
 
 def test_two_gpus_have_a_stage_each(project: Path) -> None:
-    (project / "train.sh").write_text(TRAIN.replace("sleep 1", "sleep 3"), encoding="utf-8")
+    script = TRAIN.replace("sleep 1\n", BARRIER.format(2))
+    (project / "train.sh").write_text(script, encoding="utf-8")
     done = run(project, jobs=4, gpus="5,6")
     assert done.returncode == 0, done.stdout + done.stderr
     (_, first, _, first_end), (_, second, second_start, second_end), (_, third, start, _) = trained(
@@ -113,7 +119,8 @@ def test_two_gpus_have_a_stage_each(project: Path) -> None:
 
 
 def test_without_a_gpu_there_are_as_many_as_asked_for(project: Path) -> None:
-    (project / "train.sh").write_text(TRAIN.replace("sleep 1", "sleep 3"), encoding="utf-8")
+    script = TRAIN.replace("sleep 1\n", BARRIER.format(3))
+    (project / "train.sh").write_text(script, encoding="utf-8")
     assert run(project, jobs=3).returncode == 0
     rows = trained(project)
     assert max(start for _, _, start, _ in rows) < min(end for *_, end in rows)
@@ -252,7 +259,7 @@ def test_a_full_disk_is_named(small_disk: Path) -> None:
     with start(small_disk, stderr=subprocess.PIPE, WORTH="0.1") as process:
         said = read_until_it_waits(process)
         (small_disk / "filler").unlink()
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=600)
     assert process.returncode == 1
     assert b"error: train@b: exited with 9 after " in said
     assert b"the disk is full: 65536 more bytes are needed, 0 are free" in said
@@ -267,7 +274,7 @@ def test_a_sweep_waits_for_room_on_a_full_disk(small_disk: Path) -> None:
     with start(small_disk, stderr=subprocess.PIPE, WORTH="0.1") as process:
         read_until_it_waits(process)
         (small_disk / "filler").unlink()
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
     assert dvc(small_disk, "status") == "Data and pipelines are up to date.\n"
 
 
@@ -286,7 +293,7 @@ def read_until_it_waits(process: "subprocess.Popen[bytes]") -> bytes:
 
 def test_a_second_interruption_ends_at_once(project: Path) -> None:
     """Check that nobody waits for a stage that does not end; what is recorded stays."""
-    script = f"[ $1 = c ] && trap '' TERM INT && sleep 60\n{TRAIN}"
+    script = f"[ $1 = c ] && trap '' TERM INT && sleep 600\n{TRAIN}"
     (project / "train.sh").write_text(script, encoding="utf-8")
     with start(project, stderr=subprocess.PIPE, WORTH="0.1") as process:
         wait_for(project / "logs" / "train@c.log")
@@ -296,7 +303,7 @@ def test_a_second_interruption_ends_at_once(project: Path) -> None:
         assert b"press Ctrl-C again" in process.stderr.readline()
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) != 0
+        assert process.wait(300) != 0
     assert "train@b" not in dvc(project, "status")
 
 
