@@ -34,6 +34,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 JobRequeue=1
 KillWait=5
+MessageTimeout=100
 SchedulerParameters=sched_interval=1,bf_interval=1
 GresTypes=gpu
 NodeName=n1 NodeHostname=localhost Port={ports[1]} CPUs=2 RealMemory=1000 Gres=gpu:1
@@ -41,7 +42,7 @@ NodeName=n2 NodeHostname=localhost Port={ports[2]} CPUs=2 RealMemory=1000 Gres=g
 PartitionName=all Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 DAEMONS = ("munged", "slurmctld", "slurmd")
-START_SECONDS = 30
+START_SECONDS = 300
 
 
 class NotInstalledError(Exception):
