@@ -184,7 +184,7 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path, cluster: Any) ->
     shutil.copytree(alone.root / "data", machine / "data")
     share_a_remote_alone(repository, machine)
     checkpoints = machine / "checkpoints" / "miniature"
-    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 100), 3))
+    kills = sorted(random.Random(0).sample(range(5, ITERATIONS - 100), 5))
     with repository.start(sys.executable, "-c", SWEEP, cluster.address) as driver:
         for iteration in kills:
             while read_newest_iteration(tmp_path / "remote") < iteration:
