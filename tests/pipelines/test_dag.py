@@ -32,7 +32,7 @@ def test_the_command_counts_runs(
     monkeypatch.chdir(ROOT)
     assert run(["dag"]) == 0
     printed = capsys.readouterr().out
-    assert "train (24)" in printed and "crf (6)" in printed and "report (1)" in printed
+    assert "train (27)" in printed and "crf (6)" in printed and "report (1)" in printed
     assert run(["dag", "--mermaid"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("graph TD\n") and "  prepare --> train\n" in printed
