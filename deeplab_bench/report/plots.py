@@ -167,6 +167,7 @@ def draw_per_class(results: Results) -> Figure:
     )
     axes.grid(visible=False)
     axes.tick_params(length=0)
+    axes.tick_params(axis="y", labelrotation=0)  # seaborn turns names that seem to overlap
     if max(len(str(name)) for name in means) > 10:
         slant_labels(axes)
     absent = "grey: in neither ground truth nor prediction" if means.isna().any(axis=None) else ""
@@ -205,7 +206,7 @@ def draw_comparisons(results: Results) -> Figure:
     )
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    axes.set_yticks(axes.get_yticks(), label_models(results, order))
+    axes.set_yticks(axes.get_yticks(), label_models(results, order), rotation=0)
     axes.set_xticks(axes.get_xticks(), label_models(results, order))
     slant_labels(axes)
     title = f"{results.profile}: mIoU of the row's model\nminus the column's"

@@ -1038,7 +1038,7 @@ class TestContextRadius:
         assert "](plots/context_radius.svg)\n\n[Table](tables/context_radius.md)" in page_text
         assert (folder / "plots" / "context_radius.svg").is_file()
         text = (folder / "tables" / "context_radius.md").read_text(encoding="utf-8")
-        assert "Up to 4 px (%) |   Up to 16 px (%) |" in text and "| **51.67** |" in text
+        assert "Up to 4 px (%) |   Up to 16 px (%) |" in text and " **51.67** |" in text
         assert (
             "the 100 pixels of objects" in text
             and "r = 0; 100 pixels" in text
