@@ -13,9 +13,12 @@ from deeplab_bench.drawing import STYLE, encode
 from deeplab_bench.report.marks import MARKS, RED, Marks
 from deeplab_bench.report.results import Results
 
-# Okabe and Ito's colours that stand out from white. With 7 colours, 8 markers and 4 line styles the
-# first 56 models look different from each other.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#767676")
+# Okabe and Ito's colours that stand out from white, grey, and two of Tol's. Colour and marker tell
+# the first 40 models apart, the line style 40 more each.
+COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#767676"),
+    *("#882255", "#999933"),
+)
 MARKERS = "osD^vphX"
 LINES = ("-", "--", ":", "-.")
 
@@ -39,7 +42,7 @@ def render_panel(draw: Callable[[], Figure], dpi: float) -> bytes:
 def choose_look(results: Results, model: str) -> tuple[str, str, str]:
     """Return a model's colour, marker and line style, the same in every figure and profile."""
     index = [*results.params.networks, *results.params.files_of_others].index(model)
-    lines = LINES[index // len(COLOURS) % len(LINES)]
+    lines = LINES[index // math.lcm(len(COLOURS), len(MARKERS)) % len(LINES)]
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], lines
 
 

@@ -20,7 +20,9 @@ from deeplab_bench.report.marks import RED, find_marks, mark_models
 from deeplab_bench.report.results import Results
 from deeplab_bench.results.code_digest import compute_code_sha256
 from deeplab_bench.results.files import ProfileFiles, RunFiles
+from deeplab_bench.settings.loading import load_params
 
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
 OLD = {"aspp": ("train", "evaluate")}
 ALERT = (
     "> [!CAUTION]\n> ‡ Results of older code: aspp (train, evaluate). "
@@ -214,3 +216,11 @@ def test_figures_say_nothing_without_a_reason() -> None:
     assert "results of older code" not in files["plots/miou.svg"].decode()
     for figure in draw_all(results):
         assert not any("‡" in text.get_text() for text in find_labels(figure))
+
+
+def test_models_of_the_committed_settings_look_different() -> None:
+    params = load_params(COMMITTED)
+    results = Results(params, "quick", [], [])
+    looks = [figures.choose_look(results, model) for model in params.networks]
+    assert len(set(looks)) == len(looks)
+    assert len({look[:2] for look in looks[:40]}) == 40  # a scatter plot has no lines
