@@ -1103,7 +1103,8 @@ def test_no_block_of_the_committed_file_is_merged_by_yaml() -> None:
 def test_one_study_holds_the_output_stride_equal(profile: str) -> None:
     """Check that its models are those of Figure 2 at output stride 16, with rates to match."""
     params = load_params(COMMITTED)
-    pairs = zip(params.studies["figure2"].models, params.studies["same_stride"].models, strict=True)
+    figure2 = [model for model in params.studies["figure2"].models if model != "fcn_os16"]
+    pairs = zip(figure2, params.studies["same_stride"].models, strict=True)
     strides = set()
     for own, same in pairs:
         before, after = params.experiment(profile, own), params.experiment(profile, same)
