@@ -188,6 +188,16 @@ def train_run(
     return train(experiment, seed, data_folder, checkpoint, provenance.model_dump(), workers)
 
 
+@pytest.fixture(scope="session")
+def finished(
+    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Train without interruption, where there is nothing to validate on."""
+    checkpoint = tmp_path_factory.mktemp("finished") / "plain-0.pt"
+    train_run(experiment, 0, data_folder, checkpoint)
+    return checkpoint
+
+
 def open_run(experiment: Experiment, seed: int, data_folder: Path, checkpoint: Path) -> Checkpoint:
     """Open the checkpoint of a run as the later stages do."""
     return open_checkpoint(checkpoint, derive_provenance(experiment, seed, data_folder))

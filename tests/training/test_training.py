@@ -105,15 +105,6 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def finished(
-    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    checkpoint = tmp_path_factory.mktemp("finished") / "plain-0.pt"
-    train_run(experiment, 0, data_folder, checkpoint)
-    return checkpoint
-
-
 def load(checkpoint: Path) -> Any:
     return torch.load(checkpoint, map_location="cpu", weights_only=True)
 

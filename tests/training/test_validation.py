@@ -37,16 +37,6 @@ def repository(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def without(
-    experiment: Experiment, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> bytes:
-    """Train where there is nothing to validate on, and return the checkpoint."""
-    checkpoint = tmp_path_factory.mktemp("elsewhere") / "plain-0.pt"
-    train_run(experiment, 0, data_folder, checkpoint)
-    return checkpoint.read_bytes()
-
-
 @pytest.fixture
 def curve(experiment: Experiment, data_folder: Path) -> bytes:
     """Train without interruption, and return the curve."""
@@ -62,10 +52,10 @@ def read_curve() -> CurveRecord:
 
 
 def test_the_last_point_is_that_of_the_checkpoint(
-    experiment: Experiment, data_folder: Path, val: Split, without: bytes
+    experiment: Experiment, data_folder: Path, val: Split, finished: Path
 ) -> None:
     train_run(experiment, 0, data_folder, RUN.checkpoint)
-    assert RUN.checkpoint.read_bytes() == without
+    assert RUN.checkpoint.read_bytes() == finished.read_bytes()
     found, checkpoint = read_curve(), open_run(experiment, 0, data_folder, RUN.checkpoint)
     assert (found.profile, found.model, found.seed) == ("toy", "plain", 0)
     assert found.provenance == checkpoint.provenance
@@ -127,7 +117,7 @@ def test_the_second_phase_continues_the_curve(
 def test_what_cannot_be_validated_is_trained(
     experiment: Experiment,
     data_folder: Path,
-    without: bytes,
+    finished: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -142,13 +132,13 @@ def test_what_cannot_be_validated_is_trained(
 
     monkeypatch.setattr(module, "validate", fail_once)
     train_run(experiment, 0, data_folder, RUN.checkpoint)
-    assert RUN.checkpoint.read_bytes() == without
+    assert RUN.checkpoint.read_bytes() == finished.read_bytes()
     assert caplog.messages == ["no validation curve: too large"]
     assert len(calls) == 2 and read_curve().iteration == ()
 
 
 def test_a_snapshot_of_before_there_were_curves_gives_none(
-    experiment: Experiment, data_folder: Path, without: bytes
+    experiment: Experiment, data_folder: Path, finished: Path
 ) -> None:
     interrupt(experiment, data_folder, RUN.checkpoint, at=3)
     for path in RUN.checkpoint.parent.glob("*.snapshot"):
@@ -156,7 +146,7 @@ def test_a_snapshot_of_before_there_were_curves_gives_none(
         del state["points"]
         torch.save(state, path)
     train_run(experiment, 0, data_folder, RUN.checkpoint)
-    assert RUN.checkpoint.read_bytes() == without
+    assert RUN.checkpoint.read_bytes() == finished.read_bytes()
     assert read_curve().iteration == ()
 
 
